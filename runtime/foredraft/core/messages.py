@@ -1,0 +1,219 @@
+"""The protocol: what the two ends say to each other.
+
+Messages are small, frozen and idempotent: every value is absolute, so a repeated message
+changes nothing. On the wire each is one MessagePack array, ``[tag, session, ...]``, in one
+binary WebSocket message; token ids are packed as LEB128 varints.
+
+``session`` tells apart the texts that one connection carries one after another. Steer has
+a ``serial``: the highest wins, however late the others come.
+"""
+
+from typing import Final
+
+import msgspec
+
+from foredraft.core.anchor import Anchor
+from foredraft.errors import ProtocolError
+
+PROTOCOL_VERSION: Final = 1
+MAX_MESSAGE_BYTES: Final = 1 << 20
+MAX_TOKEN_ID: Final = (1 << 28) - 1
+
+# Codes of Refused. A retry can help where retry_after_s is set.
+BUSY: Final = "busy"  # no place free
+UNAUTHORIZED: Final = "unauthorized"
+VERSION: Final = "version"  # protocol versions differ
+MISMATCH: Final = "mismatch"  # tokenizers or models differ
+INVALID: Final = "invalid"  # a message that makes no sense; says what
+TOO_LONG: Final = "too_long"  # longer than the context
+UNKNOWN_ANCHOR: Final = "unknown_anchor"  # Grow below something the walker does not have
+FULL: Final = "full"  # more nodes than the walker holds
+INTERNAL: Final = "internal"  # the engine failed; the session is over
+
+# Reasons why a text ended, in Commit.finish.
+LENGTH: Final = "length"
+STOP: Final = "stop"
+CONTEXT: Final = "context"
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """Edge to cloud, once per connection."""
+
+    version: int
+    api_key: str = ""
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Cloud to edge, the answer to Hello: what is served here, and its limits."""
+
+    version: int
+    model_digest: str
+    tokenizer_digest: str
+    vocab_size: int
+    context: int
+    layers: int
+    exits: tuple[int, ...]
+    max_nodes: int
+    max_pass_nodes: int
+    max_chain: int
+    stop_tokens: tuple[int, ...]
+    pass_s: float = 0.0
+
+
+class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Edge to cloud: here is the text so far, go on from there. Also how a session resumes.
+
+    ``start`` is where generation began in ``tokens``, so a resumed text keeps its limits.
+    """
+
+    session: int
+    tokens: bytes
+    start: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    max_new_tokens: int
+    stop_tokens: tuple[int, ...]
+    stop_strings: tuple[str, ...]
+    steer: "Steer"
+
+
+class Grow(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Edge to cloud: a chain of draft tokens below the prefix (position, hash)."""
+
+    session: int
+    position: int
+    hash: int
+    tokens: bytes
+
+    @property
+    def anchor(self) -> Anchor:
+        """The prefix below which the chain hangs."""
+        return Anchor(self.position, self.hash)
+
+
+class Steer(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Edge to cloud: how to walk.
+
+    ``alone_until``: decode alone up to this position (never below a live branch).
+    ``patience_s``: after a commit, wait so long for a branch before decoding alone or
+    verifying fewer than ``min_nodes`` nodes. ``max_branches``: most leaves in one pass.
+    ``exits``: layers that may hint. ``threshold``: least confidence of a hinted token.
+    """
+
+    session: int
+    serial: int
+    alone_until: int = 0
+    patience_s: float = 0.0
+    min_nodes: int = 1
+    max_branches: int = 1
+    exits: tuple[int, ...] = ()
+    threshold: float = 1.0
+
+
+class Close(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Edge to cloud: the text is no longer wanted."""
+
+    session: int
+
+
+class Hint(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Cloud to edge, in the middle of a pass: the tokens that will probably commit at ``position``.
+
+    ``confidence`` is the calibrated probability that all of ``tokens`` are right.
+    ``after_s`` is how long after the start of the pass the hint left.
+    """
+
+    session: int
+    position: int
+    layer: int
+    tokens: bytes
+    confidence: float
+    after_s: float
+
+
+class Commit(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Cloud to edge: the text now has ``tokens`` at ``position``. ``finish`` is set on the last.
+
+    ``drafted`` and ``accepted`` count the pass's draft nodes. Durations are the cloud's own.
+    """
+
+    session: int
+    position: int
+    tokens: bytes
+    drafted: int
+    accepted: int
+    queue_s: float
+    prefill_s: float
+    pass_s: float
+    finish: str = ""
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Cloud to edge: no, and why. ``position`` and ``hash`` name the Grow that was refused, if any."""
+
+    session: int
+    code: str
+    reason: str
+    retry_after_s: float | None = None
+    position: int = 0
+    hash: int = 0
+
+
+class Drain(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Cloud to edge: going away; reconnect, here or elsewhere, after ``retry_after_s``."""
+
+    retry_after_s: float = 0.0
+
+
+ToCloud = Hello | Open | Grow | Steer | Close
+ToEdge = Ready | Hint | Commit | Refused | Drain
+Message = ToCloud | ToEdge
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """The message's bytes."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """The message in ``data``. Raises ProtocolError for anything else."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a message of protocol {PROTOCOL_VERSION}: {error}") from error
+
+
+def pack(tokens: "list[int] | tuple[int, ...]") -> bytes:
+    """Token ids as LEB128 varints: one byte below 128, two below 16,384, three below 2,097,152."""
+    packed = bytearray()
+    for token in tokens:
+        while token > 0x7F:
+            packed.append(token & 0x7F | 0x80)
+            token >>= 7
+        packed.append(token)
+    return bytes(packed)
+
+
+def unpack(packed: bytes) -> list[int]:
+    """The token ids in ``packed``. Raises ProtocolError for a cut or oversized varint."""
+    tokens: list[int] = []
+    value = shift = 0
+    for byte in packed:
+        value |= (byte & 0x7F) << shift
+        if byte & 0x80:
+            shift += 7
+            if shift > 21:
+                raise ProtocolError(f"a token id above {MAX_TOKEN_ID}")
+        else:
+            tokens.append(value)
+            value = shift = 0
+    if shift:
+        raise ProtocolError("a token id is cut off")
+    return tokens

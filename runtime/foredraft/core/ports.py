@@ -1,0 +1,186 @@
+"""The ports: all that the session logic sees of the world.
+
+Behind each stands something real (a socket, torch) or something emulated (a simulated link,
+a synthetic model on a simulated device). Time is the running event loop's clock.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from foredraft.core.messages import Message
+from foredraft.core.sampling import Sampling
+from foredraft.core.tree import Node
+
+
+class Link(Protocol):
+    """A two-way, ordered, reliable stream of messages; it may break at any time."""
+
+    async def send(self, message: Message) -> None:
+        """Send; waits while the link is full. Raises LinkClosedError once it is closed."""
+
+    async def receive(self) -> Message:
+        """The next message. Raises LinkClosedError at the end, ProtocolError for garbage."""
+
+    async def close(self) -> None:
+        """Close; pending receives on both ends raise LinkClosedError. Closing twice is fine."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of payload and framing sent so far."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of payload and framing received so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A token that the drafter thinks comes next, and how probable it is that it is right."""
+
+    token: int
+    probability: float
+
+
+class Drafter(Protocol):
+    """The grower's engine, serving one session at a time.
+
+    It keeps a cache of the text and of the nodes that it was asked about. One call is one
+    draft step, which occupies its device to the end; the event loop stays free meanwhile.
+    """
+
+    @property
+    def tokenizer_digest(self) -> str:
+        """Digest of the tokenizer whose ids it speaks; empty if it speaks any."""
+
+    @property
+    def max_nodes_per_step(self) -> int:
+        """How many nodes one step may expand."""
+
+    async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
+        """A text begins (or begins anew) with these committed tokens."""
+
+    async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
+        """For each node, up to ``width`` guesses at the token below it, best first.
+
+        A node is the tree's root or lies below it. A node that died meanwhile may come back
+        empty. An empty list means that the drafter has no idea.
+        """
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """The committed text grew by ``tokens``. Never waits: the cache follows at the next step."""
+
+    async def close(self) -> None:
+        """Free what the engine holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One target pass over the tip of the text and a tree of draft nodes below it.
+
+    ``trunk``: committed tokens that the cache does not hold yet, the tip last; never empty.
+    ``tokens[i]`` is a draft node and ``parents[i]`` the index of its parent in ``tokens``, -1
+    for the tip; parents come before children. ``exits``: the layers after which to report.
+    """
+
+    trunk: tuple[int, ...]
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    exits: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an exit, or the whole target, says comes next.
+
+    ``tokens[0]`` follows the tip and ``tokens[i + 1]`` follows node i (noise included).
+    ``confidence[r]`` is the calibrated probability that ``tokens[r]`` is what the whole target
+    will say; 1.0 for the whole target itself. ``layer`` counts the layers that have run.
+    """
+
+    layer: int
+    tokens: tuple[int, ...]
+    confidence: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The end of a pass: the whole target's reading and what the pass took.
+
+    ``queue_s``: waiting for the device. ``pass_s``: on the device.
+    """
+
+    reading: Reading
+    queue_s: float
+    pass_s: float
+
+
+class Seat(Protocol):
+    """One session's place on the target: its cache and its sampling."""
+
+    @property
+    def cached(self) -> int:
+        """How many leading tokens of the text the cache holds."""
+
+    async def prefill(self, tokens: Sequence[int]) -> float:
+        """Run committed ``tokens`` through the target, cache only; the seconds it took."""
+
+    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+        """Run one pass. ``on_exit`` is called on the loop while later layers still run.
+
+        Afterwards the cache holds the trunk; ``keep`` says which nodes stay. A cancelled pass
+        leaves the device at the end of the segment in flight, and the cache as it was before.
+        """
+
+    def keep(self, nodes: Sequence[int]) -> None:
+        """Of the last pass, keep these nodes (indices, a path from the tip down). Never waits."""
+
+    def close(self) -> None:
+        """Give the place up; the engine may keep the cache for a resume. Never waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCard:
+    """What an edge must know of a target. ``exits`` are layer counts, shallowest first.
+
+    ``max_pass_nodes``: draft nodes in one pass. ``prefill_chunk``: most trunk tokens in one
+    pass or prefill, so that one long prompt does not hold the device for long. ``pass_s`` is a
+    typical pass of a few tokens where known, else 0. ``stop_tokens``: the model's own end marks.
+    """
+
+    model_digest: str
+    tokenizer_digest: str
+    vocab_size: int
+    context: int
+    layers: int
+    exits: tuple[int, ...] = ()
+    max_pass_nodes: int = 32
+    prefill_chunk: int = 512
+    pass_s: float = 0.0
+    stop_tokens: tuple[int, ...] = ()
+
+
+class Target(Protocol):
+    """The walker's engine: one model on one device, serving many sessions in turn."""
+
+    @property
+    def card(self) -> TargetCard:
+        """What it is."""
+
+    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
+        """A place for a session over ``tokens``. A cache still held for a prefix of them is reused.
+
+        Raises RefusedError("busy") when no place is free, with a hint when to retry.
+        """
+
+    async def close(self) -> None:
+        """Free what the engine holds."""
+
+
+class Detokenizer(Protocol):
+    """Turns tokens into text one by one; used to find stop strings."""
+
+    def step(self, token: int) -> str:
+        """The text that became complete with ``token``; empty while a character is incomplete."""
+
+

@@ -1,0 +1,151 @@
+"""The draft tree: everything that somebody thinks may come next.
+
+The root stands for the committed text; every path down from it is a possible continuation.
+Both ends hold such a tree. Legal operations, and there are no others:
+
+    add(parent, token)   hang a token below a live node (the same token twice is one node)
+    graft(anchor, chain) hang a chain below the prefix that the anchor names, trimming what
+                         the committed text already says
+    advance(tokens)      the text grew: move the root down; what hangs elsewhere is dead
+
+A dead node stays dead: ``alive`` is False, and nothing hangs below it any more.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from foredraft.core.anchor import ORIGIN, Anchor
+
+
+class Node:
+    """One token, somewhere below the committed text.
+
+    ``anchor`` names the prefix that ends with this token. ``probability`` is the drafter's
+    guess that the token is right, given that its parent is. ``sent`` is the grower's mark:
+    the other end has it, or it is on its way there.
+    """
+
+    __slots__ = ("alive", "anchor", "children", "parent", "probability", "sent", "token")
+
+    def __init__(self, anchor: Anchor, token: int, parent: "Node | None", probability: float) -> None:
+        self.anchor = anchor
+        self.token = token
+        self.parent = parent
+        self.probability = probability
+        self.children: dict[int, Node] = {}
+        self.alive = True
+        self.sent = False
+
+    def __repr__(self) -> str:
+        return f"Node(position={self.anchor.position}, token={self.token}, alive={self.alive})"
+
+    def path(self) -> list["Node"]:
+        """The nodes from just below the root down to this one; empty for the root."""
+        nodes: list[Node] = []
+        node = self
+        while node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        nodes.reverse()
+        return nodes
+
+
+class DraftTree:
+    """The committed text and the live nodes below its tip."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        if not tokens:
+            raise ValueError("a text needs at least one token")
+        self.tokens = list(tokens)
+        self._anchors = [ORIGIN]
+        for token in self.tokens:
+            self._anchors.append(self._anchors[-1].then(token))
+        self.root = Node(self._anchors[-1], self.tokens[-1], None, 1.0)
+        self._nodes: dict[Anchor, Node] = {}
+
+    @property
+    def position(self) -> int:
+        """How many tokens are committed."""
+        return len(self.tokens)
+
+    def __len__(self) -> int:
+        """How many live nodes hang below the root."""
+        return len(self._nodes)
+
+    def nodes(self) -> Iterator[Node]:
+        """The live nodes below the root, oldest first, so parents come before children."""
+        return iter(self._nodes.values())
+
+    def find(self, anchor: Anchor) -> Node | None:
+        """The live node (or root) that the anchor names."""
+        return self.root if anchor == self.root.anchor else self._nodes.get(anchor)
+
+    def add(self, parent: Node, token: int, probability: float = 1.0) -> Node:
+        """Hang ``token`` below a live node. What is there already is returned as it is."""
+        if not parent.alive:
+            raise ValueError(f"cannot grow below the dead node {parent}")
+        node = parent.children.get(token)
+        if node is None:
+            node = Node(parent.anchor.then(token), token, parent, probability)
+            parent.children[token] = node
+            self._nodes[node.anchor] = node
+        return node
+
+    def overtaken(self, anchor: Anchor) -> bool:
+        """Whether committed text lies at the anchor's position and says something else."""
+        return anchor.position <= self.position and self._anchors[anchor.position] != anchor
+
+    def trim(self, anchor: Anchor, chain: Sequence[int]) -> tuple[Node, Sequence[int]] | None:
+        """Where a chain that hangs from ``anchor`` hangs now, and what is left of it.
+
+        The anchor may name a live node or any committed position. Tokens that equal the
+        committed text are trimmed. None when text and chain differ, or nobody knows the anchor.
+        """
+        node = self.find(anchor)
+        if node is not None:
+            return node, chain
+        if anchor.position >= self.position or self._anchors[anchor.position] != anchor:
+            return None
+        known = self.tokens[anchor.position : anchor.position + len(chain)]
+        if list(chain[: len(known)]) != known:
+            return None
+        return self.root, chain[len(known) :]
+
+    def graft(self, anchor: Anchor, chain: Sequence[int]) -> Node | None:
+        """Hang a chain below ``anchor`` (see ``trim``); its last node, or None if it cannot hang."""
+        place = self.trim(anchor, chain)
+        if place is None:
+            return None
+        node, rest = place
+        for token in rest:
+            node = self.add(node, token)
+        return node
+
+    def advance(self, tokens: Iterable[int]) -> None:
+        """Commit ``tokens``: the root moves down along them; everything beside that path dies."""
+        for token in tokens:
+            self.tokens.append(token)
+            self._anchors.append(self._anchors[-1].then(token))
+            heir = self.root.children.pop(token, None)
+            self._kill(self.root)
+            if heir is None:
+                heir = Node(self._anchors[-1], token, None, 1.0)
+            else:
+                del self._nodes[heir.anchor]
+                heir.parent = None
+            self.root = heir
+
+    def _kill(self, top: Node) -> None:
+        """Mark ``top`` and all that hangs below it as dead, and forget the latter."""
+        stack = [top]
+        while stack:
+            node = stack.pop()
+            node.alive = False
+            stack.extend(node.children.values())
+            if node is not top:
+                del self._nodes[node.anchor]
+            node.children = {}
+
+    def clear(self) -> None:
+        """Drop every node below the root; the root stays."""
+        self._kill(self.root)
+        self.root.alive = True

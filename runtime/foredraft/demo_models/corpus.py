@@ -1,0 +1,141 @@
+"""The text that the bundled pair is trained on and judged by: the standard library's own sources.
+
+Every file is *normalised*: parsed, stripped of docstrings and written again by `ast.unparse`, so comments are gone,
+quotes and blank lines follow one style, and one logical line is one physical line. That is a far easier language
+than hand-written Python, and the card says so. Which files are held out is decided by a hash of the path alone, so
+adding or changing a file never moves another one across the line.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SKIPPED_FOLDERS = frozenset(
+    {
+        "__pycache__",
+        "ensurepip",
+        "idle_test",
+        "idlelib",
+        "lib-dynload",
+        "lib2to3",
+        "pydoc_data",
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "turtledemo",
+        "__phello__",
+    }
+)
+"""Folders that are no part of the corpus: tests, other people's packages, generated tables, demos."""
+
+SKIPPED_PREFIXES = ("encodings/", "_sysconfigdata", "msilib/", "config-")
+"""Paths below the library's root that hold tables or the build's own settings, which differ per machine."""
+
+MAX_STATEMENT_CHARS = 200
+"""A simple statement longer than this many characters is a table of literals more often than a line to learn from."""
+
+MIN_FILE_LINES = 12
+"""A file with fewer normalised lines than this teaches nothing and cannot be judged."""
+
+HELD_OUT_ONE_IN = 20
+"""One file in this many is never trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One normalised source file: its path below the library's root, with forward slashes, and its text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The files to train on and the files to judge by; no file is in both."""
+
+    train: tuple[SourceFile, ...]
+    held_out: tuple[SourceFile, ...]
+
+
+def is_held_out(name: str) -> bool:
+    """Whether the file of this name (relative, forward slashes) is kept away from training."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % HELD_OUT_ONE_IN == 0
+
+
+def library_root() -> Path:
+    """The folder of the running interpreter's standard library."""
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def list_files(root: Path) -> list[str]:
+    """The names of the corpus's files below `root`, sorted, with forward slashes."""
+    names = []
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root)
+        name = relative.as_posix()
+        skipped = SKIPPED_FOLDERS.intersection(relative.parts[:-1]) or name.startswith(SKIPPED_PREFIXES)
+        if not skipped:
+            names.append(name)
+    return sorted(names)
+
+
+class _Simplifier(ast.NodeTransformer):
+    """Drops docstrings and other bare strings, and simple statements that are too long or span lines."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        for field in ("body", "orelse", "finalbody"):
+            old = getattr(node, field, None)
+            if isinstance(old, list) and old:
+                kept = [statement for statement in old if not _is_unwanted(statement)]
+                required = field == "body" and not isinstance(node, ast.Module)
+                setattr(node, field, kept if kept or not required else [ast.Pass()])
+        return node
+
+
+def _is_unwanted(statement: ast.AST) -> bool:
+    if not isinstance(statement, ast.stmt) or hasattr(statement, "body"):
+        return False
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return isinstance(statement.value.value, str | bytes)
+    written = ast.unparse(statement)
+    return len(written) > MAX_STATEMENT_CHARS or ("\n" in written and not hasattr(statement, "cases"))
+
+
+def normalise(source: str) -> str:
+    """Python source in the one style of the corpus, ending in a newline ("" where nothing is left).
+
+    Raises:
+        SyntaxError: the running interpreter cannot parse `source`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # old sources hold invalid escapes, which is theirs to mend
+        tree = _Simplifier().visit(ast.parse(source))
+    lines = [line for line in ast.unparse(tree).splitlines() if line.strip()]
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def read_files(root: Path) -> Iterator[SourceFile]:
+    """Every usable file below `root`, normalised, in order of its name. Files that do not parse are left out."""
+    for name in list_files(root):
+        try:
+            text = normalise((root / name).read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError, RecursionError):
+            continue
+        if text.count("\n") >= MIN_FILE_LINES:
+            yield SourceFile(name, text)
+
+
+def load_corpus(root: Path | None = None) -> Corpus:
+    """The corpus below `root`, by default the running interpreter's standard library."""
+    files = list(read_files(root or library_root()))
+    train = tuple(file for file in files if not is_held_out(file.name))
+    return Corpus(train, tuple(file for file in files if is_held_out(file.name)))

@@ -1,0 +1,78 @@
+"""Every error that Foredraft raises on purpose.
+
+    ForedraftError
+    ├── ConfigError            what the user asked for cannot be done as asked (exit code 2)
+    │   ├── UnknownNameError   no such policy, profile, model ...; names the nearest
+    │   └── ProfileError       a hardware profile that is malformed or does not fit
+    ├── ModelError             a model, its exits or its tokenizer cannot be used
+    ├── LinkError              the way to the other machine
+    │   ├── LinkClosedError    it was closed or cut; a session reconnects
+    │   └── UnreachableError   retries are used up
+    ├── ProtocolError          bytes or messages that break the protocol
+    └── RefusedError           the other side said no, and why
+
+Libraries' exceptions are translated at the border: no aiohttp or torch exception leaves
+the module that talks to that library.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ForedraftError(Exception):
+    """Base of all errors raised on purpose; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(ForedraftError):
+    """The request itself is wrong. The message names the thing, the value and the way out."""
+
+    exit_code = 2
+
+
+class UnknownNameError(ConfigError):
+    """A name that nothing answers to."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {kind} {name!r}: {hint}known: {', '.join(self.known)}")
+
+
+class ProfileError(ConfigError):
+    """A hardware profile that is malformed, or that does not fit what it is used for."""
+
+
+class ModelError(ForedraftError):
+    """A model, its exits or its tokenizer cannot be used."""
+
+
+class LinkError(ForedraftError):
+    """The way to the other machine does not work."""
+
+
+class LinkClosedError(LinkError):
+    """The link was closed or cut. A session reconnects and resumes."""
+
+
+class UnreachableError(LinkError):
+    """The other machine could not be reached, retries included."""
+
+
+class ProtocolError(ForedraftError):
+    """Bytes or messages that break the protocol."""
+
+
+class RefusedError(ForedraftError):
+    """The other side refused.
+
+    ``code`` is one of the codes in ``core.messages``; ``retry_after_s`` is None where a
+    retry cannot help.
+    """
+
+    def __init__(self, code: str, reason: str, retry_after_s: float | None = None) -> None:
+        self.code, self.reason, self.retry_after_s = code, reason, retry_after_s
+        way_out = "" if retry_after_s is None else f" (retry in {retry_after_s:g} s)"
+        super().__init__(f"{reason}{way_out}")
