@@ -1,0 +1,28 @@
+"""Errors of the simulation.
+
+SimulationError(ForedraftError)
+├── DeadlockError   nothing is scheduled and tasks wait
+├── LivelockError   callbacks run on and on, and time stands still
+└── RealIOError     sockets, pipes, processes and signals, which have no place in simulated time
+"""
+
+from foredraft.errors import ForedraftError
+
+
+class SimulationError(ForedraftError):
+    """Base of all errors of the simulation."""
+
+
+class DeadlockError(SimulationError):
+    """Nothing is scheduled, so the waiting tasks would wait for ever; the message names them."""
+
+
+class LivelockError(SimulationError):
+    """Too many callbacks ran without time moving; the message names what ran."""
+
+
+class RealIOError(SimulationError, NotImplementedError):
+    """Real I/O was asked of a simulated loop.
+
+    Also a NotImplementedError, which is what libraries expect of a loop that cannot do something.
+    """
