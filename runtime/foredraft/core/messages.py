@@ -172,7 +172,7 @@ ToEdge = Ready | Hint | Commit | Refused | Drain
 Message = ToCloud | ToEdge
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Message)
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
 def encode(message: Message) -> bytes:

@@ -182,5 +182,3 @@ class Detokenizer(Protocol):
 
     def step(self, token: int) -> str:
         """The text that became complete with ``token``; empty while a character is incomplete."""
-
-

@@ -1,0 +1,72 @@
+"""Policies by name.
+
+A specification is a name with optional parameters, ``sync`` or ``sync:gamma=6``. Names come
+from the entry-point group ``foredraft.policies``, so other packages can add their own; a
+class of one's own goes as ``module:Class`` (parameters after a second colon).
+"""
+
+import importlib
+from dataclasses import fields, is_dataclass
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from foredraft.core.policy import Policy
+from foredraft.errors import ConfigError, UnknownNameError
+
+GROUP = "foredraft.policies"
+
+
+def policy_names() -> list[str]:
+    """The names of the installed policies."""
+    return sorted(entry_points(group=GROUP).names)
+
+
+def make_policy(spec: str) -> Policy:
+    """The policy that ``spec`` describes. Raises UnknownNameError, ConfigError."""
+    name, _, parameters = spec.partition(":")
+    known = entry_points(group=GROUP)
+    if name in known.names:
+        factory = known[name].load()
+    elif parameters:
+        class_name, _, parameters = parameters.partition(":")
+        factory = _load(name, class_name)
+    else:
+        raise UnknownNameError("policy", name, known.names)
+    return cast(Policy, factory(**_parse(spec, factory, parameters)))
+
+
+def _load(module: str, class_name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        known = policy_names()
+        raise ConfigError(
+            f"no policy {module}:{class_name} ({error}); installed policies: {', '.join(known)}"
+        ) from error
+
+
+def _parse(spec: str, factory: Any, text: str) -> dict[str, Any]:
+    """``gamma=6,threshold=0.8`` as keyword arguments of the policy's own types."""
+    kinds = {field.name: field.default for field in fields(factory)} if is_dataclass(factory) else {}
+    kinds.pop("name", None)
+    values: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if key not in kinds:
+            raise UnknownNameError(f"parameter of policy {spec.partition(':')[0]}", key, kinds)
+        try:
+            values[key] = _convert(kinds[key], value) if equals else True
+        except ValueError:
+            kind = type(kinds[key]).__name__
+            raise ConfigError(f"policy {spec!r}: {key} must be of type {kind}, not {value!r}") from None
+    return values
+
+
+def _convert(default: Any, value: str) -> Any:
+    if isinstance(default, bool):
+        if value.lower() not in ("true", "false"):
+            raise ValueError(value)
+        return value.lower() == "true"
+    if isinstance(default, tuple):
+        return tuple(int(item) for item in value.split("+"))
+    return type(default)(value)

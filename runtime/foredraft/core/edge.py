@@ -1,0 +1,376 @@
+"""The edge's coroutines: one session, from a prompt to the complete text.
+
+    reader    the link's messages change the grower's state and wake the two others
+    shipper   sends what the policy wants sent, at once, even while a draft step runs
+    grower    asks the policy for the next draft step and runs it
+
+A link that breaks is made anew and the session opened again with the text so far; the text
+that follows is the same, because the target's noise is keyed by position.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from foredraft.core import messages
+from foredraft.core.events import Event, Observer, Value
+from foredraft.core.grower import Grower
+from foredraft.core.messages import Close, Commit, Drain, Hello, Hint, Open, Ready, Refused, Steer
+from foredraft.core.policy import Orders, Policy, Step
+from foredraft.core.ports import Drafter, Link
+from foredraft.core.report import SessionReport
+from foredraft.core.sampling import Sampling, StopRules
+from foredraft.core.signal import Signal
+from foredraft.errors import LinkClosedError, ModelError, ProtocolError, RefusedError, UnreachableError
+
+log = logging.getLogger("foredraft.edge")
+
+Connect = Callable[[], Awaitable[Link]]
+"""Makes a link to a cloud. Raises UnreachableError where there is none at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How a lost link is made anew: ``attempts`` in a row without progress, waits that double."""
+
+    attempts: int = 8
+    first_s: float = 0.1
+    most_s: float = 5.0
+
+    def wait_s(self, failures: int) -> float:
+        """How long to wait after so many failures in a row."""
+        return min(self.most_s, self.first_s * 2.0 ** (failures - 1))
+
+
+class EdgeSession:
+    """Generates one text. Use it once: ``async for tokens in session.stream()``, then ``report``."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        *,
+        connect: Connect,
+        drafter: Drafter,
+        policy: Policy,
+        sampling: Sampling,
+        rules: StopRules,
+        api_key: str = "",
+        retry: Retry | None = None,
+        observer: Observer | None = None,
+        name: str = "1",
+    ) -> None:
+        self.grower = Grower(prompt, rules)
+        self.policy = policy
+        self.name = name
+        self._prompt = list(prompt)
+        self._connect = connect
+        self._drafter = drafter
+        self._sampling = sampling
+        self._rules = rules
+        self._api_key = api_key
+        self._retry = retry or Retry()
+        self._observer = observer
+        self._to_grow = Signal()
+        self._to_ship = Signal()
+        self._fresh: asyncio.Queue[list[int] | None] = asyncio.Queue()
+        self._orders = Orders()
+        self._serial = 0
+        self._drafting = False
+        self._bytes_up = self._bytes_down = self._opening_bytes_up = 0
+        self._began_s = self._first_s = self._last_s = 0.0
+        self._first_tokens = 0
+
+    async def stream(self) -> AsyncGenerator[list[int], None]:
+        """The committed tokens, as they come. Closing the generator ends the session at the cloud.
+
+        Raises UnreachableError when retries are used up, RefusedError when the cloud says no,
+        ModelError when the two ends' tokenizers differ. What was yielded before stays valid.
+        """
+        self._began_s = self._now_s()
+        runner = asyncio.create_task(self._run(), name=f"edge session {self.name}")
+        try:
+            while (tokens := await self._fresh.get()) is not None:
+                yield tokens
+            await runner
+        finally:
+            runner.cancel()
+            await asyncio.gather(runner, return_exceptions=True)
+
+    async def _run(self) -> None:
+        growing: asyncio.Task[None] | None = None
+        try:
+            await self._drafter.begin(self._prompt, self._sampling)
+            growing = asyncio.create_task(self._grow(), name=f"edge grower {self.name}")
+            await _first_of(self._talk(), growing)
+        finally:
+            if growing is not None:
+                growing.cancel()
+                await asyncio.gather(growing, return_exceptions=True)
+            self._fresh.put_nowait(None)
+
+    # Growing
+
+    async def _grow(self) -> None:
+        """Draft whenever the policy wants to; a step in flight always runs to its end."""
+        while True:
+            step = self._next_step()
+            if step is None:
+                self._to_ship.set()
+                await self._to_grow.wait()
+                continue
+            began_s = self._now_s()
+            self._drafting = True
+            try:
+                guesses = await self._drafter.draft(step.nodes, step.width)
+            finally:
+                self._drafting = False
+            took_s = self._now_s() - began_s
+            self.grower.tally.draft_s += took_s
+            self.grower.tally.draft_steps += 1
+            grown = self.grower.grew(step.nodes, guesses)
+            self._note("draft", began_s=began_s, took_s=took_s, nodes=len(step.nodes), grown=len(grown))
+            self._to_ship.set()
+
+    def _next_step(self) -> Step | None:
+        """The policy's next step, where it can lead anywhere."""
+        grower = self.grower
+        if grower.finish or grower.room <= 0:
+            return None
+        step = self.policy.step(grower)
+        if step is None or all(node.barren or not node.alive for node in step.nodes):
+            return None
+        return step
+
+    # Talking
+
+    async def _talk(self) -> None:
+        """Keep a link to the cloud until the text is complete."""
+        failures = 0
+        position = self.grower.position
+        while not self.grower.finish:
+            try:
+                await self._converse()
+            except (LinkClosedError, UnreachableError, RefusedError) as error:
+                if isinstance(error, RefusedError) and error.retry_after_s is None:
+                    raise
+                failures = 1 if self.grower.position > position else failures + 1
+                position = self.grower.position
+                await self._pause(error, failures)
+
+    async def _pause(self, error: Exception, failures: int) -> None:
+        if failures > self._retry.attempts:
+            if isinstance(error, RefusedError):
+                raise error
+            raise UnreachableError(f"gave up after {self._retry.attempts} retries: {error}") from error
+        wait_s = self._retry.wait_s(failures)
+        if isinstance(error, RefusedError) and error.retry_after_s is not None:
+            wait_s = max(wait_s, error.retry_after_s)
+        log.warning("%s; trying again in %.2g s (%d)", error, wait_s, failures)
+        self._note("retry", reason=str(error), wait_s=wait_s)
+        self.grower.tally.reconnects += 1
+        await asyncio.sleep(wait_s)
+
+    async def _converse(self) -> None:
+        """One connection: shake hands, open the session with the text so far, read to the end."""
+        link = await self._connect()
+        try:
+            await link.send(Hello(messages.PROTOCOL_VERSION, self._api_key))
+            self.grower.connected(self._check(await link.receive()))
+            await link.send(self._opening())
+            self._opening_bytes_up += link.bytes_sent
+            self._note("open", position=self.grower.position)
+            await _first_of(self._read(link), self._ship(link))
+            with suppress(LinkClosedError):
+                await link.send(Close(self.grower.session))
+        finally:
+            self._bytes_up += link.bytes_sent
+            self._bytes_down += link.bytes_received
+            self.grower.ready = None
+            await link.close()
+
+    def _check(self, answer: messages.Message) -> Ready:
+        """The cloud's answer to Hello, if it is one that we can work with."""
+        if isinstance(answer, Refused):
+            raise RefusedError(answer.code, answer.reason, answer.retry_after_s)
+        if isinstance(answer, Drain):
+            raise RefusedError(messages.BUSY, "the server is going away", answer.retry_after_s)
+        if not isinstance(answer, Ready):
+            raise ProtocolError(f"the cloud answered Hello with {type(answer).__name__}")
+        if answer.version != messages.PROTOCOL_VERSION:
+            raise ProtocolError(f"the cloud speaks protocol {answer.version}, this edge {messages.PROTOCOL_VERSION}")
+        ours = self._drafter.tokenizer_digest
+        if ours and ours != answer.tokenizer_digest:
+            raise ModelError(
+                f"the draft's tokenizer ({ours}) is not the target's ({answer.tokenizer_digest}); "
+                "use a draft model of the same family, or the n-gram drafter"
+            )
+        return answer
+
+    def _opening(self) -> Open:
+        self._orders, self._serial = self._wanted_orders(), 1
+        return Open(
+            session=self.grower.session,
+            tokens=messages.pack(self.grower.tree.tokens),
+            start=self.grower.start,
+            temperature=self._sampling.temperature,
+            top_k=self._sampling.top_k,
+            top_p=self._sampling.top_p,
+            seed=self._sampling.seed,
+            max_new_tokens=self._rules.max_new_tokens,
+            stop_tokens=self._rules.tokens,
+            stop_strings=self._rules.strings,
+            steer=self._steer(),
+        )
+
+    def _steer(self) -> Steer:
+        orders = self._orders
+        return Steer(
+            session=self.grower.session,
+            serial=self._serial,
+            alone_until=orders.alone_until,
+            patience_s=orders.patience_s,
+            min_nodes=orders.min_nodes,
+            max_branches=orders.max_branches,
+            exits=orders.exits,
+            threshold=orders.threshold,
+        )
+
+    def _wanted_orders(self) -> Orders:
+        """The policy's orders; where nobody would ever move again, the cloud decodes one token alone."""
+        orders, grower = self.policy.orders(self.grower), self.grower
+        stalled = (
+            orders.alone_until <= grower.position
+            and not self._drafting
+            and not grower.waiting_on_cloud
+            and self._next_step() is None
+        )
+        if not stalled:
+            return orders
+        return Orders(alone_until=grower.position + 1, exits=orders.exits, threshold=orders.threshold)
+
+    async def _ship(self, link: Link) -> None:
+        """Send new orders and wanted nodes, each time something changed."""
+        while True:
+            for grow in self.grower.ship(self.policy.ship(self.grower)):
+                self._note("ship", position=grow.position, tokens=messages.unpack(grow.tokens))
+                await link.send(grow)
+            orders = self._wanted_orders()
+            if orders != self._orders:
+                self._orders = orders
+                self._serial += 1
+                await link.send(self._steer())
+            await self._to_ship.wait()
+
+    async def _read(self, link: Link) -> None:
+        """Take the cloud's messages until the text is complete."""
+        while not self.grower.finish:
+            message = await link.receive()
+            if getattr(message, "session", self.grower.session) != self.grower.session:
+                continue
+            match message:
+                case Commit():
+                    self._take_commit(message)
+                case Hint():
+                    self._take_hint(message)
+                case Refused(code=messages.UNKNOWN_ANCHOR | messages.FULL):
+                    self.grower.refused(message)
+                case Refused():
+                    raise RefusedError(message.code, message.reason, message.retry_after_s)
+                case Drain():
+                    raise RefusedError(messages.BUSY, "the server is going away", message.retry_after_s)
+                case _:
+                    raise ProtocolError(f"{type(message).__name__} is not for an edge in a session")
+            self._to_ship.set()
+            self._to_grow.set()
+
+    def _take_commit(self, commit: Commit) -> None:
+        now_s = self._now_s()
+        position = self.grower.position
+        new = self.grower.committed(commit)
+        self._note(
+            "commit",
+            position=position,
+            tokens=new,
+            drafted=commit.drafted,
+            accepted=commit.accepted,
+            queue_s=commit.queue_s,
+            prefill_s=commit.prefill_s,
+            pass_s=commit.pass_s,
+        )
+        if not new:
+            return
+        self._drafter.advance(new)
+        if not self._first_tokens:
+            self._first_s, self._first_tokens = now_s, len(new)
+        self._last_s = now_s
+        self._fresh.put_nowait(new)
+
+    def _take_hint(self, hint: Hint) -> None:
+        self.grower.foresaw(hint)
+        self._note(
+            "hint",
+            position=hint.position,
+            layer=hint.layer,
+            tokens=messages.unpack(hint.tokens),
+            confidence=hint.confidence,
+            after_s=hint.after_s,
+        )
+
+    # Telling
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _note(self, kind: str, **data: Value) -> None:
+        if self._observer is not None:
+            self._observer(Event(self._now_s(), "edge", self.name, kind, data))
+
+    def report(self, text: str = "") -> SessionReport:
+        """What happened, once the stream has ended."""
+        tally = self.grower.tally
+        tokens = self.grower.tree.tokens[self.grower.start :]
+        later = len(tokens) - self._first_tokens
+        return SessionReport(
+            text=text,
+            tokens=tokens,
+            policy=self.policy.name,
+            seed=self._sampling.seed,
+            temperature=self._sampling.temperature,
+            prompt_tokens=self.grower.start,
+            new_tokens=len(tokens),
+            ttft_s=self._first_s - self._began_s,
+            tpot_s=(self._last_s - self._first_s) / later if later else 0.0,
+            e2e_s=self._last_s - self._began_s,
+            passes=tally.passes,
+            drafted=tally.drafted,
+            accepted=tally.accepted,
+            tokens_per_pass=len(tokens) / tally.passes if tally.passes else 0.0,
+            hints=tally.hints,
+            hints_right=tally.hints_right,
+            predraft_hits=tally.predraft_hits,
+            predraft_misses=tally.predraft_misses,
+            bytes_up=self._bytes_up,
+            bytes_down=self._bytes_down,
+            opening_bytes_up=self._opening_bytes_up,
+            target_s=tally.target_s,
+            queue_s=tally.queue_s,
+            draft_s=tally.draft_s,
+            reconnects=tally.reconnects,
+            finish_reason=self.grower.finish,
+        )
+
+
+async def _first_of(*running: Awaitable[None]) -> None:
+    """Run all until the first ends, end the others, and raise what any of them raised."""
+    tasks = [asyncio.ensure_future(one) for one in running]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result

@@ -1,0 +1,25 @@
+"""What happened, for whoever wants to draw it, log it or count it.
+
+The session logic reports events to an observer, a plain callable; without one it costs
+nothing. ``t_s`` is the loop's clock of the machine that reports: never subtract those of
+two machines.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Value = int | float | str | list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened at ``t_s`` seconds at one end (``edge`` or ``cloud``)."""
+
+    t_s: float
+    where: str
+    session: str
+    kind: str
+    data: dict[str, Value] = field(default_factory=dict)
+
+
+Observer = Callable[[Event], None]

@@ -1,0 +1,51 @@
+"""The policy interface: when to draft, where, what to send, and how the walker should walk.
+
+A policy looks at the grower's state and answers three questions; it waits for nothing and
+changes nothing. It is asked again after every message and every draft step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from foredraft.core.tree import Node
+
+if TYPE_CHECKING:
+    from foredraft.core.grower import Grower
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """How the walker should walk; the fields are those of ``messages.Steer``."""
+
+    alone_until: int = 0
+    patience_s: float = 0.0
+    min_nodes: int = 1
+    max_branches: int = 1
+    exits: tuple[int, ...] = ()
+    threshold: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One draft step: expand these nodes (the root or live nodes), each by up to ``width`` guesses."""
+
+    nodes: tuple[Node, ...]
+    width: int = 1
+
+
+class Policy(Protocol):
+    """Decides for one session at the edge."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    def orders(self, grower: "Grower") -> Orders:
+        """How the walker should walk from now on."""
+
+    def step(self, grower: "Grower") -> Step | None:
+        """The next draft step; None to wait until something happens."""
+
+    def ship(self, grower: "Grower") -> Sequence[Node]:
+        """Nodes that the cloud should have now; unsent ancestors go along."""

@@ -1,0 +1,238 @@
+"""The walker's decisions: plain state of one session in the cloud, no waiting and no I/O.
+
+The walker owns the committed text. It takes chains into its tree, decides what the next
+target pass covers, and turns the target's verdict into a commit.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from foredraft.core import messages
+from foredraft.core.messages import Commit, Grow, Open, Refused, Steer
+from foredraft.core.ports import TargetCard, Verdict
+from foredraft.core.sampling import Sampling, StopRules
+from foredraft.core.tree import DraftTree, Node
+from foredraft.core.walk import TIP, accept
+from foredraft.errors import ConfigError, ProtocolError, RefusedError
+
+MAX_PATIENCE_S = 60.0
+
+StopSearch = Callable[[int], bool]
+"""Told each new token in turn; True when it completes a stop string."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one session may ask of the cloud.
+
+    ``max_nodes``: live draft nodes held for it. ``max_chain``: tokens in one Grow.
+    ``idle_s``: after so long without anything to do, its place is given to others.
+    """
+
+    max_nodes: int = 256
+    max_chain: int = 64
+    idle_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Run a pass over these nodes now; with none, decode one token alone."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to verify; look again when something arrives, or at ``until_s`` of the loop's clock."""
+
+    until_s: float
+
+
+Plan = Go | Wait
+
+
+def sampling_of(opened: Open) -> Sampling:
+    """The sampling that Open asks for. Raises RefusedError("invalid")."""
+    try:
+        return Sampling(opened.temperature, opened.top_k, opened.top_p, opened.seed)
+    except ConfigError as error:
+        raise RefusedError(messages.INVALID, str(error)) from error
+
+
+def stop_rules_of(opened: Open) -> StopRules:
+    """The stop rules that Open asks for. Raises RefusedError("invalid")."""
+    try:
+        return StopRules(opened.max_new_tokens, opened.stop_tokens, opened.stop_strings)
+    except ConfigError as error:
+        raise RefusedError(messages.INVALID, str(error)) from error
+
+
+class Walker:
+    """One session's text, tree and orders, as the cloud sees them."""
+
+    def __init__(self, opened: Open, card: TargetCard, limits: Limits, now_s: float) -> None:
+        """Raises RefusedError for an Open that makes no sense."""
+        self.session = opened.session
+        self.sampling = sampling_of(opened)
+        self.rules = stop_rules_of(opened)
+        self._card = card
+        self._limits = limits
+        self.tree = DraftTree(self._text(opened))
+        self.start = opened.start
+        self.end = min(opened.start + self.rules.max_new_tokens, card.context)
+        self.steer = opened.steer
+        self._check_steer(opened.steer)
+        self.idle_since_s = now_s
+        self.finish = ""
+        if self.tree.position >= self.end:
+            self.finish = self._finish_at_end()
+
+    def _text(self, opened: Open) -> list[int]:
+        try:
+            tokens = messages.unpack(opened.tokens)
+        except ProtocolError as error:
+            raise RefusedError(messages.INVALID, str(error)) from error
+        if not 0 < opened.start <= len(tokens):
+            reason = f"generation starts at {opened.start} in a text of {len(tokens)} tokens"
+            raise RefusedError(messages.INVALID, reason)
+        if opened.start >= self._card.context:
+            reason = (
+                f"a prompt of {opened.start} tokens leaves no room in the context of {self._card.context}; "
+                "shorten the prompt"
+            )
+            raise RefusedError(messages.TOO_LONG, reason)
+        self._check_ids(tokens)
+        return tokens
+
+    def _check_ids(self, tokens: Sequence[int]) -> None:
+        top = max(tokens, default=0)
+        if top >= self._card.vocab_size:
+            reason = f"token id {top} is outside the vocabulary of {self._card.vocab_size}"
+            raise RefusedError(messages.INVALID, reason)
+
+    def _check_steer(self, steer: Steer) -> None:
+        if not (math.isfinite(steer.patience_s) and 0.0 <= steer.patience_s <= MAX_PATIENCE_S):
+            reason = f"patience_s must be between 0 and {MAX_PATIENCE_S:g}, not {steer.patience_s!r}"
+            raise RefusedError(messages.INVALID, reason)
+        unknown = sorted(set(steer.exits) - set(self._card.exits))
+        if unknown:
+            reason = f"no exit after layer {unknown[0]}; this target has {list(self._card.exits)}"
+            raise RefusedError(messages.INVALID, reason)
+
+    def take_steer(self, steer: Steer) -> None:
+        """Follow new orders, unless newer ones came before. Raises RefusedError("invalid")."""
+        self._check_steer(steer)
+        if steer.serial > self.steer.serial:
+            self.steer = steer
+
+    def take_grow(self, grow: Grow) -> Refused | None:
+        """Hang a chain into the tree, or say why not.
+
+        Silent only where a commit that was sent already tells the edge what became of the chain.
+        Raises RefusedError or ProtocolError for tokens that no honest edge sends.
+        """
+        chain = messages.unpack(grow.tokens)
+        self._check_ids(chain)
+        if len(chain) > self._limits.max_chain:
+            reason = f"a chain of {len(chain)} tokens; at most {self._limits.max_chain} in one message"
+            raise RefusedError(messages.INVALID, reason)
+        place = self.tree.trim(grow.anchor, chain)
+        if place is None:
+            if grow.position <= self.tree.position:
+                return None
+            return self._refuse(grow, messages.UNKNOWN_ANCHOR, f"nothing known at position {grow.position}")
+        if len(self.tree) + len(place[1]) > self._limits.max_nodes:
+            return self._refuse(grow, messages.FULL, f"holding {len(self.tree)} nodes already")
+        self.tree.graft(grow.anchor, chain)
+        return None
+
+    def _refuse(self, grow: Grow, code: str, reason: str) -> Refused:
+        return Refused(self.session, code, reason, 0.0, grow.position, grow.hash)
+
+    def plan(self, now_s: float) -> Plan:
+        """What to do next.
+
+        Verify as soon as enough hangs below the tip; when patience is over, verify what there
+        is, or decode alone where that is allowed; else wait.
+        """
+        patience_ends_s = self.idle_since_s + self.steer.patience_s
+        live = len(self.tree)
+        if live >= self.steer.min_nodes and live:
+            return Go(self._choose())
+        alone = self.steer.alone_until > self.tree.position
+        if not (live or alone):
+            return Wait(self.idle_since_s + self._limits.idle_s)
+        if now_s < patience_ends_s:
+            return Wait(patience_ends_s)
+        return Go(self._choose())
+
+    def _choose(self) -> tuple[Node, ...]:
+        """The nodes for one pass: in the order of arrival, within the bounds on nodes and branches."""
+        deepest = self.end - 1
+        chosen: list[Node] = []
+        tips: set[Node] = set()
+        taken = {self.tree.root}
+        for node in self.tree.nodes():
+            parent = node.parent
+            if parent not in taken or node.anchor.position > deepest:
+                continue
+            if parent not in tips and len(tips) >= max(1, self.steer.max_branches):
+                continue
+            tips.discard(parent)
+            tips.add(node)
+            taken.add(node)
+            chosen.append(node)
+            if len(chosen) == self._card.max_pass_nodes:
+                break
+        return tuple(chosen)
+
+    def commit(
+        self,
+        nodes: Sequence[Node],
+        verdict: Verdict,
+        prefill_s: float,
+        now_s: float,
+        stops: StopSearch | None = None,
+    ) -> tuple[Commit, list[int]]:
+        """Turn a verdict into a commit: the message, and which nodes (indices) the cache keeps."""
+        parents = parents_of(nodes)
+        tokens = [node.token for node in nodes]
+        path, bonus = accept(tokens, parents, verdict.reading.tokens)
+        position = self.tree.position
+        said = self._cut([tokens[index] for index in path] + [bonus], stops)
+        self.tree.advance(said)
+        self.idle_since_s = now_s
+        accepted = min(len(path), len(said))
+        commit = Commit(
+            session=self.session,
+            position=position,
+            tokens=messages.pack(said),
+            drafted=len(nodes),
+            accepted=accepted,
+            queue_s=verdict.queue_s,
+            prefill_s=prefill_s,
+            pass_s=verdict.pass_s,
+            finish=self.finish,
+        )
+        return commit, path[:accepted]
+
+    def _cut(self, tokens: list[int], stops: StopSearch | None) -> list[int]:
+        """What of ``tokens`` still belongs to the text; sets ``finish`` where it ends here."""
+        for count, token in enumerate(tokens, start=1):
+            if token in self.rules.tokens or (stops is not None and stops(token)):
+                self.finish = messages.STOP
+                return tokens[:count]
+            if self.tree.position + count >= self.end:
+                self.finish = self._finish_at_end()
+                return tokens[:count]
+        return tokens
+
+    def _finish_at_end(self) -> str:
+        return messages.LENGTH if self.end == self.start + self.rules.max_new_tokens else messages.CONTEXT
+
+
+def parents_of(nodes: Sequence[Node]) -> list[int]:
+    """Each node's parent as an index in ``nodes``, -1 for the tip."""
+    index = {node: place for place, node in enumerate(nodes)}
+    return [TIP if node.parent is None else index.get(node.parent, TIP) for node in nodes]

@@ -1,0 +1,171 @@
+"""Scripted engines: what they say is a function of the position, and they take no time.
+
+They are for tests, examples and measurements of everything around the models. What a
+scripted target says at a position does not depend on the text before it: a walk never gets
+past a token that differs from the script, so nothing else is ever asked of it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+
+from foredraft.core.ports import Guess, Pass, Reading, TargetCard, Verdict
+from foredraft.core.sampling import Sampling
+from foredraft.core.tree import Node
+
+Script = Callable[[int], int]
+"""The token at a position of the text."""
+
+Foresight = Callable[[int, int], tuple[int, float]]
+"""What the exit after a layer (first argument) says of a position (second): token, confidence."""
+
+GuessAt = Callable[[int, int], Sequence[Guess]]
+"""The guesses at a position (first argument), at most as many as the second says, best first."""
+
+DIGEST = "scripted"
+
+
+class ScriptedTarget:
+    """A target whose text is a script; with ``foresight`` its exits say something, too.
+
+    ``worker``: each pass goes through this executor and back, as a real one would.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        foresight: Foresight | None = None,
+        exits: tuple[int, ...] = (),
+        layers: int = 8,
+        vocab_size: int = 1 << 16,
+        context: int = 1 << 30,
+        max_pass_nodes: int = 32,
+        prefill_chunk: int = 512,
+        tokenizer_digest: str = DIGEST,
+        worker: Executor | None = None,
+    ) -> None:
+        self.script = script
+        self.foresight = foresight
+        self.worker = worker
+        self._card = TargetCard(
+            model_digest=DIGEST,
+            tokenizer_digest=tokenizer_digest,
+            vocab_size=vocab_size,
+            context=context,
+            layers=layers,
+            exits=exits if foresight is not None else (),
+            max_pass_nodes=max_pass_nodes,
+            prefill_chunk=prefill_chunk,
+        )
+
+    @property
+    def card(self) -> TargetCard:
+        """What it is."""
+        return self._card
+
+    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "ScriptedSeat":
+        """A place; there is always one."""
+        return ScriptedSeat(self)
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+class ScriptedSeat:
+    """One session's place on a scripted target."""
+
+    def __init__(self, target: ScriptedTarget) -> None:
+        self._target = target
+        self._cached = 0
+        self._depths: list[int] = []
+
+    @property
+    def cached(self) -> int:
+        """How many tokens of the text went through."""
+        return self._cached
+
+    async def prefill(self, tokens: Sequence[int]) -> float:
+        """Take committed tokens."""
+        await self._visit_worker()
+        self._cached += len(tokens)
+        return 0.0
+
+    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+        """Say what the script says after the tip and after each node; the exits before it."""
+        depths = [0]
+        for parent in batch.parents:
+            depths.append(depths[parent + 1] + 1)
+        tip = self._cached + len(batch.trunk)
+        foresight = self._target.foresight
+        if foresight is not None:
+            for layer in batch.exits:
+                seen = [foresight(layer, tip + depth) for depth in depths]
+                on_exit(Reading(layer, tuple(s[0] for s in seen), tuple(s[1] for s in seen)))
+        await self._visit_worker()
+        self._cached = tip
+        says = tuple(self._target.script(tip + depth) for depth in depths)
+        return Verdict(Reading(self._target.card.layers, says, (1.0,) * len(says)), 0.0, 0.0)
+
+    async def _visit_worker(self) -> None:
+        """A hop to the worker thread and back, or a turn of the loop."""
+        worker = self._target.worker
+        if worker is None:
+            await asyncio.sleep(0)
+        else:
+            await asyncio.get_running_loop().run_in_executor(worker, _nothing)
+
+    def keep(self, nodes: Sequence[int]) -> None:
+        """Keep a path of the last pass."""
+        self._cached += len(nodes)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class ScriptedDrafter:
+    """A drafter that guesses what it is told to guess at a position, whatever the path."""
+
+    def __init__(
+        self,
+        guess_at: GuessAt,
+        *,
+        tokenizer_digest: str = "",
+        max_nodes_per_step: int = 8,
+        worker: Executor | None = None,
+    ) -> None:
+        self._guess_at = guess_at
+        self._digest = tokenizer_digest
+        self._max_nodes_per_step = max_nodes_per_step
+        self._worker = worker
+
+    @property
+    def tokenizer_digest(self) -> str:
+        """The tokenizer that it was told to speak; empty for any."""
+        return self._digest
+
+    @property
+    def max_nodes_per_step(self) -> int:
+        """How many nodes one step may expand."""
+        return self._max_nodes_per_step
+
+    async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
+        """Nothing to prepare."""
+
+    async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
+        """The scripted guesses below each node."""
+        if self._worker is None:
+            await asyncio.sleep(0)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._worker, _nothing)
+        return [list(self._guess_at(node.anchor.position, width)) for node in nodes]
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """Nothing to keep."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+def _nothing() -> None:
+    """The work that a scripted engine does on its worker."""

@@ -1,0 +1,36 @@
+"""What the policies that draft one chain at a time share."""
+
+from foredraft.core.grower import Grower
+from foredraft.core.policy import Step
+from foredraft.core.tree import Node
+
+
+def chain_below(node: Node) -> list[Node]:
+    """The nodes below ``node``, going to the most probable child each time."""
+    chain: list[Node] = []
+    while node.children:
+        node = max(node.children.values(), key=lambda child: child.probability)
+        chain.append(node)
+    return chain
+
+
+def depth_allowed(grower: Grower, gamma: int) -> int:
+    """How long a chain below the root may be: gamma, or what the cloud and the text's end leave."""
+    depth = min(gamma, grower.useful_depth)
+    return depth if grower.ready is None else min(depth, grower.ready.max_pass_nodes)
+
+
+def extend(node: Node, depth: int) -> Step | None:
+    """The step that makes the chain below ``node`` longer, until it has ``depth`` nodes."""
+    chain = chain_below(node)
+    tip = chain[-1] if chain else node
+    return None if len(chain) >= depth or tip.barren else Step((tip,))
+
+
+def finished_chain(grower: Grower, gamma: int) -> list[Node]:
+    """The end of the chain below the root, once it cannot or need not grow longer; else nothing."""
+    depth = depth_allowed(grower, gamma)
+    chain = chain_below(grower.root)[:depth]
+    if not chain or (len(chain) < depth and not chain[-1].barren):
+        return []
+    return [chain[-1]]

@@ -1,0 +1,38 @@
+"""``sync``: synchronous speculative decoding over a link (Leviathan et al., 2023).
+
+A round drafts gamma tokens, ships them, and waits for the verdict. Nothing overlaps:
+gamma draft steps, a round trip and a target pass per round.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from foredraft.core.grower import Grower
+from foredraft.core.policy import Orders, Step
+from foredraft.core.tree import Node
+from foredraft.errors import ConfigError
+from foredraft.policies.chain import depth_allowed, extend, finished_chain
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPolicy:
+    """Draft ``gamma`` tokens, ship them, wait for the commit."""
+
+    gamma: int = 4
+    name: str = "sync"
+
+    def __post_init__(self) -> None:
+        if self.gamma < 1:
+            raise ConfigError(f"gamma must be 1 or more, not {self.gamma!r}")
+
+    def orders(self, grower: Grower) -> Orders:
+        """Verify whatever comes; never decode alone."""
+        return Orders()
+
+    def step(self, grower: Grower) -> Step | None:
+        """Extend the chain below the tip, unless it is being verified."""
+        return None if grower.verifying else extend(grower.root, depth_allowed(grower, self.gamma))
+
+    def ship(self, grower: Grower) -> Sequence[Node]:
+        """The chain, once it is complete."""
+        return () if grower.verifying else finished_chain(grower, self.gamma)
