@@ -17,12 +17,12 @@ from typing import Final
 
 import aiohttp
 from aiohttp import web
+
 from foredraft.core.messages import BUSY, MAX_MESSAGE_BYTES, UNAUTHORIZED, Message, decode, encode
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
+from foredraft.links.address import SESSION_PATH, auth_headers, endpoint
 from foredraft.links.framing import framed_bytes
-from yarl import URL
 
-SESSION_PATH: Final = "v1/session"
 HEARTBEAT_S: Final = 10.0  # a ping after so long a silence; no answer for half of it, and the link is dead
 STALL_S: Final = 20.0  # a peer that takes nothing for so long is cut
 CLOSE_S: Final = 1.0  # how long the closing handshake may take
@@ -173,26 +173,6 @@ def _abort_socket(ws: aiohttp.ClientWebSocketResponse) -> Callable[[], None]:
     return abort
 
 
-def session_url(base: str) -> URL:
-    """The address of a server's session; raises ConfigError for a base that is not an address."""
-    try:
-        url = URL(base)
-    except ValueError as error:
-        raise ConfigError(f"server {base!r} is not an address: {error}") from error
-    if url.scheme not in ("http", "https", "ws", "wss") or not url.host:
-        raise ConfigError(f"server {base!r} is not an address; write it like http://host:8471")
-    return url.with_query(None).with_fragment(None) / SESSION_PATH
-
-
-def auth_headers(api_key: str) -> dict[str, str]:
-    """What a request carries to prove that it may; raises ConfigError for an impossible key."""
-    if not api_key:
-        return {}
-    if not (api_key.isascii() and api_key.isprintable()):
-        raise ConfigError("the API key has characters that a header cannot carry; use printable ASCII")
-    return {"Authorization": f"Bearer {api_key}"}
-
-
 async def connect(
     url: str,
     *,
@@ -206,7 +186,7 @@ async def connect(
     Raises ConfigError for an impossible URL or key, UnreachableError when nobody answers,
     RefusedError when the server does not let us in, ProtocolError when it is no Foredraft server.
     """
-    address, headers = session_url(url), auth_headers(api_key)
+    address, headers = endpoint(url, SESSION_PATH), auth_headers(api_key)
     session = aiohttp.ClientSession()
     try:
         async with asyncio.timeout(timeout_s):

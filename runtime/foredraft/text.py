@@ -1,0 +1,206 @@
+"""Tokens and text: the tokenizer, incremental text, and fetching a server's tokenizer.
+
+Needs the ``tokenizers`` library alone, so an edge without torch speaks the target's tokens.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import tokenizers
+from tokenizers.decoders import DecodeStream
+
+from foredraft.core.messages import MISMATCH, UNAUTHORIZED
+from foredraft.errors import ModelError, ProtocolError, RefusedError, UnreachableError
+from foredraft.links.address import TOKENIZER_PATH, auth_headers, endpoint
+from foredraft.stops import StopScanner
+
+MAX_TOKENIZER_BYTES: Final = 64 << 20
+_CONTEXT_TOKENS: Final = 8  # enough of the prompt to decide about a leading space
+_MOST_HELD_TOKENS: Final = 16  # a character has at most four bytes; more than this is no character
+_BROKEN: Final = "\N{REPLACEMENT CHARACTER}"
+
+log = logging.getLogger("foredraft.text")
+
+
+def tokenizer_digest(data: bytes) -> str:
+    """What tells tokenizers apart: the first 32 hexadecimal digits of the SHA-256 of tokenizer.json."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+class Tokenizer:
+    """A model's tokenizer, from the bytes of its tokenizer.json. Raises ModelError for others."""
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(data.decode())
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(f"not a tokenizer.json: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.digest = tokenizer_digest(data)
+        self.json = data
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Tokenizer":
+        """The tokenizer of the model in ``folder``. Raises ModelError when there is none."""
+        try:
+            return cls((folder / "tokenizer.json").read_bytes())
+        except OSError as error:
+            raise ModelError(f"no tokenizer.json in {folder}: {error.strerror}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, added ones included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a prompt, with the special tokens that tokenizer.json puts around a text."""
+        return self._tokenizer.encode(text).ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of ``tokens``, special tokens left out."""
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def stream(self, context: Sequence[int] = (), stops: Sequence[str] = ()) -> "TextStream":
+        """Incremental text of the tokens that follow ``context``, up to a stop string."""
+        return TextStream(self, context, stops)
+
+
+class _Decoder:
+    """Tokens in, whole characters out. Implements ``core.ports.Detokenizer``."""
+
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._held: list[int] = []
+        self._restart(list(context[-_CONTEXT_TOKENS:]))
+
+    def _restart(self, context: list[int]) -> None:
+        # A context that ends within a character would come out again with what follows.
+        within = self._tokenizer.decode(context).endswith(_BROKEN)
+        self._context = [] if within else context
+        self._stream = DecodeStream(ids=self._context, skip_special_tokens=True)
+
+    def step(self, token: int) -> str:
+        self._held.append(token)
+        try:
+            text = self._stream.step(self._tokenizer._tokenizer, token)
+        except Exception:  # a byte that makes the characters before it invalid; the library gives up
+            return self.flush()
+        if text:
+            self._context, self._held = self._held, []
+        elif len(self._held) >= _MOST_HELD_TOKENS:
+            return self.flush()
+        return text or ""
+
+    def flush(self) -> str:
+        """The text of the tokens that were held, broken characters as U+FFFD."""
+        before = self._tokenizer.decode(self._context)
+        whole = self._tokenizer.decode([*self._context, *self._held])
+        text = whole[len(before) :] if whole.startswith(before) else self._tokenizer.decode(self._held)
+        if self._held:
+            self._restart(self._held)
+            self._held = []
+        return text
+
+
+class TextStream:
+    """The text of a growing list of tokens, in whole characters, up to the first stop string.
+
+    Implements ``core.ports.Detokenizer``. ``context`` are the tokens before the first one; they
+    decide, with some tokenizers, about a space. ``stopped`` is set once a stop string is complete.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = (), stops: Sequence[str] = ()) -> None:
+        self._decoder = _Decoder(tokenizer, context)
+        self._scanner = StopScanner(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was completed; the text ended before it."""
+        return self._scanner.found
+
+    def step(self, token: int) -> str:
+        """The text that ``token`` made certain: no broken character, no beginning of a stop string."""
+        return self._scanner.feed(self._decoder.step(token))
+
+    def flush(self) -> str:
+        """The end: the rest of the text, an incomplete character as U+FFFD."""
+        rest = self._scanner.feed(self._decoder.flush())
+        return rest + self._scanner.flush()
+
+
+def cache_folder() -> Path:
+    """Where fetched tokenizers are kept: below XDG_CACHE_HOME, or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "foredraft" / "tokenizers"
+
+
+async def fetch_tokenizer(url: str, digest: str, api_key: str = "", *, timeout_s: float = 30.0) -> bytes:
+    """The tokenizer.json with this digest: from the cache on disk, else from the server at ``url``.
+
+    Raises UnreachableError, RefusedError (wrong key, other tokenizer) or ProtocolError
+    (what came is not what the digest names).
+    """
+    if not re.fullmatch(r"[0-9a-f]{32}", digest):
+        raise ProtocolError(f"{digest!r} is no tokenizer digest: 32 hexadecimal digits")
+    file = cache_folder() / f"{digest}.json"
+    cached = await asyncio.to_thread(_read_cached, file, digest)
+    if cached is not None:
+        return cached
+    data = await _download(url, digest, api_key, timeout_s)
+    if tokenizer_digest(data) != digest:
+        raise ProtocolError(f"{url} sent another tokenizer than the {digest} that it promised")
+    await asyncio.to_thread(_write_cached, file, data)
+    return data
+
+
+async def _download(url: str, digest: str, api_key: str, timeout_s: float) -> bytes:
+    address = endpoint(url, f"{TOKENIZER_PATH}/{digest}")
+    data = bytearray()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+            session.get(address, headers=auth_headers(api_key)) as response,
+        ):
+            if response.status in (401, 403):
+                raise RefusedError(UNAUTHORIZED, f"{url} does not accept this API key")
+            if response.status == 404:
+                raise RefusedError(MISMATCH, f"{url} does not serve the tokenizer {digest}")
+            if response.status != 200:
+                raise UnreachableError(f"{url} answers HTTP {response.status} instead of its tokenizer")
+            async for chunk in response.content.iter_chunked(1 << 16):
+                data += chunk
+                if len(data) > MAX_TOKENIZER_BYTES:
+                    raise ProtocolError(f"the tokenizer of {url} is larger than {MAX_TOKENIZER_BYTES} bytes")
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise UnreachableError(f"cannot fetch the tokenizer from {url}: {error or 'timed out'}") from error
+    return bytes(data)
+
+
+def _read_cached(file: Path, digest: str) -> bytes | None:
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return None
+    return data if tokenizer_digest(data) == digest else None
+
+
+def _write_cached(file: Path, data: bytes) -> None:
+    """Put it there in one step, so that nobody reads half a file; without a cache it works too."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(file)
+    except OSError as error:
+        log.warning("cannot keep the tokenizer in %s: %s", file.parent, error)
+        with contextlib.suppress(OSError):
+            part.unlink()
