@@ -9,9 +9,7 @@ from typing import Any
 def waiting_tasks(tasks: Iterable["asyncio.Task[Any]"]) -> str:
     """One line per task that is not done: its name and where it waits, ordered by name."""
     # all_tasks() is a set, which iterates by address: sort, numbers by value.
-    pending = sorted(
-        (task for task in tasks if not task.done()), key=lambda t: (len(t.get_name()), t.get_name())
-    )
+    pending = sorted((task for task in tasks if not task.done()), key=lambda t: (len(t.get_name()), t.get_name()))
     return "\n".join(f"  {task.get_name()} waits at {_where(task)}" for task in pending)
 
 

@@ -26,3 +26,7 @@ class RealIOError(SimulationError, NotImplementedError):
 
     Also a NotImplementedError, which is what libraries expect of a loop that cannot do something.
     """
+
+
+class ProfileRangeWarning(UserWarning):
+    """A profile is used outside of the range that it was made for."""

@@ -57,9 +57,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
     _stopping: bool
     _debug: bool
 
-    def __init__(
-        self, *, shuffle_seed: int | None = None, livelock_callbacks: int = LIVELOCK_CALLBACKS
-    ) -> None:
+    def __init__(self, *, shuffle_seed: int | None = None, livelock_callbacks: int = LIVELOCK_CALLBACKS) -> None:
         super().__init__()
         self.env = SimEnvironment()
         self._queue: list[Any] = self.env._queue
@@ -142,9 +140,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
             event.callbacks.append(settle)
         return future
 
-    def run_in_executor(
-        self, executor: object, func: Callable[[*_Ts], _T], *args: *_Ts
-    ) -> "asyncio.Future[_T]":
+    def run_in_executor(self, executor: object, func: Callable[[*_Ts], _T], *args: *_Ts) -> "asyncio.Future[_T]":
         """Run ``func`` here and now, whatever the executor: real computing takes no simulated time."""
         self._check_closed()  # type: ignore[attr-defined]
         future: asyncio.Future[_T] = self.create_future()
@@ -207,9 +203,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
                 self._cancelled_timers -= 1
             if not queue:
                 waiting = waiting_tasks(asyncio.all_tasks(self)) or "  (no task)"
-                raise DeadlockError(
-                    f"nothing is scheduled at {self.time():.9f} s and these tasks wait:\n{waiting}"
-                )
+                raise DeadlockError(f"nothing is scheduled at {self.time():.9f} s and these tasks wait:\n{waiting}")
             if queue[0][0] > env._now:
                 env._now = queue[0][0]
                 self._callbacks = 0
