@@ -1,0 +1,175 @@
+"""An emulated device: calls go through it one after another, first come, first served.
+
+A call has the device to itself from its start to its end, or shares it with calls that were
+waiting with it, where their pricing lets them run as one batch. A call that is given up frees
+the device only when the segment in flight is over.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from foredraft.errors import ForedraftError
+
+TICK_S = 1e-9  # below the resolution of any loop's clock; "now", as far as anyone can tell
+
+
+class Pricing(Protocol):
+    """What calls cost; calls of one pricing may form a batch."""
+
+    def batch_s(self, works: Sequence["Work"]) -> float:
+        """Seconds that these calls take as one batch; asked once, when it starts."""
+
+    def fits(self, works: Sequence["Work"]) -> bool:
+        """Whether these calls may run as one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One call, as its device sees it. ``kind`` is "pass", "prefill" or "step"."""
+
+    kind: str
+    new_tokens: int
+    context: int
+    exits: int
+    pricing: Pricing
+
+
+class Turn:
+    """A call's time on the device: from ``start_s`` to ``end_s`` on the loop's clock."""
+
+    __slots__ = ("_batch", "_left", "end_s", "size", "start_s")
+
+    def __init__(self, batch: "_Batch") -> None:
+        self._batch = batch
+        self._left = False
+        self.start_s = batch.start_s
+        self.end_s = batch.end_s
+        self.size = batch.size
+
+    def leave(self, at_s: float | None = None) -> None:
+        """The call needs the device until ``at_s`` (default: its end), or until now if that is later."""
+        if not self._left:
+            self._left = True
+            self._batch.leave(self.end_s if at_s is None else at_s)
+
+
+class _Batch:
+    __slots__ = ("_device", "_free_s", "_open", "end_s", "size", "start_s")
+
+    def __init__(self, device: "Device", start_s: float, duration_s: float, size: int) -> None:
+        self._device = device
+        self._open = size
+        self._free_s = start_s
+        self.start_s = start_s
+        self.end_s = start_s + duration_s
+        self.size = size
+
+    def leave(self, at_s: float) -> None:
+        self._open -= 1
+        self._free_s = max(self._free_s, at_s)
+        if self._open == 0:
+            self._device.free_at(self._free_s)
+
+
+class Device:
+    """One device. Engines that run on the same one share the object.
+
+    ``spin_s``: how long before a moment that it waits for ``until`` begins to poll, because
+    timers of real loops come up to a millisecond late. 0 leaves it to the loop's timers, which
+    are exact in simulated time.
+    """
+
+    def __init__(self, *, spin_s: float = 1e-3) -> None:
+        self._spin_s = spin_s
+        self._waiting: deque[tuple[Work, asyncio.Future[Turn]]] = deque()
+        self._busy = False
+        self._start_s = 0.0
+        self._busy_s = 0.0
+        self.calls = 0
+        self.batches = 0
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that it was occupied so far, the call in flight included."""
+        running_s = asyncio.get_running_loop().time() - self._start_s if self._busy else 0.0
+        return self._busy_s + running_s
+
+    async def enter(self, work: Work) -> Turn:
+        """Wait for the device; the caller must ``leave`` the turn. Raises what the pricing raises."""
+        waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, waiter))
+        if not self._busy:
+            self._grant()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                waiter.result().leave(0.0)  # granted in the moment of the cancellation, not begun
+            waiter.cancel()
+            raise
+
+    def free_at(self, at_s: float) -> None:
+        """The last call is over at ``at_s``: from then on the next may start."""
+        loop = asyncio.get_running_loop()
+        if at_s - loop.time() > TICK_S:
+            loop.call_at(at_s, self.free_at, at_s)
+            return
+        self._busy = False
+        self._busy_s += loop.time() - self._start_s
+        self._grant()
+
+    async def until(self, due_s: float) -> None:
+        """Return no earlier than at ``due_s`` on the loop's clock, and hardly later."""
+        loop = asyncio.get_running_loop()
+        while (left_s := due_s - loop.time()) > TICK_S:
+            if left_s > self._spin_s:
+                await asyncio.sleep(left_s - self._spin_s)
+                continue
+            before_s = loop.time()
+            await asyncio.sleep(0)
+            if loop.time() == before_s:  # a clock that moves for timers only
+                await asyncio.sleep(left_s)
+
+    def _grant(self) -> None:
+        """Start the first waiting call, with those that may share its batch."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            works, waiters = self._next_batch()
+            if not works:
+                return
+            try:
+                duration_s = works[0].pricing.batch_s(works)
+            except ForedraftError as error:
+                for waiter in waiters:
+                    waiter.set_exception(error)
+                continue
+            self._busy, self._start_s = True, loop.time()
+            self.calls += len(works)
+            self.batches += 1
+            batch = _Batch(self, self._start_s, duration_s, len(works))
+            for waiter in waiters:
+                waiter.set_result(Turn(batch))
+            return
+
+    def _next_batch(self) -> tuple[list[Work], list["asyncio.Future[Turn]"]]:
+        """Take the first waiting call, and of the others, in order, those that fit in with it."""
+        works: list[Work] = []
+        waiters: list[asyncio.Future[Turn]] = []
+        stay: deque[tuple[Work, asyncio.Future[Turn]]] = deque()
+        for work, waiter in self._waiting:
+            if waiter.done():
+                continue
+            if not works or (
+                work.kind == works[0].kind
+                and work.pricing is works[0].pricing
+                and work.pricing.fits([*works, work])
+            ):
+                works.append(work)
+                waiters.append(waiter)
+            else:
+                stay.append((work, waiter))
+        self._waiting = stay
+        return works, waiters

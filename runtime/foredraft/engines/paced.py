@@ -1,0 +1,368 @@
+"""Engines that take as long as another device would: emulation by a hardware profile.
+
+A wrapper lets an engine run, and holds back what it says until the profile's device would
+have said it. Only the running loop's clock is used, so the same wrapper paces a real engine on
+the wall clock, and emulates a device in simulated time around an engine that takes none.
+Where the real call was slower than the profile, results leave late, and ``overruns`` says so.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+from foredraft.core.anchor import ORIGIN, Anchor
+from foredraft.core.messages import BUSY
+from foredraft.core.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.core.sampling import Sampling
+from foredraft.core.tree import Node
+from foredraft.engines.device import TICK_S, Device, Turn, Work
+from foredraft.errors import ProfileError, RefusedError
+from foredraft.profiles.compute import call_curve, curve_for, outside, seconds, share_after
+from foredraft.profiles.schema import Curve, DeviceProfile, DraftProfile, TargetProfile
+
+RETRY_AFTER_S = 1.0
+Outside = Literal["warn", "error"]
+Residual = Callable[[str], float]
+
+_TYPICAL_PASS = (5, 256)  # new tokens and context of the pass that a card tells the duration of
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Overruns:
+    """Real calls, or segments of passes, that took longer than the profile's device would."""
+
+    count: int = 0
+    worst_excess_s: float = 0.0
+
+
+class Pace:
+    """What calls cost by a profile, with its range watched and overruns counted.
+
+    ``outside`` says what happens to a call outside the profile's declared range: "error"
+    raises ProfileError; "warn" logs a warning, once for each kind of call, and extrapolates.
+    ``residual`` gives the factor by which a batch's duration differs from the profile's; it is
+    asked once per batch, with the kind of call ("pass", "prefill" or "step").
+    """
+
+    def __init__(self, profile: DeviceProfile, residual: Residual | None, outside: Outside) -> None:
+        self.profile = profile
+        self.overruns = Overruns()
+        self._residual = residual
+        self._outside = outside
+        self._warned: set[str] = set()
+
+    def batch_s(self, works: Sequence[Work]) -> float:
+        """Seconds that these calls take as one batch."""
+        kind = works[0].kind
+        new_tokens, context = _sums(works)
+        curve = self._curve(kind, new_tokens)
+        miss = outside(curve, new_tokens, context, len(works))
+        if miss:
+            self._complain(kind, miss)
+        exits_s = self.profile.model.exit_s * sum(work.exits for work in works)
+        factor = 1.0 if self._residual is None else self._residual(kind)
+        return (seconds(curve, new_tokens, context, len(works)) + exits_s) * factor
+
+    def fits(self, works: Sequence[Work]) -> bool:
+        """Passes run as one batch as far as the profile's declared range goes; nothing else does."""
+        return works[0].kind == "pass" and not outside(call_curve(self.profile), *_sums(works), len(works))
+
+    def note_late(self, kind: str, excess_s: float) -> None:
+        """Count an overrun if the engine was late by ``excess_s``; the first is logged."""
+        if excess_s <= TICK_S:
+            return
+        if self.overruns.count == 0:
+            _log.warning(
+                "hardware profile %r: a real %s came %.1f ms LATER than the profile's device would; timings are "
+                "not the profile's (said once; later ones are only counted)",
+                self.profile.name,
+                kind,
+                excess_s * 1e3,
+            )
+        self.overruns.count += 1
+        self.overruns.worst_excess_s = max(self.overruns.worst_excess_s, excess_s)
+
+    def _curve(self, kind: str, new_tokens: int) -> Curve:
+        if kind == "prefill" and self.profile.prefill is not None:
+            return self.profile.prefill
+        return curve_for(self.profile, new_tokens)
+
+    def _complain(self, kind: str, miss: str) -> None:
+        message = f"hardware profile {self.profile.name!r}: a {kind} outside its declared range: {miss}"
+        if self._outside == "error":
+            raise ProfileError(message)
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _log.warning("%s; its duration is EXTRAPOLATED (said once for each kind of call)", message)
+
+
+def _sums(works: Sequence[Work]) -> tuple[int, int]:
+    return sum(work.new_tokens for work in works), sum(work.context for work in works)
+
+
+async def _occupy(device: Device, pace: Pace, work: Work, call: Callable[[], Awaitable[_T]]) -> tuple[_T, Turn]:
+    """Run ``call`` as one piece of work. Given up, it keeps the device to its end all the same."""
+    turn = await device.enter(work)
+    try:
+        result = await call()
+        pace.note_late(work.kind, asyncio.get_running_loop().time() - turn.end_s)
+        await device.until(turn.end_s)
+    finally:
+        turn.leave()
+    return result, turn
+
+
+class _HeldReadings:
+    """Readings of exits, each held back until it is due, and let go in order."""
+
+    def __init__(self, due_s: Callable[[int], float], on_exit: Callable[[Reading], None], pace: Pace) -> None:
+        self._due_s, self._on_exit, self._pace = due_s, on_exit, pace
+        self._loop = asyncio.get_running_loop()
+        self._held: deque[Reading] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take(self, reading: Reading) -> None:
+        """The engine's exit has spoken."""
+        self._pace.note_late("segment", self._loop.time() - self._due_s(reading.layer))
+        self._held.append(reading)
+        if self._timer is None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Pass on what is due, and set a timer for the rest."""
+        self._timer = None
+        while self._held:
+            due_s = self._due_s(self._held[0].layer)
+            if due_s - self._loop.time() > TICK_S:
+                self._timer = self._loop.call_at(due_s, self._let_go)
+                return
+            self._on_exit(self._held.popleft())
+
+    def flush(self) -> None:
+        """The pass is over: nothing is held back any longer."""
+        self.stop()
+        while self._held:
+            self._on_exit(self._held.popleft())
+
+    def stop(self) -> None:
+        """Say nothing more by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class PacedTarget:
+    """A Target that takes the time, and has the memory, of the profile's device.
+
+    Exits speak no earlier than at their share of the pass, the verdict at its end. Passes that
+    wait while the device is busy run as one batch as far as the profile's range says so.
+    Sessions reserve cache for their text and ``headroom_tokens`` more, and refuse with "busy"
+    what the profile's memory does not hold. ``device`` is shared with whatever else runs on it.
+    """
+
+    def __init__(
+        self,
+        inner: Target,
+        profile: TargetProfile,
+        *,
+        device: Device | None = None,
+        residual: Residual | None = None,
+        outside: Outside = "warn",
+        headroom_tokens: int = 256,
+    ) -> None:
+        self.device = device or Device()
+        self.pace = Pace(profile, residual, outside)
+        self._inner = inner
+        self._headroom_tokens = headroom_tokens
+        self._reserved_tokens = 0
+        new_tokens, context = _TYPICAL_PASS
+        pass_s = seconds(profile.target_pass, new_tokens, context)
+        self._card = replace(inner.card, pass_s=pass_s)
+
+    @property
+    def card(self) -> TargetCard:
+        """The inner target's card, with the profile's duration of a pass."""
+        return self._card
+
+    @property
+    def overruns(self) -> Overruns:
+        """How often, and by how much at worst, the real target was slower than the profile."""
+        return self.pace.overruns
+
+    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
+        """A place for a session. Raises RefusedError("busy") where the profile's memory is full."""
+        wanted = len(tokens) + self._headroom_tokens
+        self.reserve(wanted)
+        try:
+            return _PacedSeat(self, await self._inner.seat(tokens, sampling), wanted)
+        except BaseException:
+            self.release(wanted)
+            raise
+
+    async def close(self) -> None:
+        """Close the inner target."""
+        await self._inner.close()
+
+    def reserve(self, tokens: int) -> None:
+        """Take memory for the cache of so many more tokens. Raises RefusedError("busy")."""
+        memory = self.pace.profile.memory
+        if memory is not None:
+            cache_bytes = (self._reserved_tokens + tokens) * memory.cache_bytes_per_token
+            needed_bytes = memory.weights_bytes + cache_bytes
+            if needed_bytes > memory.device_bytes:
+                name = self.pace.profile.name
+                reason = f"{name!r} has {memory.device_bytes:,} bytes of memory and would need {needed_bytes:,}"
+                raise RefusedError(BUSY, reason, RETRY_AFTER_S)
+        self._reserved_tokens += tokens
+
+    def release(self, tokens: int) -> None:
+        """Give the memory of so many tokens back."""
+        self._reserved_tokens -= tokens
+
+
+class _PacedSeat:
+    """A Seat on a paced target."""
+
+    def __init__(self, target: PacedTarget, inner: Seat, reserved_tokens: int) -> None:
+        self._target = target
+        self._inner = inner
+        self._reserved_tokens = reserved_tokens
+
+    @property
+    def cached(self) -> int:
+        """How many leading tokens of the text the cache holds."""
+        return self._inner.cached
+
+    async def prefill(self, tokens: Sequence[int]) -> float:
+        """Run committed tokens through the target; the emulated seconds on the device."""
+        target = self._target
+        work = self._work("prefill", len(tokens), 0)
+        _, turn = await _occupy(target.device, target.pace, work, lambda: self._inner.prefill(tokens))
+        return asyncio.get_running_loop().time() - turn.start_s
+
+    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+        """One pass in the profile's time. Cancelled, it frees the device after the segment in flight."""
+        loop, device, pace = asyncio.get_running_loop(), self._target.device, self._target.pace
+        layers, model = self._target.card.layers, pace.profile.model
+        asked_s = loop.time()
+        turn = await device.enter(
+            self._work("pass", len(batch.trunk) + len(batch.tokens), len(batch.exits))
+        )
+
+        def due_s(layer: int) -> float:
+            return turn.start_s + share_after(model, layer, layers) * (turn.end_s - turn.start_s)
+
+        held = _HeldReadings(due_s, on_exit, pace)
+        try:
+            verdict = await self._inner.verify(batch, held.take)
+            pace.note_late("pass", loop.time() - turn.end_s)
+            await device.until(turn.end_s)
+            held.flush()
+        finally:
+            held.stop()
+            marks = [due_s(layer) for layer in batch.exits]
+            turn.leave(min((mark for mark in marks if mark > loop.time()), default=turn.end_s))
+        return replace(verdict, queue_s=turn.start_s - asked_s, pass_s=loop.time() - turn.start_s)
+
+    def keep(self, nodes: Sequence[int]) -> None:
+        """Of the last pass, keep these nodes."""
+        self._inner.keep(nodes)
+
+    def close(self) -> None:
+        """Give the place and its memory up."""
+        self._target.release(self._reserved_tokens)
+        self._reserved_tokens = 0
+        self._inner.close()
+
+    def _work(self, kind: str, new_tokens: int, exits: int) -> Work:
+        """A call, with memory taken for what it adds. Raises RefusedError("busy")."""
+        more = self.cached + new_tokens - self._reserved_tokens
+        if more > 0:
+            self._target.reserve(more)
+            self._reserved_tokens += more
+        return Work(kind, new_tokens, self.cached, exits, self._target.pace)
+
+
+class PacedDrafter:
+    """A Drafter that takes the time of the profile's device.
+
+    A step runs the nodes asked about and whatever above them the device's cache lacks: nodes
+    that others hung there, and committed tokens that were never drafted.
+    """
+
+    def __init__(
+        self,
+        inner: Drafter,
+        profile: DraftProfile,
+        *,
+        device: Device | None = None,
+        residual: Residual | None = None,
+        outside: Outside = "warn",
+    ) -> None:
+        self.device = device or Device()
+        self.pace = Pace(profile, residual, outside)
+        self._inner = inner
+        self._most_nodes = profile.draft_step.range.new_tokens[1]
+        self._tip = ORIGIN
+        self._behind = 0  # committed tokens that the cache lacks
+        self._cached: set[Anchor] = set()  # prefixes beyond the committed text that it holds
+
+    @property
+    def tokenizer_digest(self) -> str:
+        """The inner drafter's."""
+        return self._inner.tokenizer_digest
+
+    @property
+    def max_nodes_per_step(self) -> int:
+        """The inner drafter's, as far as the profile was declared for."""
+        return max(1, min(self._inner.max_nodes_per_step, self._most_nodes))
+
+    @property
+    def overruns(self) -> Overruns:
+        """How often, and by how much at worst, the real drafter was slower than the profile."""
+        return self.pace.overruns
+
+    async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
+        """Prefill all but the tip, which the first step runs."""
+        self._tip = ORIGIN.after(tokens)
+        self._cached.clear()
+        self._behind = min(1, len(tokens))
+        work = Work("prefill", len(tokens) - 1, 0, 0, self.pace)
+        if work.new_tokens > 0:
+            await _occupy(self.device, self.pace, work, lambda: self._inner.begin(tokens, sampling))
+        else:
+            await self._inner.begin(tokens, sampling)
+
+    async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
+        """One draft step in the profile's time; cancelled, it keeps the device to its end."""
+        alive = [node for node in nodes if node.alive]
+        if not alive:
+            return await self._inner.draft(nodes, width)
+        fresh = {step.anchor for node in alive for step in node.path()} - self._cached
+        new_tokens = max(1, self._behind + len(fresh))
+        work = Work("step", new_tokens, self._tip.position - self._behind, 0, self.pace)
+
+        async def step() -> list[list[Guess]]:
+            self._cached |= fresh
+            self._behind = 0
+            return await self._inner.draft(nodes, width)
+
+        guesses, _ = await _occupy(self.device, self.pace, work, step)
+        return guesses
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """The committed text grew; what of it was never drafted is run with the next step."""
+        for token in tokens:
+            self._tip = self._tip.then(token)
+            self._behind += self._tip not in self._cached
+        self._cached = {anchor for anchor in self._cached if anchor.position > self._tip.position}
+        self._inner.advance(tokens)
+
+    async def close(self) -> None:
+        """Close the inner drafter."""
+        await self._inner.close()

@@ -1,0 +1,90 @@
+"""How long a device takes: pure functions of a profile's curves.
+
+``t = host + c0 + c1 * tokens + c2 * context`` (flat while memory-bound), or interpolated between
+measured points; exits fire at their share of a pass. Outside a curve's range the functions
+extrapolate along its last stretch: whoever calls them asks ``outside`` first.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from foredraft.profiles.schema import Curve, DeviceProfile, DraftProfile, Grid, Line, Model
+
+
+def seconds(curve: Curve, new_tokens: int, context: int, batch: int = 1) -> float:
+    """Seconds of one call that runs ``new_tokens`` over ``context`` cached ones, sums over a batch."""
+    if isinstance(curve, Line):
+        return _line_s(curve, new_tokens, context, batch)
+    return curve.host_s + max(0.0, _grid_s(curve, new_tokens, context, batch))
+
+
+def _line_s(line: Line, new_tokens: int, context: int, batch: int) -> float:
+    return (
+        line.host_s
+        + line.base_s
+        + line.per_token_s * max(0, new_tokens - line.flat_tokens)
+        + line.per_context_s * context
+        + line.per_sequence_s * (batch - 1)
+    )
+
+
+def _grid_s(grid: Grid, new_tokens: int, context: int, batch: int) -> float:
+    planes = []
+    for rows in grid.seconds_s:
+        lines = [_interpolate(grid.new_tokens, row, new_tokens) for row in rows]
+        planes.append(_interpolate(grid.context, lines, context))
+    return _interpolate(grid.batch, planes, batch)
+
+
+def _interpolate(axis: Sequence[int], values: Sequence[float], at: float) -> float:
+    """Linear between the axis' points, and on along the first or last stretch beyond them."""
+    if len(axis) == 1:
+        return values[0]
+    left = min(max(bisect_right(axis, at) - 1, 0), len(axis) - 2)
+    share = (at - axis[left]) / (axis[left + 1] - axis[left])
+    return values[left] + share * (values[left + 1] - values[left])
+
+
+def outside(curve: Curve, new_tokens: int, context: int, batch: int = 1) -> str:
+    """What of this call lies outside the curve's declared range, in words; empty if nothing does."""
+    misses = []
+    for name, value in (("new_tokens", new_tokens), ("context", context), ("batch", batch)):
+        low, high = getattr(curve.range, name)
+        if not low <= value <= high:
+            misses.append(f"{name} {value} (declared: {low} to {high})")
+    return ", ".join(misses)
+
+
+def call_curve(profile: DeviceProfile) -> Curve:
+    """The curve of a draft step or a target pass."""
+    return profile.draft_step if isinstance(profile, DraftProfile) else profile.target_pass
+
+
+def curve_for(profile: DeviceProfile, new_tokens: int) -> Curve:
+    """The curve that a call of ``new_tokens`` lies on.
+
+    Prefill is the large end of the same work: a call with more tokens than the call's curve
+    was declared for lies on the prefill's curve, where the profile has one.
+    """
+    curve = call_curve(profile)
+    if profile.prefill is not None and new_tokens > curve.range.new_tokens[1]:
+        return profile.prefill
+    return curve
+
+
+def share_after(model: Model, layers_run: int, layers: int) -> float:
+    """Which part of a pass is done after ``layers_run`` of the ``layers`` that really run.
+
+    Layers take equal time and the head its own share, so a model that stands in for the
+    profile's has its exits at the same relative depth.
+    """
+    return (1.0 - model.head_share) * layers_run / layers
+
+
+def residual_factor(cv: float, normal: float) -> float:
+    """A lognormal factor with mean 1 and coefficient of variation ``cv`` from a standard normal draw."""
+    if cv == 0.0:
+        return 1.0
+    variance = math.log1p(cv * cv)
+    return math.exp(math.sqrt(variance) * normal - variance / 2.0)
