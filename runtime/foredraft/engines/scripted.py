@@ -66,7 +66,7 @@ class ScriptedTarget:
 
     async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "ScriptedSeat":
         """A place; there is always one."""
-        return ScriptedSeat(self)
+        return ScriptedSeat(self.card.layers, self.script, self.foresight, self.worker)
 
     async def close(self) -> None:
         """Nothing to free."""
@@ -75,10 +75,18 @@ class ScriptedTarget:
 class ScriptedSeat:
     """One session's place on a scripted target."""
 
-    def __init__(self, target: ScriptedTarget) -> None:
-        self._target = target
+    def __init__(
+        self,
+        layers: int,
+        script: Script,
+        foresight: Foresight | None = None,
+        worker: Executor | None = None,
+    ) -> None:
+        self._layers = layers
+        self._script = script
+        self._foresight = foresight
+        self._worker = worker
         self._cached = 0
-        self._depths: list[int] = []
 
     @property
     def cached(self) -> int:
@@ -87,7 +95,7 @@ class ScriptedSeat:
 
     async def prefill(self, tokens: Sequence[int]) -> float:
         """Take committed tokens."""
-        await self._visit_worker()
+        await _visit(self._worker)
         self._cached += len(tokens)
         return 0.0
 
@@ -97,23 +105,15 @@ class ScriptedSeat:
         for parent in batch.parents:
             depths.append(depths[parent + 1] + 1)
         tip = self._cached + len(batch.trunk)
-        foresight = self._target.foresight
+        foresight = self._foresight
         if foresight is not None:
             for layer in batch.exits:
                 seen = [foresight(layer, tip + depth) for depth in depths]
                 on_exit(Reading(layer, tuple(s[0] for s in seen), tuple(s[1] for s in seen)))
-        await self._visit_worker()
+        await _visit(self._worker)
         self._cached = tip
-        says = tuple(self._target.script(tip + depth) for depth in depths)
-        return Verdict(Reading(self._target.card.layers, says, (1.0,) * len(says)), 0.0, 0.0)
-
-    async def _visit_worker(self) -> None:
-        """A hop to the worker thread and back, or a turn of the loop."""
-        worker = self._target.worker
-        if worker is None:
-            await asyncio.sleep(0)
-        else:
-            await asyncio.get_running_loop().run_in_executor(worker, _nothing)
+        says = tuple(self._script(tip + depth) for depth in depths)
+        return Verdict(Reading(self._layers, says, (1.0,) * len(says)), 0.0, 0.0)
 
     def keep(self, nodes: Sequence[int]) -> None:
         """Keep a path of the last pass."""
@@ -154,10 +154,7 @@ class ScriptedDrafter:
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The scripted guesses below each node."""
-        if self._worker is None:
-            await asyncio.sleep(0)
-        else:
-            await asyncio.get_running_loop().run_in_executor(self._worker, _nothing)
+        await _visit(self._worker)
         return [list(self._guess_at(node.anchor.position, width)) for node in nodes]
 
     def advance(self, tokens: Sequence[int]) -> None:
@@ -165,6 +162,14 @@ class ScriptedDrafter:
 
     async def close(self) -> None:
         """Nothing to free."""
+
+
+async def _visit(worker: Executor | None) -> None:
+    """A hop to the worker thread and back, or a turn of the loop."""
+    if worker is None:
+        await asyncio.sleep(0)
+    else:
+        await asyncio.get_running_loop().run_in_executor(worker, _nothing)
 
 
 def _nothing() -> None:

@@ -1,0 +1,151 @@
+"""A synthetic pair: a target and a draft that are nothing but their statistics.
+
+The target's text is random. At every position the target's token is the draft's 1st, 2nd, ...
+choice with given probabilities, and each exit names it with a given probability and a
+calibrated confidence. All of it is a function of (seed of the request, position): whatever a
+policy does, it meets the same luck.
+
+An exit's confidence is ``v ** ((1 - a) / a)`` with v uniform, which has the agreement a as its
+mean, and the exit is right with exactly that probability: calibrated by construction. The same
+v and the same luck serve all exits, so deeper exits are right wherever shallower ones are.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+import msgspec
+
+from foredraft.core.ports import Guess, TargetCard
+from foredraft.core.sampling import Sampling
+from foredraft.core.tree import Node
+from foredraft.engines.scripted import ScriptedSeat
+from foredraft_sim.streams import uniform
+
+
+class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The statistics.
+
+    ``ranks[r]``: probability that the target's token is the draft's choice number r + 1; what
+    is left to 1 falls to tokens that the draft does not name. ``exits``: after which layer, and
+    the probability that the exit names the target's token.
+    """
+
+    ranks: tuple[float, ...]
+    exits: tuple[tuple[int, float], ...] = ()
+    layers: int = 32
+    vocab_size: int = 32000
+    context: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if not self.ranks or any(rank < 0.0 for rank in self.ranks) or sum(self.ranks) > 1.0 + 1e-9:
+            raise ValueError(f"ranks must be probabilities with a sum of at most 1, not {self.ranks}")
+        if self.vocab_size < len(self.ranks) + 2:
+            raise ValueError(f"vocab_size must be above {len(self.ranks) + 1}, not {self.vocab_size}")
+        layers = [layer for layer, _ in self.exits]
+        if layers != sorted(set(layers)) or any(not 0 < layer < self.layers for layer in layers):
+            raise ValueError(f"exits must ascend within the {self.layers} layers, not {layers}")
+        if any(not 0.0 < agreement <= 1.0 for _, agreement in self.exits):
+            raise ValueError("an exit's agreement must be above 0 and at most 1")
+
+    def truth(self, seed: int, position: int) -> int:
+        """The target's token."""
+        return int(uniform(seed, "truth", position) * self.vocab_size)
+
+    def rank(self, seed: int, position: int) -> int:
+        """Which of the draft's choices the target's token is, from 0; ``len(ranks)`` for none of them."""
+        luck = uniform(seed, "rank", position)
+        for rank, probability in enumerate(self.ranks):
+            luck -= probability
+            if luck < 0.0:
+                return rank
+        return len(self.ranks)
+
+    def choice(self, seed: int, position: int, rank: int) -> int:
+        """The draft's choice number ``rank`` (from 0): the truth at its own rank, wrong at all others."""
+        truth = self.truth(seed, position)
+        return truth if rank == self.rank(seed, position) else (truth + 1 + rank) % self.vocab_size
+
+    def guesses(self, seed: int, position: int, width: int) -> list[Guess]:
+        """The draft's first ``width`` choices."""
+        return [
+            Guess(self.choice(seed, position, rank), probability)
+            for rank, probability in enumerate(self.ranks[:width])
+            if probability > 0.0
+        ]
+
+    def foresee(self, seed: int, layer: int, position: int) -> tuple[int, float]:
+        """What the exit after ``layer`` names, and how sure it is. When wrong, it names a likely draft."""
+        agreement = dict(self.exits)[layer]
+        confidence = float(uniform(seed, "exit confidence", position) ** ((1.0 - agreement) / agreement))
+        if uniform(seed, "exit luck", position) < confidence:
+            return self.truth(seed, position), confidence
+        wrong = 1 if self.rank(seed, position) == 0 else 0
+        return (self.truth(seed, position) + 1 + wrong) % self.vocab_size, confidence
+
+
+DIGEST = "synthetic"
+
+
+class SyntheticTarget:
+    """The pair's target: it takes no time; ``PacedTarget`` around it does."""
+
+    def __init__(self, pair: SyntheticPair, *, max_pass_nodes: int = 32, prefill_chunk: int = 512) -> None:
+        self._pair = pair
+        self._card = TargetCard(
+            model_digest=DIGEST,
+            tokenizer_digest=DIGEST,
+            vocab_size=pair.vocab_size,
+            context=pair.context,
+            layers=pair.layers,
+            exits=tuple(layer for layer, _ in pair.exits),
+            max_pass_nodes=max_pass_nodes,
+            prefill_chunk=prefill_chunk,
+        )
+
+    @property
+    def card(self) -> TargetCard:
+        """What it is."""
+        return self._card
+
+    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
+        """A place for the request whose seed ``sampling`` carries."""
+        pair = self._pair
+        script = lru_cache(maxsize=256)(partial(pair.truth, sampling.seed))
+        foresight = lru_cache(maxsize=256)(partial(pair.foresee, sampling.seed))
+        return ScriptedSeat(pair.layers, script, foresight)
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+class SyntheticDrafter:
+    """The pair's draft: it takes no time; ``PacedDrafter`` around it does."""
+
+    def __init__(self, pair: SyntheticPair, *, max_nodes_per_step: int = 8) -> None:
+        self._pair = pair
+        self._max_nodes_per_step = max_nodes_per_step
+        self._seed = 0
+
+    @property
+    def tokenizer_digest(self) -> str:
+        """The synthetic target's."""
+        return DIGEST
+
+    @property
+    def max_nodes_per_step(self) -> int:
+        """How many nodes one step may expand."""
+        return self._max_nodes_per_step
+
+    async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
+        """A request begins; its seed decides what the draft says."""
+        self._seed = sampling.seed
+
+    async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
+        """The pair's choices at each node's position."""
+        return [self._pair.guesses(self._seed, node.anchor.position, width) for node in nodes]
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """Nothing to keep."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
