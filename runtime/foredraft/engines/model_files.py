@@ -36,9 +36,7 @@ def locate(model: str | Path) -> Path:
     folder = Path(model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"no model in {str(folder)!r}: config.json is missing; name a folder that has it"
-            )
+            raise ModelError(f"no model in {str(folder)!r}: config.json is missing; name a folder that has it")
         return folder
     from huggingface_hub import snapshot_download
 
@@ -55,9 +53,7 @@ def locate(model: str | Path) -> Path:
 def model_digest(folder: Path) -> str:
     """The digest of the model in ``folder``: 32 hexadecimal characters. Cached until a file changes."""
     files = weight_files(folder)
-    stamp = tuple(
-        (file, file.stat().st_size, file.stat().st_mtime_ns) for file in (folder / "config.json", *files)
-    )
+    stamp = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in (folder / "config.json", *files))
     return _model_digest(stamp)
 
 

@@ -129,9 +129,7 @@ def _take_layer(block: Any, config: Any, kind: str | None) -> Layer:
 
 def _join(*parts: nn.Linear) -> Linear:
     """The parts as one product. The modules keep working: their weights become views of the joined one."""
-    weight = (
-        torch.cat([part.weight.detach() for part in parts]) if len(parts) > 1 else parts[0].weight.detach()
-    )
+    weight = torch.cat([part.weight.detach() for part in parts]) if len(parts) > 1 else parts[0].weight.detach()
     biases = [part.bias.detach() for part in parts if part.bias is not None]
     bias = torch.cat(biases) if biases else None
     start = 0

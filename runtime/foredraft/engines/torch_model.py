@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foredraft.core.messages import MAX_TOKEN_ID
 from foredraft.engines import model_files
+from foredraft.engines.masks import MaskMaker, Masks
 from foredraft.engines.torch_layers import Layer, Rotary, Store, take_layers
 from foredraft.errors import ConfigError, ModelError
 
@@ -36,6 +37,7 @@ class LoadedModel:
     dtype: torch.dtype
     layers: tuple[Layer, ...]
     rotary: Rotary
+    masks: MaskMaker
     norm: nn.Module
     lm_head: nn.Module
     vocab_size: int
@@ -47,11 +49,6 @@ class LoadedModel:
         """Layers, key heads and head dimension of a cache."""
         return len(self.layers), self.layers[0].heads, self.layers[0].dim
 
-    @property
-    def window(self) -> int | None:
-        """The narrowest sliding window of any layer, None when there is none."""
-        return min((layer.window for layer in self.layers if layer.window), default=None)
-
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids ``[batch, rows]`` to hidden states ``[batch, rows, width]``."""
         embedded: Tensor = self.model.model.embed_tokens(tokens)
@@ -62,14 +59,15 @@ class LoadedModel:
         logits: Tensor = self.lm_head(self.norm(hidden))
         return logits
 
-    def check_tokens(self, tokens: Collection[int]) -> None:
-        """Raise ModelError when a token id lies outside the vocabulary."""
-        if tokens and not (min(tokens) >= 0 and max(tokens) < self.vocab_size):
-            bad = next(token for token in tokens if not 0 <= token < self.vocab_size)
-            raise ModelError(
-                f"token id {bad} is outside the vocabulary of {self.folder.name!r} (0 to {self.vocab_size - 1}); "
-                "draft and target need the same tokenizer"
-            )
+    def outside(self, tokens: Collection[int]) -> str:
+        """What is wrong with ``tokens``: names the first id outside the vocabulary; empty when all is well."""
+        if not tokens or (min(tokens) >= 0 and max(tokens) < self.vocab_size):
+            return ""
+        bad = next(token for token in tokens if not 0 <= token < self.vocab_size)
+        return (
+            f"token id {bad} is outside the vocabulary of {self.folder.name!r}, 0 to {self.vocab_size - 1}: "
+            "draft and target need the same tokenizer"
+        )
 
 
 def load_model(model: str | Path, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
@@ -84,6 +82,8 @@ def load_model(model: str | Path, dtype: str = "float32", device: str = "cpu") -
     _refuse_unsuitable(folder, config)
     module = _read_weights(folder, config, torch_dtype).to(torch_device)
     context = int(config.max_position_embeddings)
+    layers = tuple(take_layers(module.model, config))
+    window = min((layer.window for layer in layers if layer.window), default=None)
     return LoadedModel(
         model=module,
         config=config,
@@ -92,8 +92,9 @@ def load_model(model: str | Path, dtype: str = "float32", device: str = "cpu") -
         tokenizer_digest=model_files.tokenizer_digest(folder),
         device=torch_device,
         dtype=torch_dtype,
-        layers=tuple(take_layers(module.model, config)),
+        layers=layers,
         rotary=Rotary(module.model.rotary_emb, torch_dtype, torch_device, context),
+        masks=MaskMaker(torch_dtype, torch_device, window),
         norm=module.model.norm,
         lm_head=module.lm_head,
         vocab_size=int(config.vocab_size),
@@ -106,7 +107,7 @@ def run_range(
     loaded: LoadedModel,
     hidden: Tensor,
     rope: tuple[Tensor, Tensor],
-    masks: "Masks",
+    masks: Masks,
     stores: Sequence[Store] | None,
     span: range,
 ) -> Tensor:
@@ -119,14 +120,6 @@ def run_range(
     return hidden
 
 
-@dataclass(frozen=True, slots=True)
-class Masks:
-    """Additive masks ``[rows, seen]`` of layers that see everything and of layers with a window."""
-
-    full: Tensor | None
-    sliding: Tensor | None
-
-
 def run_layers(loaded: LoadedModel, tokens: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
     """Hidden states of whole sequences after each of ``layers`` (counts of layers that ran), without a cache.
 
@@ -136,30 +129,13 @@ def run_layers(loaded: LoadedModel, tokens: Tensor, layers: Collection[int]) -> 
     length = tokens.shape[1]
     with torch.no_grad():
         rope = loaded.rotary.span(0, length)
-        masks = causal_masks(loaded, 0, length)
+        masks = loaded.masks.chain(0, length)
         hidden = loaded.embed(tokens.to(loaded.device))
         done, results = 0, {}
         for layer in sorted(layers):
             hidden = run_range(loaded, hidden, rope, masks, None, range(done, layer))
             done, results[layer] = layer, hidden
     return results
-
-
-def causal_masks(loaded: LoadedModel, start: int, end: int) -> Masks:
-    """The masks of a chain at positions ``start`` to ``end`` below a cache of ``start`` rows."""
-    window = loaded.window
-    if end - start == 1 and (window is None or end <= window):
-        return Masks(None, None)
-    rows = torch.arange(start, end, device=loaded.device).unsqueeze(1)
-    seen = torch.arange(end, device=loaded.device)
-    blocked = seen > rows
-    full = additive(blocked, loaded.dtype)
-    return Masks(full, full if window is None else additive(blocked | (seen <= rows - window), loaded.dtype))
-
-
-def additive(blocked: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean mask (True: not seen) as one that is added to the scores."""
-    return torch.zeros(blocked.shape, dtype=dtype, device=blocked.device).masked_fill_(blocked, -torch.inf)
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -173,9 +149,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-        raise ConfigError(
-            f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can"
-        ) from error
+        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can") from error
     return device
 
 
@@ -197,9 +171,7 @@ def _refuse_unsuitable(folder: Path, config: Any) -> None:
             f"rolled back here; models of these families work: {', '.join(FAMILIES)}"
         )
     if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(
-            f"{name} is quantized, which is not supported; use its float32, bfloat16 or float16 version"
-        )
+        raise ModelError(f"{name} is quantized, which is not supported; use its float32, bfloat16 or float16 version")
     rope = str((config.rope_parameters or {}).get("rope_type", "default"))
     if rope in _LENGTH_DEPENDENT_ROPE:
         raise ModelError(
@@ -207,9 +179,7 @@ def _refuse_unsuitable(folder: Path, config: Any) -> None:
             "cached; set rope_type to 'default', 'linear', 'llama3' or 'yarn' in config.json"
         )
     if not 0 < config.vocab_size <= MAX_TOKEN_ID + 1:
-        raise ModelError(
-            f"{name} has a vocabulary of {config.vocab_size}, more than the protocol's {MAX_TOKEN_ID + 1}"
-        )
+        raise ModelError(f"{name} has a vocabulary of {config.vocab_size}, more than the protocol's {MAX_TOKEN_ID + 1}")
 
 
 def _read_weights(folder: Path, config: Any, dtype: torch.dtype) -> Any:
@@ -217,9 +187,7 @@ def _read_weights(folder: Path, config: Any, dtype: torch.dtype) -> Any:
 
     model_files.weight_files(folder)
     try:
-        module = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True
-        )
+        module = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"the weights in {str(folder)!r} cannot be loaded: {error}") from error
     return module.eval().requires_grad_(False)
