@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from foredraft.core import messages
 from foredraft.core.events import Event, Observer, Value
 from foredraft.core.grower import Grower
-from foredraft.core.messages import Close, Commit, Drain, Hello, Hint, Open, Ready, Refused, Steer
+from foredraft.core.handshake import shake_hands
+from foredraft.core.messages import Close, Commit, Drain, Hint, Open, Ready, Refused, Steer
 from foredraft.core.policy import Orders, Policy, Step
 from foredraft.core.ports import Drafter, Link
 from foredraft.core.report import SessionReport
@@ -70,6 +71,7 @@ class EdgeSession:
         self._sampling = sampling
         self._rules = rules
         self._api_key = api_key
+        self._model_digest = ""
         self._retry = retry or Retry()
         self._observer = observer
         self._to_grow = Signal()
@@ -86,7 +88,8 @@ class EdgeSession:
         """The committed tokens, as they come. Closing the generator ends the session at the cloud.
 
         Raises UnreachableError when retries are used up, RefusedError when the cloud says no,
-        ModelError when the two ends' tokenizers differ. What was yielded before stays valid.
+        ModelError when the two ends' tokenizers differ, or another model would go on with the text.
+        What was yielded before stays valid.
         """
         self._began_s = self._now_s()
         runner = asyncio.create_task(self._run(), name=f"edge session {self.name}")
@@ -176,8 +179,7 @@ class EdgeSession:
         """One connection: shake hands, open the session with the text so far, read to the end."""
         link = await self._connect()
         try:
-            await link.send(Hello(messages.PROTOCOL_VERSION, self._api_key))
-            self.grower.connected(self._check(await link.receive()))
+            self.grower.connected(self._suits(await shake_hands(link, self._api_key)))
             await link.send(self._opening())
             self._opening_bytes_up += link.bytes_sent
             self._note("open", position=self.grower.position)
@@ -190,23 +192,21 @@ class EdgeSession:
             self.grower.ready = None
             await link.close()
 
-    def _check(self, answer: messages.Message) -> Ready:
-        """The cloud's answer to Hello, if it is one that we can work with."""
-        if isinstance(answer, Refused):
-            raise RefusedError(answer.code, answer.reason, answer.retry_after_s)
-        if isinstance(answer, Drain):
-            raise RefusedError(messages.BUSY, "the server is going away", answer.retry_after_s)
-        if not isinstance(answer, Ready):
-            raise ProtocolError(f"the cloud answered Hello with {type(answer).__name__}")
-        if answer.version != messages.PROTOCOL_VERSION:
-            raise ProtocolError(f"the cloud speaks protocol {answer.version}, this edge {messages.PROTOCOL_VERSION}")
+    def _suits(self, ready: Ready) -> Ready:
+        """What the cloud serves, if it goes with the drafter and with the text so far."""
         ours = self._drafter.tokenizer_digest
-        if ours and ours != answer.tokenizer_digest:
+        if ours and ours != ready.tokenizer_digest:
             raise ModelError(
-                f"the draft's tokenizer ({ours}) is not the target's ({answer.tokenizer_digest}); "
+                f"the draft's tokenizer ({ours}) is not the target's ({ready.tokenizer_digest}); "
                 "use a draft model of the same family, or the n-gram drafter"
             )
-        return answer
+        if ready.model_digest != (self._model_digest or ready.model_digest):
+            raise ModelError(
+                f"the text was begun by the model {self._model_digest}, and the server now serves "
+                f"{ready.model_digest}; begin anew, or connect to a server of the first"
+            )
+        self._model_digest = ready.model_digest
+        return ready
 
     def _opening(self) -> Open:
         self._orders, self._serial = self._wanted_orders(), 1

@@ -1,0 +1,49 @@
+"""A text is one model's from its beginning to its end, also when the servers change."""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from foredraft.core.cloud import CloudService
+from foredraft.core.edge import EdgeSession, Retry
+from foredraft.core.ports import Guess, Link
+from foredraft.core.sampling import Sampling, StopRules
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
+from foredraft.errors import ModelError
+from foredraft.links.memory import MemoryLink, memory_link
+from foredraft.policies import make_policy
+
+
+def truth(position: int) -> int:
+    return position * 7 % 100 + 3
+
+
+async def test_a_text_is_not_continued_by_another_model() -> None:
+    first, second = ScriptedTarget(truth), ScriptedTarget(truth)
+    second._card = replace(second.card, model_digest="another")
+    targets = [first, second]
+    edges: list[MemoryLink] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def connect() -> Link:
+        edge, cloud = memory_link()
+        edges.append(edge)
+        tasks.add(asyncio.create_task(CloudService(targets.pop(0)).handle(cloud)))
+        return edge
+
+    session = EdgeSession(
+        [1, 2, 3],
+        connect=connect,
+        drafter=ScriptedDrafter(lambda position, _: [Guess(truth(position), 0.9)]),
+        policy=make_policy("sync"),
+        sampling=Sampling(),
+        rules=StopRules(400),
+        retry=Retry(first_s=0.0),
+    )
+    with pytest.raises(ModelError, match="begun by the model scripted, and the server now serves another"):
+        async with aclosing(session.stream()) as stream:
+            async for _ in stream:
+                edges[0].cut()
+    await asyncio.gather(*tasks)
