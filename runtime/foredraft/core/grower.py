@@ -36,6 +36,9 @@ class Tally:
     reconnects: int = 0
 
 
+UNDRAFTED = 0.05
+"""Probability of a token that a hint named and the drafter did not, once the hint is outdone by a later one."""
+
 DEFAULT_MAX_NODES = 64
 """How far the tree grows before the cloud has said its limit."""
 
@@ -52,6 +55,7 @@ class Grower:
         self.tally = Tally()
         self.ready: Ready | None = None
         self.hinted: Node | None = None
+        self.told: dict[Node, tuple[Node, float]] = {}
         self._end = self.start + rules.max_new_tokens
         self._held: dict[int, Commit] = {}
         self._foreseen: dict[int, list[list[int]]] = {}
@@ -131,6 +135,7 @@ class Grower:
             self.tree.advance(new)
             self._judge_predraft()
             self.hinted = None
+            self.told.clear()
             self._full = False
         if commit.finish and commit.position + len(tokens) == self.position:
             self.finish = commit.finish
@@ -168,10 +173,17 @@ class Grower:
             return
         self._foreseen.setdefault(hint.position, []).append(tokens)
         if hint.position == self.position:
-            node = self.root
-            for token in tokens:
-                node = self.tree.add(node, token, hint.confidence)
-            self.hinted = node
+            self._follow(tokens, hint.confidence)
+
+    def _follow(self, tokens: Sequence[int], confidence: float) -> None:
+        """Mark where a hint leads: ``hinted`` is its end, ``told`` each step with its own confidence."""
+        self.told.clear()
+        node = self.root
+        for token in tokens:
+            heir = self.tree.add(node, token, UNDRAFTED)
+            self.told[node] = (heir, confidence ** (1.0 / len(tokens)))
+            node = heir
+        self.hinted = node
 
     def grew(self, parents: Sequence[Node], guesses: Sequence[Sequence[Guess]]) -> list[Node]:
         """Take a draft step's guesses; those whose parent died meanwhile are dropped."""
@@ -179,6 +191,7 @@ class Grower:
         grown: list[Node] = []
         for parent, below in zip(parents, guesses, strict=True):
             parent.barren = not below
+            parent.expanded = True
             if parent.alive:
                 grown += [self.tree.add(parent, guess.token, guess.probability) for guess in below]
         if verifying:

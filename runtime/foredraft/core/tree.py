@@ -20,12 +20,12 @@ class Node:
     """One token, somewhere below the committed text.
 
     ``anchor`` names the prefix that ends with this token. ``probability`` is the drafter's
-    guess that the token is right, given that its parent is. Two marks of the grower's:
-    ``sent``, the other end has it or it is on its way there; ``barren``, the drafter was asked
-    what comes next and had no idea.
+    guess that the token is right, given that its parent is. Marks of the grower's: ``sent``,
+    the other end has it or it is on its way there; ``expanded``, the drafter was asked what comes
+    next; ``barren``, it had no idea.
     """
 
-    __slots__ = ("alive", "anchor", "barren", "children", "parent", "probability", "sent", "token")
+    __slots__ = ("alive", "anchor", "barren", "children", "expanded", "parent", "probability", "sent", "token")
 
     def __init__(self, anchor: Anchor, token: int, parent: "Node | None", probability: float) -> None:
         self.anchor = anchor
@@ -36,6 +36,7 @@ class Node:
         self.alive = True
         self.sent = False
         self.barren = False
+        self.expanded = False
 
     def __repr__(self) -> str:
         return f"Node(position={self.anchor.position}, token={self.token}, alive={self.alive})"

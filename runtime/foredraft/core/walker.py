@@ -17,6 +17,8 @@ from foredraft.core.walk import TIP, accept
 from foredraft.errors import ConfigError, ProtocolError, RefusedError
 
 MAX_PATIENCE_S = 60.0
+TICK_S = 1e-6
+"""A clock may stop this much short of a moment that was waited for."""
 
 StopSearch = Callable[[int], bool]
 """Told each new token in turn; True when it completes a stop string."""
@@ -163,7 +165,7 @@ class Walker:
         alone = self.steer.alone_until > self.tree.position
         if not (live or alone):
             return Wait(self.idle_since_s + self._limits.idle_s)
-        if now_s < patience_ends_s:
+        if now_s < patience_ends_s - TICK_S:
             return Wait(patience_ends_s)
         return Go(self._choose())
 
