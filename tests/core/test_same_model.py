@@ -42,8 +42,11 @@ async def test_a_text_is_not_continued_by_another_model() -> None:
         rules=StopRules(400),
         retry=Retry(first_s=0.0),
     )
-    with pytest.raises(ModelError, match="begun by the model scripted, and the server now serves another"):
+    async def read_and_cut() -> None:
         async with aclosing(session.stream()) as stream:
             async for _ in stream:
                 edges[0].cut()
+
+    with pytest.raises(ModelError, match="begun by the model scripted, and the server now serves another"):
+        await read_and_cut()
     await asyncio.gather(*tasks)
