@@ -1,0 +1,139 @@
+"""The text that exit heads learn from: files to token windows, some of them held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from foredraft.errors import ConfigError, ModelError
+
+HELD_OUT_ONE_IN: Final = 8  # windows, where no files are held out by name
+MIN_HELD_OUT_TOKENS: Final = 4096  # half fits the confidence, half judges it
+MAX_HELD_OUT_TOKENS: Final = 32_768  # more says nothing new and costs time
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Token windows ``[count, length]`` int64. ``held_out`` shares none with ``train``."""
+
+    train: Tensor
+    held_out: Tensor
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over both parts."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.held_out):
+            digest.update(repr(tuple(part.shape)).encode())
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def find_files(patterns: Iterable[str]) -> list[Path]:
+    """The files that paths, folders (all in it, hidden ones left out) and glob patterns name, in a fixed order.
+
+    Raises:
+        ConfigError: a pattern names nothing.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_file():
+            files = [path]
+        elif path.is_dir():
+            files = [f for f in sorted(path.rglob("*")) if f.is_file() and not _is_hidden(f.relative_to(path))]
+        else:
+            relative = str(path.relative_to(path.anchor))
+            files = [file for file in sorted(Path(path.anchor).glob(relative)) if file.is_file()]
+        if not files:
+            raise ConfigError(f"no text files at {pattern!r}: give files, folders, or a pattern in quotes")
+        found.update(dict.fromkeys(files))
+    return list(found)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+
+
+def read_text(source: Path | str) -> str:
+    """The text of a file; a string is text already."""
+    if isinstance(source, str):
+        return source
+    try:
+        return source.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source} is not UTF-8 text ({error}); leave it out") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {source}: {error.strerror or error}") from error
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of the model in ``folder``. Raises ModelError where there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the tokenizer in {str(folder)!r} cannot be loaded: {error}") from error
+
+
+def make_windows(
+    tokenizer: Any,
+    texts: Sequence[Path | str],
+    held_out: Sequence[Path | str] | None,
+    length: int,
+    batch: int,
+) -> Windows:
+    """Cut the texts, each with the tokenizer's begin and end marks, into windows of ``length`` tokens.
+
+    Without ``held_out`` every eighth window is held out, spread over the text.
+
+    Raises:
+        ConfigError: there is too little text; the message says how much is needed.
+    """
+    train = _cut(tokenizer, texts, length)
+    if held_out is not None:
+        kept = _cut(tokenizer, held_out, length)
+    else:
+        chosen = torch.arange(len(train)) % HELD_OUT_ONE_IN == HELD_OUT_ONE_IN - 1
+        train, kept = train[~chosen], train[chosen]
+    needed = -(-MIN_HELD_OUT_TOKENS // length)
+    if len(kept) < needed or len(train) < batch:
+        share = "" if held_out is not None else f" (one window in {HELD_OUT_ONE_IN})"
+        raise ConfigError(
+            f"too little text: {train.numel()} tokens to train on and {kept.numel()} held out{share}; needed are at "
+            f"least {batch * length} (a batch) and {needed * length}. Give more text"
+            + (", or smaller windows or batches" if len(train) < batch else "")
+        )
+    most = max(needed, MAX_HELD_OUT_TOKENS // length)
+    if len(kept) > most:
+        kept = kept[torch.arange(most) * len(kept) // most]
+    return Windows(train, kept)
+
+
+def _cut(tokenizer: Any, texts: Sequence[Path | str], length: int) -> Tensor:
+    """Whole windows of the texts' tokens one after another: ``[count, length]``."""
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    stream: list[int] = []
+    for source in texts:
+        ids = list(tokenizer(read_text(source), add_special_tokens=False, verbose=False)["input_ids"])
+        stream += [*([] if begin is None else [begin]), *ids, *([] if end is None or end == begin else [end])]
+    count = len(stream) // length
+    return torch.tensor(stream[: count * length], dtype=torch.int64).reshape(count, length)
+
+
+def batch_rows(seed: int, step: int, windows: int, batch: int) -> Tensor:
+    """Which windows step ``step`` trains on: a function of its arguments alone, so a resumed run sees the same.
+
+    Every epoch is a fresh shuffle; what does not fill a last batch waits for the next epoch's shuffle.
+    """
+    per_epoch = windows // batch
+    epoch, place = divmod(step, per_epoch)
+    order = torch.randperm(windows, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63))
+    return order[place * batch : (place + 1) * batch]
