@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from foredraft.core import messages
 from foredraft.core.messages import Commit, Grow, Hint, Ready, Refused
 from foredraft.core.ports import Guess
+from foredraft.core.reach import reaches
 from foredraft.core.sampling import StopRules
 from foredraft.core.tree import DraftTree, Node
 from foredraft.errors import ProtocolError
@@ -56,6 +57,7 @@ class Grower:
         self.ready: Ready | None = None
         self.hinted: Node | None = None
         self.told: dict[Node, tuple[Node, float]] = {}
+        self._reaches: list[tuple[Node, float]] | None = None
         self._end = self.start + rules.max_new_tokens
         self._held: dict[int, Commit] = {}
         self._foreseen: dict[int, list[list[int]]] = {}
@@ -88,6 +90,16 @@ class Grower:
     def room(self) -> int:
         """How many more nodes the tree may take."""
         return (DEFAULT_MAX_NODES if self.ready is None else self.ready.max_nodes) - len(self.tree)
+
+    @property
+    def reaches(self) -> list[tuple[Node, float]]:
+        """Every live node, the root first, with the probability that the walk gets there.
+
+        The draft's own probabilities multiplied down the path, reweighed by the latest hint.
+        """
+        if self._reaches is None:
+            self._reaches = reaches(self.root, self.told)
+        return self._reaches
 
     @property
     def waiting_on_cloud(self) -> bool:
@@ -133,6 +145,7 @@ class Grower:
             self._judge_hints(commit.position, tokens)
             self._count(commit)
             self.tree.advance(new)
+            self._reaches = None
             self._judge_predraft()
             self.hinted = None
             self.told.clear()
@@ -178,6 +191,7 @@ class Grower:
     def _follow(self, tokens: Sequence[int], confidence: float) -> None:
         """Mark where a hint leads: ``hinted`` is its end, ``told`` each step with its own confidence."""
         self.told.clear()
+        self._reaches = None
         node = self.root
         for token in tokens:
             heir = self.tree.add(node, token, UNDRAFTED)
@@ -187,6 +201,7 @@ class Grower:
 
     def grew(self, parents: Sequence[Node], guesses: Sequence[Sequence[Guess]]) -> list[Node]:
         """Take a draft step's guesses; those whose parent died meanwhile are dropped."""
+        self._reaches = None
         verifying = self.verifying
         grown: list[Node] = []
         for parent, below in zip(parents, guesses, strict=True):

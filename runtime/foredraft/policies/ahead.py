@@ -1,0 +1,76 @@
+"""``ahead``: growth never stops, and branches are at the cloud before the verdict is.
+
+The tree grows best node first, by the probability that the walk gets there (``reach``): the
+draft's own probabilities multiplied down the path, reweighed at once by what a hint says.
+Several nodes are expanded per draft step, each by several tokens where a rejection is likely.
+What is likely enough is shipped at once, so that on a commit the walker finds the branch that
+came true and starts the next pass without a round trip.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from foredraft.core.grower import Grower
+from foredraft.core.policy import Orders, Step
+from foredraft.core.tree import Node
+from foredraft.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class AheadPolicy:
+    """Best-first growth without a stop, shipped before the verdict.
+
+    ``width``: guesses per expanded node. ``batch``: nodes expanded per draft step.
+    ``min_reach``: least probability that the walk gets to a node, for it to be shipped.
+    ``max_pending``: nodes at the cloud at a time. ``patience_s``: how long the walker waits for
+    a branch before it decodes alone. ``min_nodes``: nodes worth a pass while patience lasts.
+    ``threshold``: least probability that a hint is right. ``branches``: leaves in one pass.
+    """
+
+    width: int = 4
+    batch: int = 8
+    min_reach: float = 0.02
+    max_pending: int = 96
+    patience_s: float = 0.25
+    min_nodes: int = 1
+    threshold: float = 0.1
+    branches: int = 32
+    name: str = "ahead"
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.batch < 1:
+            raise ConfigError(f"width and batch must be 1 or more, not {self.width!r} and {self.batch!r}")
+
+    def orders(self, grower: Grower) -> Orders:
+        """Decode alone where nothing hangs below the tip, after some patience."""
+        return Orders(
+            alone_until=grower.end,
+            patience_s=self.patience_s,
+            min_nodes=self.min_nodes,
+            max_branches=self.branches,
+            exits=() if grower.ready is None else grower.ready.exits,
+            threshold=self.threshold,
+        )
+
+    def step(self, grower: Grower) -> Step | None:
+        """Expand the likeliest nodes that were not expanded yet."""
+        deepest = grower.position + grower.useful_depth
+        frontier = [
+            (reach, -order, node)
+            for order, (node, reach) in enumerate(grower.reaches)
+            if not node.expanded and reach >= self.min_reach and node.anchor.position < deepest
+        ]
+        best = heapq.nlargest(self.batch, frontier, key=lambda entry: entry[:2])
+        return Step(tuple(node for _, _, node in best), self.width) if best else None
+
+    def ship(self, grower: Grower) -> Sequence[Node]:
+        """What is likely enough and not there yet, likeliest first."""
+        pending = 0
+        wanted: list[tuple[float, int, Node]] = []
+        for order, (node, reach) in enumerate(grower.reaches):
+            pending += node.sent
+            if not node.sent and node.parent is not None and reach >= self.min_reach:
+                wanted.append((-reach, order, node))
+        wanted.sort(key=lambda entry: entry[:2])
+        return [node for _, _, node in wanted[: max(0, self.max_pending - pending)]]
