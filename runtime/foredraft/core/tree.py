@@ -86,16 +86,12 @@ class DraftTree:
         """Hang ``token`` below a live node. What is there already is returned as it is."""
         if not parent.alive:
             raise ValueError(f"cannot grow below the dead node {parent}")
-        node = parent.children.get(token)
+        anchor = parent.anchor.then(token)
+        node = self._nodes.get(anchor)  # by anchor, so that even two prefixes with one hash are one node
         if node is None:
-            node = Node(parent.anchor.then(token), token, parent, probability)
+            node = self._nodes[anchor] = Node(anchor, token, parent, probability)
             parent.children[token] = node
-            self._nodes[node.anchor] = node
         return node
-
-    def overtaken(self, anchor: Anchor) -> bool:
-        """Whether committed text lies at the anchor's position and says something else."""
-        return anchor.position <= self.position and self._anchors[anchor.position] != anchor
 
     def trim(self, anchor: Anchor, chain: Sequence[int]) -> tuple[Node, Sequence[int]] | None:
         """Where a chain that hangs from ``anchor`` hangs now, and what is left of it.
@@ -106,7 +102,7 @@ class DraftTree:
         node = self.find(anchor)
         if node is not None:
             return node, chain
-        if anchor.position >= self.position or self._anchors[anchor.position] != anchor:
+        if not 0 <= anchor.position < self.position or self._anchors[anchor.position] != anchor:
             return None
         known = self.tokens[anchor.position : anchor.position + len(chain)]
         if list(chain[: len(known)]) != known:

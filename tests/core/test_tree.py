@@ -1,0 +1,167 @@
+"""The draft tree against a naive model: a set of paths."""
+
+import pytest
+from foredraft.core.anchor import ORIGIN, Anchor
+from foredraft.core.tree import DraftTree, Node
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+TOKENS = st.integers(0, 2)  # few, so that chains meet
+CHAINS = st.lists(TOKENS, max_size=5)
+GOLDEN = (0x59AB0232640160BF, 0xEB86FEFD83F17B29, 0xD6024167ED83D6B3)
+
+
+class TreeMachine(RuleBasedStateMachine):
+    """``committed`` and ``paths`` (absolute, so that they outlive a commit) are the model."""
+
+    nodes = Bundle("nodes")
+    graves = Bundle("graves")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tree = DraftTree([7])
+        self.committed = (7,)
+        self.paths: set[tuple[int, ...]] = set()
+        self.texts: dict[Node, tuple[int, ...]] = {self.tree.root: self.committed}
+
+    def text_of(self, node: Node) -> tuple[int, ...]:
+        return (*self.committed, *(below.token for below in node.path()))
+
+    def grow(self, text: tuple[int, ...], chain: list[int]) -> None:
+        self.paths |= {(*text, *chain[:count]) for count in range(1, len(chain) + 1)}
+
+    @rule(target=nodes)
+    def look_at_the_root(self) -> Node:
+        return self.tree.root
+
+    @rule(target=nodes, parent=nodes, token=TOKENS)
+    def add(self, parent: Node, token: int) -> object:
+        if not parent.alive:
+            with pytest.raises(ValueError, match="dead"):
+                self.tree.add(parent, token)
+            return multiple()
+        text = self.text_of(parent)
+        node = self.tree.add(parent, token)
+        assert self.text_of(node) == (*text, token)
+        self.grow(text, [token])
+        self.texts[node] = (*text, token)
+        return node
+
+    @rule(target=nodes, parent=nodes, chain=CHAINS)
+    def graft_below_a_node_that_lives_or_was_overtaken(self, parent: Node, chain: list[int]) -> object:
+        text = self.texts[parent]
+        whole = (*text, *chain)
+        grafted = self.tree.graft(parent.anchor, chain)
+        known = text in self.paths or text == self.committed[: len(text)]
+        shared = min(len(whole), len(self.committed))
+        if not known or whole[:shared] != self.committed[:shared]:
+            assert grafted is None
+            return multiple()
+        assert grafted is not None
+        if len(whole) <= len(self.committed):
+            assert grafted is self.tree.root
+        else:
+            assert self.text_of(grafted) == whole
+            new = len(whole) - max(len(self.committed), len(text))
+            self.grow(whole[: len(whole) - new], list(whole[len(whole) - new :]))
+            self.texts[grafted] = whole
+        return grafted
+
+    @rule(position=st.integers(-3, 40), hash_=st.integers(0, 2**64 - 1), chain=CHAINS)
+    def graft_below_what_nobody_knows(self, position: int, hash_: int, chain: list[int]) -> None:
+        assert self.tree.graft(Anchor(position, hash_), chain) is None
+
+    @rule(chain=st.lists(TOKENS, min_size=1, max_size=4))
+    def advance(self, chain: list[int]) -> None:
+        self.tree.advance(chain)
+        self.committed = (*self.committed, *chain)
+        depth = len(self.committed)
+        self.paths = {path for path in self.paths if len(path) > depth and path[:depth] == self.committed}
+        self.texts.setdefault(self.tree.root, self.committed)
+
+    @rule()
+    def clear(self) -> None:
+        self.tree.clear()
+        self.paths.clear()
+
+    @rule(target=graves, node=consumes(nodes))
+    def bury(self, node: Node) -> object:
+        return multiple() if node.alive else node
+
+    @rule(node=graves)
+    def a_dead_node_stays_dead(self, node: Node) -> None:
+        assert not node.alive
+        assert node not in list(self.tree.nodes())
+        assert not node.children
+
+    @invariant()
+    def the_tree_holds_exactly_the_paths(self) -> None:
+        live = list(self.tree.nodes())
+        assert {self.text_of(node) for node in live} == self.paths
+        assert len(live) == len(self.tree) == len(self.paths)
+        assert tuple(self.tree.tokens) == self.committed
+        assert self.tree.position == len(self.committed)
+
+    @invariant()
+    def parents_come_first_and_know_their_children(self) -> None:
+        seen = {self.tree.root}
+        for node in self.tree.nodes():
+            assert node.parent in seen
+            assert node.parent is not None
+            assert node.parent.children[node.token] is node
+            seen.add(node)
+        assert all(node.alive for node in seen)
+
+    @invariant()
+    def every_live_node_is_found_by_the_anchor_of_its_text(self) -> None:
+        assert self.tree.root.anchor == ORIGIN.after(self.committed)
+        for node in [self.tree.root, *self.tree.nodes()]:
+            assert node.anchor == ORIGIN.after(self.text_of(node))
+            assert self.tree.find(node.anchor) is node
+
+
+TestTree = TreeMachine.TestCase
+TestTree.settings = settings(max_examples=50, stateful_step_count=25)
+
+
+def test_a_chain_that_a_commit_overtook_keeps_what_is_still_good_of_it() -> None:
+    tree = DraftTree([1, 2])
+    sent_at = tree.root.anchor
+    tree.advance([3, 4])
+    last = tree.graft(sent_at, [3, 4, 5, 6])
+    assert last is not None
+    assert [node.token for node in last.path()] == [5, 6]
+    assert tree.graft(sent_at, [3, 9, 5]) is None
+    assert tree.graft(sent_at, [3]) is tree.root
+
+
+def test_an_empty_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one token"):
+        DraftTree([])
+
+
+@given(st.lists(st.integers(0, 2**28 - 1), max_size=30), st.lists(st.integers(0, 2**28 - 1), max_size=30))
+def test_an_anchor_is_a_function_of_the_text_and_differs_between_texts(one: list[int], other: list[int]) -> None:
+    assert ORIGIN.after(one).after(other) == ORIGIN.after(one + other)
+    assert (ORIGIN.after(one) == ORIGIN.after(other)) == (one == other)
+    assert 0 <= ORIGIN.after(one).hash < 2**64
+
+
+def test_anchors_are_the_same_in_every_version_of_this_protocol() -> None:
+    assert ORIGIN.after([0]) == Anchor(1, GOLDEN[0])
+    assert ORIGIN.after([1, 2, 3]) == Anchor(3, GOLDEN[1])
+    assert ORIGIN.after([268435455, 0]) == Anchor(2, GOLDEN[2])
+
+
+def test_two_prefixes_with_one_hash_are_one_node_and_break_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Anchor, "then", lambda self, token: Anchor(self.position + 1, 0))
+    tree = DraftTree([1])
+    node = tree.add(tree.root, 2)
+    assert tree.add(tree.root, 3) is node
+    below = tree.add(node, 4)
+    assert list(tree.nodes()) == [node, below]
+    tree.advance([3])
+    assert len(tree) == 0
+    tree.advance([5])
+    assert tree.tokens == [1, 3, 5]
