@@ -1,0 +1,78 @@
+"""Foredraft: edge-cloud speculative decoding with early exits.
+
+The edge drafts with a small model, the cloud verifies with a large one, and the text is what the
+large one alone would write. ``connect`` is where an edge begins, ``Cloud`` where a server does.
+
+Names are imported when they are first used, so that parts of the package stay light by themselves.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foredraft.api import Edge, Generation, Piece, connect
+    from foredraft.core.edge import Retry
+    from foredraft.core.report import SessionReport
+    from foredraft.engines.loading import ModelOptions
+    from foredraft.errors import (
+        ConfigError,
+        ForedraftError,
+        LinkClosedError,
+        LinkError,
+        ModelError,
+        ProfileError,
+        ProtocolError,
+        RefusedError,
+        UnknownNameError,
+        UnreachableError,
+    )
+    from foredraft.hosting import Cloud
+    from foredraft.policies import make_policy, policy_names
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cloud",
+    "ConfigError",
+    "Edge",
+    "ForedraftError",
+    "Generation",
+    "LinkClosedError",
+    "LinkError",
+    "ModelError",
+    "ModelOptions",
+    "Piece",
+    "ProfileError",
+    "ProtocolError",
+    "RefusedError",
+    "Retry",
+    "SessionReport",
+    "UnknownNameError",
+    "UnreachableError",
+    "connect",
+    "make_policy",
+    "policy_names",
+]
+
+_HOMES = {
+    "Cloud": "hosting",
+    "Edge": "api",
+    "Generation": "api",
+    "ModelOptions": "engines.loading",
+    "Piece": "api",
+    "Retry": "core.edge",
+    "SessionReport": "core.report",
+    "connect": "api",
+    "make_policy": "policies",
+    "policy_names": "policies",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'foredraft' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"foredraft.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,272 @@
+"""The edge as a Python API: connect to a cloud, generate texts.
+
+    async with foredraft.connect("http://cloud:8471", draft="ngram") as edge:
+        generation = edge.generate("def main():", policy="seed")
+        async for piece in generation:
+            print(piece.text, end="")
+        print(generation.report.tokens_per_pass)
+"""
+
+import asyncio
+import secrets
+import ssl as ssl_module
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from foredraft.core.edge import Connect, EdgeSession, Retry
+from foredraft.core.events import Observer
+from foredraft.core.messages import Ready
+from foredraft.core.policy import Policy
+from foredraft.core.ports import Drafter
+from foredraft.core.report import SessionReport
+from foredraft.core.sampling import Sampling, StopRules
+from foredraft.engines.loading import NGRAM, ModelOptions, load_drafter
+from foredraft.errors import ConfigError, ModelError
+from foredraft.hosting import Cloud
+from foredraft.links import websocket
+from foredraft.links.address import SESSION_PATH, endpoint
+from foredraft.policies import make_policy
+from foredraft.servers import Servers
+from foredraft.text import TextStream, Tokenizer, fetch_tokenizer
+
+Server = str | Cloud
+"""A server's URL, or a cloud in this process."""
+
+_MOST_DRAWN_SEED = 1 << 32  # short enough to copy by hand
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one commit added: tokens, and the text that they made certain.
+
+    ``text`` has whole characters only, and ends before a stop string; it may be empty.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+
+
+class Generation:
+    """One text on its way: iterate over it for its pieces.
+
+    Leaving the loop early is fine; the cloud is told to stop with ``aclose``, when the edge's next
+    generation begins, or when the edge closes. ``seed`` is what was given or drawn.
+    """
+
+    def __init__(
+        self, session: EdgeSession, text: TextStream | None, seed: int, begin: "Callable[[Generation], Awaitable[None]]"
+    ) -> None:
+        self.seed = seed
+        self._begin = begin
+        self._session = session
+        self._stream = text
+        self._text: list[str] = []
+        self._pieces = self._generate()
+
+    @property
+    def report(self) -> SessionReport:
+        """What happened so far; complete once the iteration has ended."""
+        return self._session.report("".join(self._text))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Piece:
+        """The next piece.
+
+        Raises UnreachableError (retries are used up), RefusedError (the cloud says no), ModelError (the
+        two ends do not fit). What came before stays valid.
+        """
+        return await anext(self._pieces)
+
+    async def finish(self) -> SessionReport:
+        """Take the rest of the text; the report. Raises what the iteration raises."""
+        async for _ in self:
+            pass
+        return self.report
+
+    async def aclose(self) -> None:
+        """Stop here. Raises ConfigError while another task iterates over it."""
+        try:
+            await self._pieces.aclose()
+        except RuntimeError as error:  # asyncio's word for an async generator that runs elsewhere
+            reason = "this edge is generating already; open another with connect() for texts side by side"
+            raise ConfigError(reason) from error
+
+    async def _generate(self) -> AsyncGenerator[Piece, None]:
+        await self._begin(self)
+        stream = self._session.stream()
+        try:
+            async for tokens in stream:
+                yield self._piece(tokens)
+        finally:
+            await stream.aclose()
+        if self._stream is not None and (rest := self._stream.flush()):
+            self._text.append(rest)
+            yield Piece((), rest)
+
+    def _piece(self, tokens: list[int]) -> Piece:
+        text = "" if self._stream is None else "".join(map(self._stream.step, tokens))
+        self._text.append(text)
+        return Piece(tuple(tokens), text)
+
+
+class Edge:
+    """An edge: one drafter, and the clouds that it may use. Made by ``connect``; use it as a context.
+
+    It generates one text at a time. ``ready`` says what is served; ``tokenizer`` is None only where
+    a cloud in this process has none.
+    """
+
+    ready: Ready
+    tokenizer: Tokenizer | None
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        draft: str | Path | Drafter,
+        options: ModelOptions,
+        api_key: str,
+        retry: Retry,
+        ssl: ssl_module.SSLContext | None,
+    ) -> None:
+        if not servers:
+            raise ConfigError("no server to connect to; give a URL like http://127.0.0.1:8471")
+        self._places = list(servers)
+        self._servers = Servers([_way(server, api_key, ssl) for server in servers])
+        self._draft = draft
+        self._options = options
+        self._api_key = api_key
+        self._retry = retry
+        self._drafter: Drafter | None = None
+        self._generation: Generation | None = None
+        self._count = 0
+
+    async def __aenter__(self) -> Self:
+        """Meet the cloud, fetch its tokenizer and load the drafter.
+
+        Raises UnreachableError, RefusedError, ModelError, ConfigError.
+        """
+        self.ready = await self._servers.ask(self._api_key, self._retry)
+        self._drafter, self.tokenizer = await self._load_drafter()
+        if self.tokenizer is None:
+            self.tokenizer = await self._clouds_tokenizer()
+        return self
+
+    async def _load_drafter(self) -> tuple[Drafter, Tokenizer | None]:
+        if not isinstance(self._draft, str | Path):
+            return self._draft, None
+        drafter, tokenizer = await asyncio.to_thread(load_drafter, self._draft, self._options)
+        if drafter.tokenizer_digest not in ("", self.ready.tokenizer_digest):
+            await drafter.close()
+            raise ModelError(
+                f"the tokenizer of the draft {str(self._draft)!r} ({drafter.tokenizer_digest}) is not the "
+                f"target's ({self.ready.tokenizer_digest}); use a draft of the same family, or draft='ngram'"
+            )
+        return drafter, tokenizer
+
+    async def _clouds_tokenizer(self) -> Tokenizer | None:
+        place = self._places[self._servers.current]
+        if isinstance(place, Cloud):
+            return place.tokenizer
+        return Tokenizer(await fetch_tokenizer(place, self.ready.tokenizer_digest, self._api_key))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._generation is not None:
+                await self._generation.aclose()
+        finally:
+            if self._drafter is not None and isinstance(self._draft, str | Path):
+                await self._drafter.close()
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        policy: str | Policy = "seed",
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        max_new_tokens: int = 128,
+        stop: Sequence[str] = (),
+        end_marks: bool = True,
+        observer: Observer | None = None,
+    ) -> Generation:
+        """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
+
+        ``policy``: a name with parameters (``sync:gamma=6``) or a policy of one's own. ``seed``: drawn
+        when None. ``stop``: strings that end the text. ``end_marks``: whether the model's own end
+        tokens end it. Raises ConfigError, UnknownNameError.
+        """
+        if self._drafter is None:
+            raise ConfigError("this edge is not connected yet; write: async with connect(...) as edge")
+        tokens = self._encode(prompt)
+        seed = secrets.randbelow(_MOST_DRAWN_SEED) if seed is None else seed
+        self._count += 1
+        session = EdgeSession(
+            tokens,
+            connect=self._servers.connect,
+            drafter=self._drafter,
+            policy=make_policy(policy) if isinstance(policy, str) else policy,
+            sampling=Sampling(temperature, top_k, top_p, seed),
+            rules=StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop)),
+            api_key=self._api_key,
+            retry=self._retry,
+            observer=observer,
+            name=str(self._count),
+        )
+        text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
+        return Generation(session, text, seed, self._take_turn)
+
+    def _encode(self, prompt: str | Sequence[int]) -> list[int]:
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise ConfigError("this cloud has no tokenizer; give the prompt as token ids")
+            tokens = self.tokenizer.encode(prompt)
+        else:
+            tokens = list(prompt)
+        if not tokens:
+            raise ConfigError("the prompt is empty; the target needs at least one token to go on from")
+        for token in tokens:
+            if not 0 <= token < self.ready.vocab_size:
+                raise ConfigError(f"token id {token} is outside the target's vocabulary of {self.ready.vocab_size}")
+        return tokens
+
+    async def _take_turn(self, generation: Generation) -> None:
+        """The drafter serves one text at a time: a new one ends the one before."""
+        before, self._generation = self._generation, generation
+        if before is not None:
+            await before.aclose()
+
+
+def connect(
+    *servers: Server,
+    draft: str | Path | Drafter = NGRAM,
+    options: ModelOptions | None = None,
+    api_key: str = "",
+    retry: Retry | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+) -> Edge:
+    """An edge for the cloud at a URL; use it as ``async with connect(...) as edge``.
+
+    ``servers``: URLs, or clouds in this process; when one is gone, the session goes on at the next,
+    which must serve the same model. ``draft``: ``ngram`` (needs no model), ``demo`` (the bundled
+    draft), the folder or hub id of a model with the target's tokenizer, or a drafter of one's
+    own, which is left open. ``options``: how a draft model is run. ``retry``: how often a lost link is made anew.
+    """
+    return Edge(servers, draft, options or ModelOptions(), api_key, retry or Retry(), ssl)
+
+
+def _way(server: Server, api_key: str, ssl: ssl_module.SSLContext | None) -> Connect:
+    """How to connect to one server. Raises ConfigError for a URL that is none."""
+    if isinstance(server, Cloud):
+        return server.connect
+    endpoint(server, SESSION_PATH)
+    return partial(websocket.connect, server, api_key=api_key, ssl=ssl)

@@ -1,0 +1,104 @@
+"""Engines by name: what users write after ``--model`` and ``--draft``, made ready to run.
+
+Torch is imported only when a model is loaded; the n-gram drafter needs none.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from foredraft.core.ports import Drafter, Target
+from foredraft.errors import ConfigError
+from foredraft.text import Tokenizer
+
+if TYPE_CHECKING:
+    from foredraft.engines.torch_model import LoadedModel
+
+DEMO: Final = "demo"
+NGRAM: Final = "ngram"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How a model is run. ``device`` as torch names it; ``dtype``: float32, bfloat16 or float16.
+
+    ``threads``: torch's, for the whole process; 0 leaves them as they are. ``pace``: a hardware
+    profile (a name or a file) whose device is emulated by waiting.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 0
+    pace: str | Path = ""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"threads must be 0 (as they are) or more, not {self.threads!r}")
+
+
+def load_target(
+    model: str | Path, exits: str | Path | None, options: ModelOptions, *, cache_bytes: int, max_seats: int
+) -> tuple[Target, Tokenizer]:
+    """The target ``model`` (``demo``, a folder or a hub id) with its exit heads, and its tokenizer.
+
+    Raises ModelError, ConfigError, ProfileError. Takes seconds.
+    """
+    from foredraft.engines.paced import PacedTarget
+    from foredraft.engines.torch_target import TorchTarget
+    from foredraft.exits.heads import ExitHeads
+    from foredraft.profiles import load_profile
+
+    profile = load_profile(options.pace, "target") if options.pace else None
+    if model == DEMO:
+        from foredraft.demo_models import bundled_pair
+
+        pair = bundled_pair()
+        model, exits = pair.target, exits or pair.exits
+    loaded = _load(model, options)
+    tokenizer = Tokenizer.from_folder(loaded.folder)
+    heads = ExitHeads.load(Path(exits), loaded) if exits else None
+    target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_seats=max_seats)
+    return (target if profile is None else PacedTarget(target, profile)), tokenizer
+
+
+def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tokenizer | None]:
+    """The drafter ``draft`` (``ngram``, ``demo``, a folder or a hub id), and its tokenizer if it has one.
+
+    Raises ModelError, ConfigError, ProfileError. Takes seconds where it is a model.
+    """
+    from foredraft.profiles import load_profile
+
+    profile = load_profile(options.pace, "draft") if options.pace else None
+    drafter, tokenizer = _ngram() if draft == NGRAM else _torch_drafter(draft, options)
+    if profile is None:
+        return drafter, tokenizer
+    from foredraft.engines.paced import PacedDrafter
+
+    return PacedDrafter(drafter, profile), tokenizer
+
+
+def _ngram() -> tuple[Drafter, None]:
+    from foredraft.engines.ngram import NgramDrafter
+
+    return NgramDrafter(), None
+
+
+def _torch_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tokenizer]:
+    from foredraft.engines.torch_draft import TorchDrafter
+
+    if draft == DEMO:
+        from foredraft.demo_models import bundled_pair
+
+        draft = bundled_pair().draft
+    loaded = _load(draft, options)
+    return TorchDrafter(loaded), Tokenizer.from_folder(loaded.folder)
+
+
+def _load(model: str | Path, options: ModelOptions) -> "LoadedModel":
+    import torch
+
+    from foredraft.engines.torch_model import load_model
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return load_model(model, options.dtype, options.device)

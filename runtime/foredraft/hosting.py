@@ -1,0 +1,142 @@
+"""A cloud of one's own: a target that edges can use, over HTTP or from within this process."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from foredraft.core.cloud import CloudService
+from foredraft.core.events import Observer
+from foredraft.core.ports import Detokenizer, Link, Target
+from foredraft.core.walker import Limits
+from foredraft.engines.loading import ModelOptions, load_target
+from foredraft.errors import ConfigError
+from foredraft.links.memory import memory_link
+from foredraft.text import Tokenizer
+
+if TYPE_CHECKING:
+    from foredraft.server import Server
+
+class Cloud:
+    """One target and the sessions of any number of edges. Use it as a context: it closes the target.
+
+    ``tokenizer``: handed out to edges, and used to find stop strings; a target of token ids alone
+    needs none while nobody connects over HTTP.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        tokenizer: Tokenizer | None = None,
+        *,
+        api_key: str = "",
+        limits: Limits | None = None,
+        max_sessions: int = 64,
+        observer: Observer | None = None,
+    ) -> None:
+        if max_sessions < 1:
+            raise ConfigError(f"max_sessions must be 1 or more, not {max_sessions!r}")
+        self.target = target
+        self.tokenizer = tokenizer
+        self.api_key = api_key
+        self.service = CloudService(
+            target,
+            limits=limits,
+            api_key=api_key,
+            new_detokenizer=None if tokenizer is None else self._detokenizer,
+            observer=observer,
+        )
+        self._max_sessions = max_sessions
+        self._sessions: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = "demo",
+        *,
+        exits: str | Path | None = None,
+        options: ModelOptions | None = None,
+        api_key: str = "",
+        max_sessions: int = 64,
+        cache_gib: float = 2.0,
+        observer: Observer | None = None,
+    ) -> "Cloud":
+        """A cloud with a model of transformers: a folder, a hub id, or ``demo`` for the bundled target.
+
+        ``exits``: a folder of exit heads (the bundled target brings its own). ``cache_gib``: what the
+        caches of all sessions may take. Raises ModelError, ConfigError, ProfileError.
+        Takes seconds: from a coroutine, call it in a thread.
+        """
+        if not 0.0 < cache_gib < float("inf"):
+            raise ConfigError(f"cache_gib must be above 0, not {cache_gib!r}")
+        cache_bytes = int(cache_gib * (1 << 30))
+        target, tokenizer = load_target(
+            model, exits, options or ModelOptions(), cache_bytes=cache_bytes, max_seats=max_sessions
+        )
+        return cls(target, tokenizer, api_key=api_key, max_sessions=max_sessions, observer=observer)
+
+    async def connect(self) -> Link:
+        """A link to this cloud from within the process."""
+        edge, cloud = memory_link()
+        session = asyncio.create_task(self.service.handle(cloud), name="cloud in memory")
+        self._sessions.add(session)
+        session.add_done_callback(self._sessions.discard)
+        return edge
+
+    @asynccontextmanager
+    async def listen(
+        self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator[str]:
+        """Serve over HTTP within the context; yields the URL. Port 0 takes a free one. Raises ConfigError."""
+        from foredraft.server import serving
+
+        async with serving(self._server(), host=host, port=port, tls=tls) as url:
+            yield url
+
+    async def serve(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        on_ready: Callable[[str], None] | None = None,
+    ) -> None:
+        """Serve over HTTP until SIGINT or SIGTERM; ``on_ready`` is told the URL. Raises ConfigError."""
+        from foredraft.server import run_server
+
+        await run_server(self._server(), host=host, port=port, tls=tls, on_ready=on_ready)
+
+    def _server(self) -> "Server":
+        from foredraft.server import Bounds, Server
+
+        if self.tokenizer is None:
+            raise ConfigError("a cloud without a tokenizer cannot listen: edges ask for it; give one to Cloud(...)")
+        return Server(
+            self.service,
+            card=self.target.card,
+            tokenizer_json=self.tokenizer.json,
+            api_key=self.api_key,
+            bounds=Bounds(max_sessions=self._max_sessions),
+        )
+
+    def _detokenizer(self) -> Detokenizer:
+        if self.tokenizer is None:
+            raise ConfigError("no tokenizer to find stop strings with")
+        return self.tokenizer.stream()
+
+    async def close(self) -> None:
+        """End the sessions of this process, then the target."""
+        for session in list(self._sessions):
+            session.cancel()
+        await asyncio.gather(*self._sessions, return_exceptions=True)
+        await self.target.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
