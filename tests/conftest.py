@@ -9,9 +9,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
+
 from foredraft.loop import new_event_loop
 from foredraft_sim.loop import SimLoop
-from hypothesis import HealthCheck, settings
 
 _T = TypeVar("_T")
 

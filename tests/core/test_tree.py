@@ -1,11 +1,12 @@
 """The draft tree against a naive model: a set of paths."""
 
 import pytest
-from foredraft.core.anchor import ORIGIN, Anchor
-from foredraft.core.tree import DraftTree, Node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from foredraft.core.anchor import ORIGIN, Anchor
+from foredraft.core.tree import DraftTree, Node
 
 TOKENS = st.integers(0, 2)  # few, so that chains meet
 CHAINS = st.lists(TOKENS, max_size=5)
@@ -21,7 +22,7 @@ class TreeMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.tree = DraftTree([7])
-        self.committed = (7,)
+        self.committed: tuple[int, ...] = (7,)
         self.paths: set[tuple[int, ...]] = set()
         self.texts: dict[Node, tuple[int, ...]] = {self.tree.root: self.committed}
 

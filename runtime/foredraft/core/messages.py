@@ -8,9 +8,11 @@ binary WebSocket message; token ids are packed as LEB128 varints.
 a ``serial``: the highest wins, however late the others come.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from foredraft.core.anchor import Anchor
 from foredraft.errors import ProtocolError
@@ -35,29 +37,36 @@ LENGTH: Final = "length"
 STOP: Final = "stop"
 CONTEXT: Final = "context"
 
+# What a number may be is part of the protocol: decode refuses the rest, NaN included.
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
+Wait = Annotated[float, Meta(ge=0.0, le=3600.0)]
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """Edge to cloud, once per connection."""
 
-    version: int
+    version: Count
     api_key: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Cloud to edge, the answer to Hello: what is served here, and its limits."""
 
-    version: int
+    version: Count
     model_digest: str
     tokenizer_digest: str
-    vocab_size: int
-    context: int
-    layers: int
-    exits: tuple[int, ...]
-    max_nodes: int
-    max_pass_nodes: int
-    max_chain: int
-    stop_tokens: tuple[int, ...]
-    pass_s: float = 0.0
+    vocab_size: Count
+    context: Count
+    layers: Count
+    exits: tuple[Count, ...]
+    max_nodes: Count
+    max_pass_nodes: Count
+    max_chain: AtLeastOne
+    stop_tokens: tuple[Count, ...]
+    pass_s: Seconds = 0.0
 
 
 class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -66,15 +75,15 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
     ``start`` is where generation began in ``tokens``, so a resumed text keeps its limits.
     """
 
-    session: int
+    session: Count
     tokens: bytes
-    start: int
+    start: Count
     temperature: float
-    top_k: int
+    top_k: Count
     top_p: float
-    seed: int
-    max_new_tokens: int
-    stop_tokens: tuple[int, ...]
+    seed: Count
+    max_new_tokens: Count
+    stop_tokens: tuple[Count, ...]
     stop_strings: tuple[str, ...]
     steer: "Steer"
 
@@ -82,9 +91,9 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
 class Grow(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Edge to cloud: a chain of draft tokens below the prefix (position, hash)."""
 
-    session: int
-    position: int
-    hash: int
+    session: Count
+    position: Count
+    hash: Count
     tokens: bytes
 
     @property
@@ -102,20 +111,20 @@ class Steer(msgspec.Struct, frozen=True, array_like=True, tag=4):
     ``exits``: layers that may hint. ``threshold``: least confidence of a hinted token.
     """
 
-    session: int
-    serial: int
-    alone_until: int = 0
-    patience_s: float = 0.0
-    min_nodes: int = 1
-    max_branches: int = 1
-    exits: tuple[int, ...] = ()
-    threshold: float = 1.0
+    session: Count
+    serial: Count
+    alone_until: Count = 0
+    patience_s: Seconds = 0.0
+    min_nodes: Count = 1
+    max_branches: Count = 1
+    exits: tuple[Count, ...] = ()
+    threshold: Probability = 1.0
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """Edge to cloud: the text is no longer wanted."""
 
-    session: int
+    session: Count
 
 
 class Hint(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -125,12 +134,12 @@ class Hint(msgspec.Struct, frozen=True, array_like=True, tag=6):
     ``after_s`` is how long after the start of the pass the hint left.
     """
 
-    session: int
-    position: int
-    layer: int
+    session: Count
+    position: Count
+    layer: Count
     tokens: bytes
-    confidence: float
-    after_s: float
+    confidence: Probability
+    after_s: Seconds
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True, tag=7):
@@ -139,32 +148,32 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=7):
     ``drafted`` and ``accepted`` count the pass's draft nodes. Durations are the cloud's own.
     """
 
-    session: int
-    position: int
+    session: Count
+    position: Count
     tokens: bytes
-    drafted: int
-    accepted: int
-    queue_s: float
-    prefill_s: float
-    pass_s: float
+    drafted: Count
+    accepted: Count
+    queue_s: Seconds
+    prefill_s: Seconds
+    pass_s: Seconds
     finish: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=8):
     """Cloud to edge: no, and why. ``position`` and ``hash`` name the Grow that was refused, if any."""
 
-    session: int
+    session: Count
     code: str
     reason: str
-    retry_after_s: float | None = None
-    position: int = 0
-    hash: int = 0
+    retry_after_s: Wait | None = None
+    position: Count = 0
+    hash: Count = 0
 
 
 class Drain(msgspec.Struct, frozen=True, array_like=True, tag=9):
     """Cloud to edge: going away; reconnect, here or elsewhere, after ``retry_after_s``."""
 
-    retry_after_s: float = 0.0
+    retry_after_s: Wait = 0.0
 
 
 ToCloud = Hello | Open | Grow | Steer | Close
@@ -186,14 +195,19 @@ def decode(data: bytes) -> Message:
         raise ProtocolError(f"message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec lets bad UTF-8 out as UnicodeDecodeError
         raise ProtocolError(f"not a message of protocol {PROTOCOL_VERSION}: {error}") from error
 
 
-def pack(tokens: "list[int] | tuple[int, ...]") -> bytes:
-    """Token ids as LEB128 varints: one byte below 128, two below 16,384, three below 2,097,152."""
+def pack(tokens: Sequence[int]) -> bytes:
+    """Token ids as LEB128 varints: one byte below 128, two below 16,384, three below 2,097,152.
+
+    Raises ProtocolError for an id that the wire cannot carry.
+    """
     packed = bytearray()
     for token in tokens:
+        if not 0 <= token <= MAX_TOKEN_ID:
+            raise ProtocolError(f"token id {token} is outside 0 to {MAX_TOKEN_ID}")
         while token > 0x7F:
             packed.append(token & 0x7F | 0x80)
             token >>= 7

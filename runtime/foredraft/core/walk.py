@@ -47,7 +47,7 @@ def foresee(
     while node is not None:
         token = reading.tokens[node + 1]
         with_token = confidence * reading.confidence[node + 1]
-        if with_token < threshold:
+        if not with_token >= threshold:  # NaN is no hint either
             break
         confidence = with_token
         foreseen.append(token)
