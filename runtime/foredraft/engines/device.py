@@ -124,10 +124,10 @@ class Device:
     async def until(self, due_s: float) -> None:
         """Return no earlier than at ``due_s`` on the loop's clock, and hardly later."""
         loop = asyncio.get_running_loop()
+        coarse_s = due_s - loop.time() - self._spin_s
+        if coarse_s > 0.0:
+            await asyncio.sleep(coarse_s)
         while (left_s := due_s - loop.time()) > TICK_S:
-            if left_s > self._spin_s:
-                await asyncio.sleep(left_s - self._spin_s)
-                continue
             before_s = loop.time()
             await asyncio.sleep(0)
             if loop.time() == before_s:  # a clock that moves for timers only

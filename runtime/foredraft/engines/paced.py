@@ -105,7 +105,9 @@ def _sums(works: Sequence[Work]) -> tuple[int, int]:
     return sum(work.new_tokens for work in works), sum(work.context for work in works)
 
 
-async def _occupy(device: Device, pace: Pace, work: Work, call: Callable[[], Awaitable[_T]]) -> tuple[_T, Turn]:
+async def _occupy(
+    device: Device, pace: Pace, work: Work, call: Callable[[], Awaitable[_T]]
+) -> tuple[_T, Turn]:
     """Run ``call`` as one piece of work. Given up, it keeps the device to its end all the same."""
     turn = await device.enter(work)
     try:
@@ -216,7 +218,9 @@ class PacedTarget:
             needed_bytes = memory.weights_bytes + cache_bytes
             if needed_bytes > memory.device_bytes:
                 name = self.pace.profile.name
-                reason = f"{name!r} has {memory.device_bytes:,} bytes of memory and would need {needed_bytes:,}"
+                reason = (
+                    f"{name!r} has {memory.device_bytes:,} bytes of memory and would need {needed_bytes:,}"
+                )
                 raise RefusedError(BUSY, reason, RETRY_AFTER_S)
         self._reserved_tokens += tokens
 
@@ -250,9 +254,7 @@ class _PacedSeat:
         loop, device, pace = asyncio.get_running_loop(), self._target.device, self._target.pace
         layers, model = self._target.card.layers, pace.profile.model
         asked_s = loop.time()
-        turn = await device.enter(
-            self._work("pass", len(batch.trunk) + len(batch.tokens), len(batch.exits))
-        )
+        turn = await device.enter(self._work("pass", len(batch.trunk) + len(batch.tokens), len(batch.exits)))
 
         def due_s(layer: int) -> float:
             return turn.start_s + share_after(model, layer, layers) * (turn.end_s - turn.start_s)
@@ -265,8 +267,10 @@ class _PacedSeat:
             held.flush()
         finally:
             held.stop()
-            marks = [due_s(layer) for layer in batch.exits]
-            turn.leave(min((mark for mark in marks if mark > loop.time()), default=turn.end_s))
+            now_s = loop.time() - TICK_S
+            turn.leave(
+                min((due_s(layer) for layer in batch.exits if due_s(layer) >= now_s), default=turn.end_s)
+            )
         return replace(verdict, queue_s=turn.start_s - asked_s, pass_s=loop.time() - turn.start_s)
 
     def keep(self, nodes: Sequence[int]) -> None:
