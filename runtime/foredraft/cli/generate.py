@@ -1,0 +1,188 @@
+"""``foredraft generate``: one text from a server, drafted here."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from foredraft.api import Edge
+    from foredraft.core.events import Event
+    from foredraft.core.report import SessionReport
+
+
+def generate(
+    server: Annotated[
+        list[str], typer.Option(help="URL of a server; repeat it for others to go on at when one is gone.")
+    ],
+    prompt: Annotated[str | None, typer.Option(help="The text to go on from.")] = None,
+    prompt_file: Annotated[str | None, typer.Option(help="A file with the prompt; - for standard input.")] = None,
+    draft: Annotated[
+        str, typer.Option(help="'ngram' (no model), 'demo', or folder or hub id of a model with the same tokenizer.")
+    ] = "ngram",
+    policy: Annotated[str, typer.Option(help="cloud, sync, seed ..., with parameters: sync:gamma=6.")] = "seed",
+    gamma: Annotated[int | None, typer.Option(help="Tokens drafted per round.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Least confidence of a hint.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Sample from the k most probable tokens; 0 from all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Sample from the most probable tokens of this mass; 1 from all.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise; one is drawn and printed if left out.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The text ends after so many tokens.")] = 128,
+    stop: Annotated[list[str] | None, typer.Option(help="A string that ends the text; may be repeated.")] = None,
+    rtt_ms: Annotated[float, typer.Option(help="Emulate a link: its round trip, half of it each way.")] = 0.0,
+    jitter_ms: Annotated[float, typer.Option(help="Its jitter, each way: uniform within plus or minus this.")] = 0.0,
+    rate_mbps: Annotated[float | None, typer.Option(help="Its rate, each way.")] = None,
+    pace: Annotated[str, typer.Option(help="Emulate the device of this hardware profile (name or file).")] = "",
+    device: Annotated[str, typer.Option(help="Device of the draft model: cpu, cuda ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.")] = 0,
+    api_key: Annotated[str, typer.Option(help="The server's key.", envvar="FOREDRAFT_API_KEY", show_envvar=True)] = "",
+    ssl_cafile: Annotated[Path | None, typer.Option(help="PEM certificate to trust.")] = None,
+    retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
+    events: Annotated[Path | None, typer.Option(help="Write what happened, one JSON object per line.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
+) -> None:
+    """Generate a text: drafted here, verified by the server, printed as it comes."""
+    from contextlib import ExitStack
+
+    from foredraft.api import connect
+    from foredraft.cli.emulation import proxies, shape_of
+    from foredraft.core.edge import Retry
+    from foredraft.engines.loading import ModelOptions
+
+    text = _read_prompt(prompt, prompt_file)
+    noted: list[Event] = []
+    asked: dict[str, Any] = {
+        "policy": policy_spec(policy, gamma, threshold),
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "max_new_tokens": max_new_tokens,
+        "stop": stop or (),
+        "observer": None if events is None else noted.append,
+    }
+    shape = shape_of(rtt_ms, jitter_ms, rate_mbps)
+    with ExitStack() as stack:
+        fronts = [] if shape is None else stack.enter_context(proxies(server, shape, shape))
+        edge = connect(
+            *([url for url, _ in fronts] or server),
+            draft=draft,
+            options=ModelOptions(device, dtype, threads, pace),
+            api_key=api_key,
+            retry=Retry(attempts=retries),
+            ssl=_trusting(ssl_cafile),
+        )
+        report = _run(edge, text, asked, quiet=as_json)
+        links = [proxy.report() for _, proxy in fronts]
+    if events is not None:
+        _write_events(events, noted)
+    extra = {"draft": draft, "top_k": top_k, "top_p": top_p, "pace": pace, "emulated_links": list(map(asdict, links))}
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | extra))
+        return
+    for line in summary(report):
+        typer.echo(line, err=True)
+    for link in links:
+        typer.echo(f"EMULATION: {link}", err=True)
+    if pace:
+        typer.echo(f"EMULATION: draft steps took the time of {pace}", err=True)
+
+
+def policy_spec(policy: str, gamma: int | None, threshold: float | None) -> str:
+    """The policy's specification, with the convenience options among its parameters."""
+    from foredraft.policies import policy_names
+
+    given = {"gamma": gamma, "threshold": threshold}
+    extra = [f"{name}={value}" for name, value in given.items() if value is not None]
+    if not extra:
+        return policy
+    name_has_colon = policy.partition(":")[0] not in policy_names()
+    separator = "," if policy.count(":") > name_has_colon else ":"
+    return policy + separator + ",".join(extra)
+
+
+def summary(report: "SessionReport") -> list[str]:
+    """What a session did, in a few lines for people."""
+    lines = [
+        f"{report.policy}, seed {report.seed}, temperature {report.temperature:g}: "
+        f"{report.new_tokens} tokens, ended by {report.finish_reason}",
+        f"first token {report.ttft_s:.3f} s, then {report.tpot_s * 1e3:.1f} ms per token, {report.e2e_s:.2f} s in all",
+        f"{report.passes} passes, {report.tokens_per_pass:.2f} tokens per pass, "
+        f"{report.accepted} of {report.drafted} drafted tokens accepted",
+    ]
+    if report.hints:
+        tried = report.predraft_hits + report.predraft_misses
+        lines.append(
+            f"{report.hints_right} of {report.hints} hints right, "
+            f"drafting ahead hit {report.predraft_hits} of {tried} times"
+        )
+    again = f", {report.reconnects} reconnects" if report.reconnects else ""
+    lines.append(f"{report.bytes_up} bytes up ({report.opening_bytes_up} to open), {report.bytes_down} down{again}")
+    return lines
+
+
+def _read_prompt(prompt: str | None, prompt_file: str | None) -> str:
+    from foredraft.errors import ConfigError
+
+    if prompt is not None and prompt_file is None:
+        return prompt
+    if prompt is not None or prompt_file is None:
+        raise ConfigError("give one of --prompt TEXT and --prompt-file FILE (- for standard input)")
+    try:
+        data = sys.stdin.buffer.read() if prompt_file == "-" else Path(prompt_file).read_bytes()
+        return data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the prompt from {prompt_file}: {error}") from error
+
+
+def _trusting(cafile: Path | None) -> "SSLContext | None":
+    import ssl
+
+    from foredraft.errors import ConfigError
+
+    if cafile is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=cafile)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot use the certificate in {cafile}: {error}") from error
+
+
+def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "SessionReport":
+    import asyncio
+
+    from foredraft.loop import new_event_loop
+
+    async def session() -> "SessionReport":
+        async with edge:
+            generation = edge.generate(prompt, **asked)
+            async for piece in generation:
+                if piece.text and not quiet:
+                    await asyncio.to_thread(show, piece.text)  # a pipe may be slow, the link must not wait for it
+            if not quiet:
+                typer.echo()
+            return generation.report
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(session())
+
+
+def show(text: str) -> None:
+    """Put a piece of text out at once."""
+    typer.echo(text, nl=False)
+    sys.stdout.flush()
+
+
+def _write_events(file: Path, noted: "list[Event]") -> None:
+    from foredraft.errors import ConfigError
+
+    try:
+        file.write_text("".join(json.dumps(asdict(event)) + "\n" for event in noted), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the events to {file}: {error}") from error

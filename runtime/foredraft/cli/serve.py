@@ -1,0 +1,76 @@
+"""``foredraft serve``: a cloud that verifies what edges draft."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from ssl import SSLContext
+
+    from foredraft.hosting import Cloud
+
+
+def serve(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the target, or 'demo' for the bundled one.")] = "demo",
+    exits: Annotated[Path | None, typer.Option(help="Folder of exit heads made for this model.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8471,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    pace: Annotated[str, typer.Option(help="Emulate the device of this hardware profile (name or file).")] = "",
+    api_key: Annotated[
+        str, typer.Option(help="Edges must show this key.", envvar="FOREDRAFT_API_KEY", show_envvar=True)
+    ] = "",
+    ssl_certfile: Annotated[Path | None, typer.Option(help="PEM certificate: serve over TLS.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
+    max_sessions: Annotated[int, typer.Option(help="Edges at once; one more is told when to retry.")] = 64,
+    cache_gib: Annotated[float, typer.Option(help="Memory for the caches of all sessions, in GiB.")] = 2.0,
+    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
+) -> None:
+    """Serve a target model to edges until Ctrl-C."""
+    from foredraft.engines.loading import ModelOptions
+    from foredraft.errors import ConfigError
+    from foredraft.hosting import Cloud
+    from foredraft.server import tls_context
+
+    if ssl_keyfile is not None and ssl_certfile is None:
+        raise ConfigError("--ssl-keyfile needs --ssl-certfile")
+    tls = None if ssl_certfile is None else tls_context(ssl_certfile, ssl_keyfile)
+    cloud = Cloud.load(
+        model,
+        exits=exits,
+        options=ModelOptions(device, dtype, threads, pace),
+        api_key=api_key,
+        max_sessions=max_sessions,
+        cache_gib=cache_gib,
+    )
+
+    def on_ready(url: str) -> None:
+        card = cloud.target.card
+        if as_json:
+            ready = {"url": url, "model": model, "model_digest": card.model_digest, "exits": card.exits, "pace": pace}
+            typer.echo(json.dumps(ready))
+            return
+        hints = f"exits after {', '.join(map(str, card.exits))} of {card.layers} layers" if card.exits else "no exits"
+        typer.echo(f"serving {model} ({hints}) at {url}")
+        if pace:
+            typer.echo(f"EMULATION: passes take the time of {pace}")
+
+    _run(cloud, host, port, tls, on_ready)
+
+
+def _run(cloud: "Cloud", host: str, port: int, tls: "SSLContext | None", on_ready: "Callable[[str], None]") -> None:
+    import asyncio
+
+    from foredraft.loop import new_event_loop
+
+    async def until_told_to_stop() -> None:
+        async with cloud:
+            await cloud.serve(host, port, tls, on_ready)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(until_told_to_stop())
