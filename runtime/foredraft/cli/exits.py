@@ -34,6 +34,9 @@ def train(
     text: Annotated[list[str], typer.Option(help="File, folder or pattern; may be repeated.")],
     layers: Annotated[str, typer.Option(help="After how many layers to exit, e.g. 4,8.")],
     out: Annotated[Path, typer.Option(help="Folder for the heads and their card.")],
+    more_text: Annotated[
+        list[str] | None, typer.Argument(help="More of --text, so that a pattern that the shell expands works.")
+    ] = None,
     held_out: Annotated[
         list[str] | None, typer.Option(help="Text to calibrate and judge by; else one window in eight of --text.")
     ] = None,
@@ -61,7 +64,7 @@ def train(
         with _bars(console) as bars:
             card = train_exits(
                 model,
-                find_files(text),
+                find_files([*text, *(more_text or [])]),
                 chosen,
                 out,
                 held_out=find_files(held_out) if held_out else None,

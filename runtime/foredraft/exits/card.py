@@ -15,10 +15,9 @@ CARD_FORMAT: Final = 1
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a layer's confidence follows from what it sees, at one temperature (see ``calibrate``)."""
+    """How a layer's confidence follows from its margin, at one temperature (see ``calibrate``)."""
 
     temperature: float
-    weights: tuple[float, ...]
     table: tuple[float, ...]
 
 

@@ -24,7 +24,7 @@ from foredraft.core.sampling import Sampling
 from foredraft.engines.noise import perturb
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.errors import ModelError
-from foredraft.exits.calibrate import ConfidenceMap, features
+from foredraft.exits.calibrate import ConfidenceMap
 from foredraft.exits.card import ExitCard, read_card, write_atomically, write_card
 
 WEIGHTS_FILE: Final = "heads.safetensors"
@@ -94,9 +94,7 @@ class ExitHeads:
         """
         logits = self._output(self._heads[layer](hidden))
         best = perturb(logits, positions, sampling).topk(2, dim=-1)
-        tokens = best.indices[:, 0]
-        seen = features(logits, best.values, tokens, sampling.temperature)
-        return tokens, self._map(layer, sampling.temperature)(seen)
+        return best.indices[:, 0], self._map(layer, sampling.temperature)(best.values)
 
     def _map(self, layer: int, temperature: float) -> ConfidenceMap:
         """The layer's map at this temperature, kept for the next call."""
@@ -105,7 +103,7 @@ class ExitHeads:
             if len(self._maps) >= _KNOWN_TEMPERATURES:
                 self._maps.clear()
             calibrations = self.card.calibration[self.card.layers.index(layer)]
-            found = ConfidenceMap.between(calibrations, temperature, self._heads[layer].weight.device)
+            found = ConfidenceMap.between(calibrations, temperature, self._heads[layer].weight)
             self._maps[layer, temperature] = found
         return found
 

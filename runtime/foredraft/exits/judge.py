@@ -13,7 +13,7 @@ from torch import Tensor
 from foredraft.core.sampling import Sampling
 from foredraft.engines.noise import filter_logits, gumbel
 from foredraft.engines.torch_model import LoadedModel, run_layers
-from foredraft.exits.calibrate import TEMPERATURES, ConfidenceMap, features, fit, report
+from foredraft.exits.calibrate import TEMPERATURES, ConfidenceMap, fit, report
 from foredraft.exits.card import Calibration, Distance, LayerReport
 from foredraft.exits.heads import ExitHead
 
@@ -58,17 +58,17 @@ def judge(
         for layer, logits in rows.trained.items():
             before, after = (divergence(rows.whole, own) for own in (rows.untrained[layer], logits))
             far[layer].append((float(before.sum()), float(after.sum()), len(logits)))
-        for layer, temperature, what, hit in _compare(rows, seed):
-            seen[layer, temperature].append(what.cpu())
+        for layer, temperature, best, hit in _compare(rows, seed):
+            seen[layer, temperature].append(best.cpu())
             right[layer, temperature].append(hit.cpu())
     fitting = torch.arange(held_out.numel()) // held_out.shape[1] % 2 == 0
     calibration: dict[int, list[Calibration]] = defaultdict(list)
     reports = []
     for layer, temperature in sorted(seen):
-        what, hit = torch.cat(seen[layer, temperature]), torch.cat(right[layer, temperature])
-        fitted = fit(what[fitting], hit[fitting], temperature)
+        best, hit = torch.cat(seen[layer, temperature]), torch.cat(right[layer, temperature])
+        fitted = fit(best[fitting, 0] - best[fitting, 1], hit[fitting], temperature)
         calibration[layer].append(fitted)
-        confidence = ConfidenceMap.between([fitted], temperature)(what[~fitting])
+        confidence = ConfidenceMap.between([fitted], temperature)(best[~fitting])
         reports.append(report(layer, temperature, confidence, hit[~fitting]))
     sums = {layer: torch.tensor(parts, dtype=torch.float64).sum(0).tolist() for layer, parts in far.items()}
     return Judgement(
@@ -118,7 +118,7 @@ def _rows(
 
 
 def _compare(rows: _Rows, seed: int) -> Iterator[tuple[int, float, Tensor, Tensor]]:
-    """Per layer and temperature: the features of each row's token, and whether the whole model says the same.
+    """Per layer and temperature: each row's best two scores, and whether the whole model says the same.
 
     Every held-out token counts as a position of its own, so that no two share their noise.
     """
@@ -134,6 +134,4 @@ def _compare(rows: _Rows, seed: int) -> Iterator[tuple[int, float, Tensor, Tenso
         wanted = score(rows.whole).argmax(dim=-1)
         for layer, logits in rows.trained.items():
             best = score(logits).topk(2, dim=-1)
-            tokens = best.indices[:, 0]
-            what = features(logits, best.values, tokens, temperature)
-            yield layer, temperature, what, (tokens == wanted).double()
+            yield layer, temperature, best.values.double(), (best.indices[:, 0] == wanted).double()
