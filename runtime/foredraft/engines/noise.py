@@ -61,18 +61,21 @@ def filter_logits(logits: Tensor, sampling: Sampling) -> Tensor:
     return scores
 
 
-def perturb(logits: Tensor, positions: Tensor, sampling: Sampling) -> Tensor:
+def perturb(logits: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor | None = None) -> Tensor:
     """Scores whose argmax is the sample: ``[rows, vocab]``; at temperature 0 the logits themselves.
 
-    ``positions``: ``[rows]``, the position in the text of the token that each row predicts.
+    ``positions``: ``[rows]``, the position in the text of the token that each row predicts. ``noise``: what
+    ``gumbel`` gives for them, where several readings of the same rows share it (it costs more than an exit head).
     """
     if sampling.temperature == 0.0:
         return logits
     scores = filter_logits(logits, sampling)
-    tokens = torch.arange(logits.shape[-1], device=logits.device)
-    return scores + gumbel(sampling.seed, positions.unsqueeze(-1), tokens)
+    if noise is None:
+        tokens = torch.arange(logits.shape[-1], device=logits.device)
+        noise = gumbel(sampling.seed, positions.unsqueeze(-1), tokens)
+    return scores + noise
 
 
-def sample(logits: Tensor, positions: Tensor, sampling: Sampling) -> Tensor:
+def sample(logits: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor | None = None) -> Tensor:
     """The token that each row says comes at its position: ``[rows]``, int64."""
-    return perturb(logits, positions, sampling).argmax(dim=-1)
+    return perturb(logits, positions, sampling, noise).argmax(dim=-1)

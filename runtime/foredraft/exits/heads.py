@@ -85,15 +85,18 @@ class ExitHeads:
                 raise ModelError(f"{folder / WEIGHTS_FILE} does not hold what its card says: {error}") from error
         return cls(model, heads, card)
 
-    def read(self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    def read(
+        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What comes next, as seen after ``layer`` layers.
 
         ``hidden``: ``[rows, d]``, before any norm. ``positions``: ``[rows]``, the position of the token that each
-        row predicts. Returns tokens ``[rows]`` int64, sampled with the noise that the whole model will use, and
-        the calibrated probability ``[rows]`` that the whole model's token is the same.
+        row predicts. ``noise``: as for ``perturb``, to share it with other readings of the pass. Returns tokens
+        ``[rows]`` int64, sampled with the noise that the whole model will use, and the calibrated probability
+        ``[rows]`` that the whole model's token is the same.
         """
         logits = self._output(self._heads[layer](hidden))
-        best = perturb(logits, positions, sampling).topk(2, dim=-1)
+        best = perturb(logits, positions, sampling, noise).topk(2, dim=-1)
         return best.indices[:, 0], self._map(layer, sampling.temperature)(best.values)
 
     def _map(self, layer: int, temperature: float) -> ConfidenceMap:
