@@ -14,12 +14,10 @@ import asyncio
 import contextlib
 import dataclasses
 import hmac
-import ipaddress
 import logging
 import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -32,6 +30,7 @@ from foredraft.core.ports import Link, TargetCard
 from foredraft.errors import ConfigError, ForedraftError
 from foredraft.links.address import MODEL_PATH, SESSION_PATH, TOKENIZER_PATH
 from foredraft.links.websocket import HEARTBEAT_S, STALL_S, WebSocketLink, accept
+from foredraft.listening import is_loopback
 from foredraft.metrics import ServiceCollector
 from foredraft.text import tokenizer_digest
 
@@ -92,6 +91,7 @@ class Server:
         self._tokenizer_json = tokenizer_json
         self._tokenizer_digest = tokenizer_digest(tokenizer_json)
         self._api_key = api_key.encode()
+        self._draining = False
         self._taken = 0
         self._links: set[WebSocketLink] = set()
         self._none_left = asyncio.Event()
@@ -129,14 +129,12 @@ class Server:
         return await handler(request)
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
-        if self._taken >= self.bounds.max_sessions:
-            reason = f"all {self.bounds.max_sessions} connections are taken"
+        if self._draining or self._taken >= self.bounds.max_sessions:
+            reason = "going away" if self._draining else f"all {self.bounds.max_sessions} connections are taken"
             return _refusal(503, reason, {"Retry-After": str(_RETRY_S)})
         self._taken += 1
         try:
-            link, response = await accept(
-                request, heartbeat_s=self.bounds.heartbeat_s, stall_s=self.bounds.stall_s
-            )
+            link, response = await accept(request, heartbeat_s=self.bounds.heartbeat_s, stall_s=self.bounds.stall_s)
             await self._serve(link, request.remote)
         finally:
             self._taken -= 1
@@ -173,9 +171,7 @@ class Server:
         return web.Response(body=self._tokenizer_json, content_type="application/json", headers=headers)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def watched(self, server: web.Server) -> Callable[[], asyncio.BaseProtocol]:
         """A protocol factory that drops connections that say nothing, and those that are too many."""
@@ -197,6 +193,7 @@ class Server:
 
     async def drain(self) -> None:
         """Say Drain to every session, let them leave for ``grace_s``, then close their links."""
+        self._draining = True
         self._service.drain()
         self._none_left.clear()
         if self._links:
@@ -218,25 +215,6 @@ class _TurnedAway(asyncio.Protocol):
 
 def _refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
     return web.json_response({"error": reason}, status=status, headers=headers)
-
-
-def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
-    """A server's TLS from PEM files. Raises ConfigError when they cannot be used."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        files = f"{certificate}" if key is None else f"{certificate} and {key}"
-        raise ConfigError(f"cannot use the certificate in {files}: {error}") from error
-    return context
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextlib.asynccontextmanager
@@ -262,7 +240,7 @@ async def serving(
         except OSError as error:
             raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
         real_port = listener.sockets[0].getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
+        shown = f"[{host}]" if ":" in host else host or "0.0.0.0"
         try:
             yield f"{'http' if tls is None else 'https'}://{shown}:{real_port}"
         finally:
@@ -290,8 +268,9 @@ async def run_server(
             "Set a key, or listen on 127.0.0.1.",
             host,
         )
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels instead, and drains too
+        for number in signals:
+            loop.add_signal_handler(number, stop.set)
     try:
         async with serving(server, host=host, port=port, tls=tls) as url:
             if on_ready is not None:
@@ -299,5 +278,6 @@ async def run_server(
             await stop.wait()
             log.info("stopping: sessions have %g s to leave", server.bounds.grace_s)
     finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+        with contextlib.suppress(NotImplementedError):
+            for number in signals:
+                loop.remove_signal_handler(number)

@@ -6,7 +6,10 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import signal
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from foredraft.core.messages import MAX_MESSAGE_BYTES, Close, Drain, Grow, Hello
 from foredraft.core.ports import Link, TargetCard
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.links.websocket import connect
-from foredraft.server import Bounds, Server, is_loopback, run_server, serving, tls_context
+from foredraft.listening import is_loopback, tls_context
+from foredraft.server import Bounds, Server, run_server, serving
 from foredraft.text import fetch_tokenizer, tokenizer_digest
 
 TOKENIZER = b'{"the bytes of": "a tokenizer.json"}'
@@ -578,6 +582,29 @@ def test_listening_for_everyone_without_a_key_warns_loudly(run: Run, caplog: pyt
 def test_loopback_addresses_are_known() -> None:
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.8.8.8", "::1")))
     assert not any(map(is_loopback, ("", "0.0.0.0", "::", "192.168.0.4", "example.org")))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_session_over_tls_and_a_certificate_that_nobody_vouches_for(run: Run, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+
+    async def scenario() -> None:
+        server = Server(Echo(), card=CARD, tokenizer_json=TOKENIZER, bounds=Bounds(grace_s=0.0))
+        async with serving(server, port=0, tls=tls_context(certificate, key)) as url:
+            assert url.startswith("https://127.0.0.1:")
+            link = await connect(url, ssl=trusting)
+            await link.send(LARGE)
+            assert await link.receive() == LARGE
+            await link.close()
+            with pytest.raises(UnreachableError, match="certificate"):
+                await connect(url)
+
+    run(scenario())
 
 
 def test_a_certificate_that_cannot_be_used_is_a_config_error(tmp_path: Path) -> None:

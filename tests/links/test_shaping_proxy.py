@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foredraft.errors import ConfigError, LinkError, UnknownNameError
-from foredraft.links.proxy import QUEUE_BYTES, ShapingProxy, run_proxy_in_thread
+from foredraft.links.forwarding import QUEUE_BYTES
+from foredraft.links.proxy import ShapingProxy, run_proxy_in_thread
 from foredraft.links.proxy_process import proxy_process
 from foredraft.links.shaping import DISTRIBUTIONS, Shape, Shaper, percentile
 

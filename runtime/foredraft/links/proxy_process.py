@@ -41,9 +41,7 @@ class ProxyProcess:
     def report(self) -> ProxyReport:
         """What was achieved so far."""
         answer = self._ask("report")
-        return ProxyReport(
-            DirectionReport(**answer["up"]), DirectionReport(**answer["down"]), answer["realtime"]
-        )
+        return ProxyReport(DirectionReport(**answer["up"]), DirectionReport(**answer["down"]), answer["realtime"])
 
     def _ask(self, word: str) -> dict[str, Any]:
         try:

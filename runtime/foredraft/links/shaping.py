@@ -88,12 +88,11 @@ class ProxyReport:
 
     def __str__(self) -> str:
         ways = (("up", self.up), ("down", self.down))
-        late = ", ".join(
-            f"{name} {way.late_p50_s * 1e3:.3f} / {way.late_p99_s * 1e3:.3f} ms" for name, way in ways
-        )
+        late = ", ".join(f"{name} {way.late_p50_s * 1e3:.3f} / {way.late_p99_s * 1e3:.3f} ms" for name, way in ways)
+        caveat = "" if self.realtime else " (the system grants no real-time scheduling)"
         return (
             f"emulated link: round trip {self.round_trip_s * 1e3:.2f} ms achieved; "
-            f"released late by p50 / p99: {late}"
+            f"released late by p50 / p99: {late}{caveat}"
         )
 
 
