@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import simpy
+
 
 def waiting_tasks(tasks: Iterable["asyncio.Task[Any]"]) -> str:
     """One line per task that is not done: its name and where it waits, ordered by name."""
@@ -20,6 +22,13 @@ def callback_name(handle: asyncio.Handle) -> str:
     if isinstance(task, asyncio.Task):
         return f"{task.get_name()} at {_where(task)}"
     return str(getattr(callback, "__qualname__", repr(callback)))
+
+
+def event_name(event: simpy.Event) -> str:
+    """What a SimPy event goes on with: its processes, else its kind."""
+    owners = [getattr(callback, "__self__", None) for callback in event.callbacks or ()]
+    names = [f"SimPy process {owner.name}" for owner in owners if isinstance(owner, simpy.Process)]
+    return ", ".join(names) or f"SimPy {type(event).__name__}"
 
 
 def _where(task: "asyncio.Task[Any]") -> str:

@@ -31,7 +31,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple, cast
 import simpy
 from simpy.events import NORMAL
 
-from foredraft_sim.describe import callback_name, waiting_tasks
+from foredraft_sim.describe import callback_name, event_name, waiting_tasks
 from foredraft_sim.environment import SimEnvironment, SimTimer, is_cancelled
 from foredraft_sim.errors import DeadlockError, LivelockError
 from foredraft_sim.real_io import NoRealIO
@@ -171,7 +171,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
         count = len(ready)
         self._callbacks += count
         if self._callbacks > self._livelock_callbacks:
-            self._watch_livelock()
+            self._watch_livelock(map(callback_name, ready))
         for _ in range(count):
             handle = ready.popleft()
             if not handle._cancelled:
@@ -185,6 +185,8 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
             event = queue[0][3]
             if type(event) is not SimTimer:
                 self._callbacks += 1
+                if self._callbacks > self._livelock_callbacks:
+                    self._watch_livelock([event_name(event)])
                 self.env._step()
                 continue
             heappop(queue)
@@ -210,9 +212,9 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
                 self._suspects.clear()
             self._collect_due()
 
-    def _watch_livelock(self) -> None:
+    def _watch_livelock(self, names: Iterable[str]) -> None:
         """Time stands still for too long: record what runs, then say so."""
-        self._suspects.update(callback_name(handle) for handle in self._ready)
+        self._suspects.update(names)
         if self._suspects.total() < _LIVELOCK_SAMPLE:
             return
         worst = "\n".join(f"  {name} ({times} times)" for name, times in self._suspects.most_common(5))
