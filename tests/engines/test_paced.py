@@ -1,8 +1,11 @@
 """Paced engines and their device: exact in simulated time, never early on the wall clock."""
 
 import asyncio
+import importlib
+import importlib.util
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -346,16 +349,17 @@ def test_a_card_tells_the_profiles_pass() -> None:
 def test_a_draft_step_takes_its_time_by_the_nodes_that_the_cache_lacks() -> None:
     async def main() -> None:
         drafter = PacedDrafter(guesser(), draft_profile())
-        tree = DraftTree([1, 2, 3])
+        tree = DraftTree([1] * 20)
         await drafter.begin(tree.tokens, SAMPLING)
-        assert now() == pytest.approx(PREFILL_S)
+        assert now() == 0.0
 
         async def step_s(*nodes: object) -> float:
             start = now()
             await drafter.draft(list(nodes), 1)  # type: ignore[arg-type]
             return now() - start
 
-        assert await step_s(tree.root) == pytest.approx(STEP_S)  # the tip
+        assert await step_s(tree.root) == pytest.approx(PREFILL_S)  # the prompt, more than a step's range
+        assert await step_s(tree.root) == pytest.approx(STEP_S)
         child = tree.add(tree.root, 4)
         assert await step_s(child) == pytest.approx(STEP_S)
         # A chain of three that others hung there: all three are run.
@@ -370,6 +374,18 @@ def test_a_draft_step_takes_its_time_by_the_nodes_that_the_cache_lacks() -> None
         for part in (drafter, tree):
             part.advance([7, 8])
         assert await step_s(tree.root, tree.add(tree.root, 1)) == pytest.approx(STEP_S + 0.002)
+
+    in_simulated_time(main)
+
+
+def test_a_text_that_begins_like_the_last_one_is_not_run_again() -> None:
+    async def main() -> None:
+        drafter = PacedDrafter(guesser(), draft_profile())
+        for text, due_s in (([1] * 5, STEP_S + 0.004), ([1] * 5 + [2, 3, 4], STEP_S + 0.002), ([1, 1, 9], STEP_S)):
+            await drafter.begin(text, SAMPLING)
+            start = now()
+            await drafter.draft([DraftTree(text).root], 1)
+            assert now() - start == pytest.approx(due_s)
 
     in_simulated_time(main)
 
@@ -402,23 +418,36 @@ def test_dead_nodes_cost_no_step_and_steps_are_as_wide_as_the_profile_allows() -
     in_simulated_time(main)
 
 
-async def test_on_the_wall_clock_nothing_leaves_early() -> None:
-    target: Target = PacedTarget(script(), target_profile(pass_s=0.020))
-    drafter: Drafter = PacedDrafter(guesser(), draft_profile())
-    seat = await target.seat([1], SAMPLING)
-    for _ in range(3):
-        heard: list[float] = [now()]
+def loops() -> list[Callable[[], asyncio.AbstractEventLoop]]:
+    """asyncio's own loop, and uvloop's where there is one."""
+    found: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
+    if importlib.util.find_spec("uvloop") is not None:
+        found.append(importlib.import_module("uvloop").new_event_loop)
+    return found
 
-        def on_exit(reading: Reading, heard: list[float] = heard) -> None:
-            heard.append(now())
 
-        await seat.verify(Pass((1,), exits=(2, 4)), on_exit)
-        heard.append(now())
-        after_s = [at - heard[0] for at in heard[1:]]
-        assert all(left >= due - 1e-6 for left, due in zip(after_s, (0.005, 0.010, 0.020), strict=True))
-    await drafter.begin([1], SAMPLING)
-    start = now()
-    await drafter.draft([DraftTree([1]).root], 1)
-    assert now() - start >= STEP_S - 1e-6
-    await drafter.close()
-    await target.close()
+@pytest.mark.parametrize("new_loop", loops())
+def test_on_the_wall_clock_nothing_leaves_early(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def main() -> None:
+        target: Target = PacedTarget(script(), target_profile(pass_s=0.020))
+        drafter: Drafter = PacedDrafter(guesser(), draft_profile())
+        seat = await target.seat([1], SAMPLING)
+        for _ in range(3):
+            heard = [monotonic()]
+
+            def on_exit(reading: Reading, heard: list[float] = heard) -> None:
+                heard.append(monotonic())
+
+            await seat.verify(Pass((1,), exits=(2, 4)), on_exit)
+            heard.append(monotonic())
+            after_s = [at - heard[0] for at in heard[1:]]
+            assert all(left >= due - 1e-6 for left, due in zip(after_s, (0.005, 0.010, 0.020), strict=True))
+        await drafter.begin([1], SAMPLING)
+        start = monotonic()
+        await drafter.draft([DraftTree([1]).root], 1)
+        assert monotonic() - start >= STEP_S - 1e-6
+        await drafter.close()
+        await target.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())

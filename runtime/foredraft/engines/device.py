@@ -6,8 +6,9 @@ the device only when the segment in flight is over.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,6 +75,11 @@ class _Batch:
             self._device.free_at(self._free_s)
 
 
+def fine_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The loop's clock. uvloop's counts whole milliseconds of the system's, so that is read itself."""
+    return time.monotonic if type(loop).__module__.partition(".")[0] == "uvloop" else loop.time
+
+
 class Device:
     """One device. Engines that run on the same one share the object.
 
@@ -84,6 +90,7 @@ class Device:
 
     def __init__(self, *, spin_s: float = 1e-3) -> None:
         self._spin_s = spin_s
+        self._clock: Callable[[], float] | None = None
         self._waiting: deque[tuple[Work, asyncio.Future[Turn]]] = deque()
         self._busy = False
         self._start_s = 0.0
@@ -91,10 +98,16 @@ class Device:
         self.calls = 0
         self.batches = 0
 
+    def now(self) -> float:
+        """The running loop's time, in seconds."""
+        if self._clock is None:
+            self._clock = fine_clock(asyncio.get_running_loop())
+        return self._clock()
+
     @property
     def busy_s(self) -> float:
         """Seconds that it was occupied so far, the call in flight included."""
-        running_s = asyncio.get_running_loop().time() - self._start_s if self._busy else 0.0
+        running_s = self.now() - self._start_s if self._busy else 0.0
         return self._busy_s + running_s
 
     async def enter(self, work: Work) -> Turn:
@@ -113,29 +126,27 @@ class Device:
 
     def free_at(self, at_s: float) -> None:
         """The last call is over at ``at_s``: from then on the next may start."""
-        loop = asyncio.get_running_loop()
-        if at_s - loop.time() > TICK_S:
-            loop.call_at(at_s, self.free_at, at_s)
+        left_s = at_s - self.now()
+        if left_s > TICK_S:
+            asyncio.get_running_loop().call_later(left_s, self.free_at, at_s)
             return
         self._busy = False
-        self._busy_s += loop.time() - self._start_s
+        self._busy_s += self.now() - self._start_s
         self._grant()
 
     async def until(self, due_s: float) -> None:
         """Return no earlier than at ``due_s`` on the loop's clock, and hardly later."""
-        loop = asyncio.get_running_loop()
-        coarse_s = due_s - loop.time() - self._spin_s
+        coarse_s = due_s - self.now() - self._spin_s
         if coarse_s > 0.0:
             await asyncio.sleep(coarse_s)
-        while (left_s := due_s - loop.time()) > TICK_S:
-            before_s = loop.time()
+        while (left_s := due_s - self.now()) > TICK_S:
+            before_s = self.now()
             await asyncio.sleep(0)
-            if loop.time() == before_s:  # a clock that moves for timers only
+            if self.now() == before_s:  # a clock that moves for timers only
                 await asyncio.sleep(left_s)
 
     def _grant(self) -> None:
         """Start the first waiting call, with those that may share its batch."""
-        loop = asyncio.get_running_loop()
         while self._waiting:
             works, waiters = self._next_batch()
             if not works:
@@ -146,7 +157,7 @@ class Device:
                 for waiter in waiters:
                     waiter.set_exception(error)
                 continue
-            self._busy, self._start_s = True, loop.time()
+            self._busy, self._start_s = True, self.now()
             self.calls += len(works)
             self.batches += 1
             batch = _Batch(self, self._start_s, duration_s, len(works))

@@ -78,8 +78,8 @@ class Pace:
             return
         if self.overruns.count == 0:
             _log.warning(
-                "hardware profile %r: a real %s came %.1f ms LATER than the profile's device would; timings are "
-                "not the profile's (said once; later ones are only counted)",
+                "hardware profile %r: a real %s came %.1f ms LATER than the profile's device would; timings "
+                "are not the profile's (said once; later ones are only counted)",
                 self.profile.name,
                 kind,
                 excess_s * 1e3,
@@ -112,7 +112,7 @@ async def _occupy(
     turn = await device.enter(work)
     try:
         result = await call()
-        pace.note_late(work.kind, asyncio.get_running_loop().time() - turn.end_s)
+        pace.note_late(work.kind, device.now() - turn.end_s)
         await device.until(turn.end_s)
     finally:
         turn.leave()
@@ -122,15 +122,17 @@ async def _occupy(
 class _HeldReadings:
     """Readings of exits, each held back until it is due, and let go in order."""
 
-    def __init__(self, due_s: Callable[[int], float], on_exit: Callable[[Reading], None], pace: Pace) -> None:
-        self._due_s, self._on_exit, self._pace = due_s, on_exit, pace
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self, device: Device, pace: Pace, due_s: Callable[[int], float], on_exit: Callable[[Reading], None]
+    ) -> None:
+        self._device, self._pace = device, pace
+        self._due_s, self._on_exit = due_s, on_exit
         self._held: deque[Reading] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, reading: Reading) -> None:
         """The engine's exit has spoken."""
-        self._pace.note_late("segment", self._loop.time() - self._due_s(reading.layer))
+        self._pace.note_late("segment", self._device.now() - self._due_s(reading.layer))
         self._held.append(reading)
         if self._timer is None:
             self._let_go()
@@ -139,9 +141,9 @@ class _HeldReadings:
         """Pass on what is due, and set a timer for the rest."""
         self._timer = None
         while self._held:
-            due_s = self._due_s(self._held[0].layer)
-            if due_s - self._loop.time() > TICK_S:
-                self._timer = self._loop.call_at(due_s, self._let_go)
+            left_s = self._due_s(self._held[0].layer) - self._device.now()
+            if left_s > TICK_S:
+                self._timer = asyncio.get_running_loop().call_later(left_s, self._let_go)
                 return
             self._on_exit(self._held.popleft())
 
@@ -247,31 +249,31 @@ class _PacedSeat:
         target = self._target
         work = self._work("prefill", len(tokens), 0)
         _, turn = await _occupy(target.device, target.pace, work, lambda: self._inner.prefill(tokens))
-        return asyncio.get_running_loop().time() - turn.start_s
+        return target.device.now() - turn.start_s
 
     async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
         """One pass in the profile's time. Cancelled, it frees the device after the segment in flight."""
-        loop, device, pace = asyncio.get_running_loop(), self._target.device, self._target.pace
+        device, pace = self._target.device, self._target.pace
         layers, model = self._target.card.layers, pace.profile.model
-        asked_s = loop.time()
+        asked_s = device.now()
         turn = await device.enter(self._work("pass", len(batch.trunk) + len(batch.tokens), len(batch.exits)))
 
         def due_s(layer: int) -> float:
             return turn.start_s + share_after(model, layer, layers) * (turn.end_s - turn.start_s)
 
-        held = _HeldReadings(due_s, on_exit, pace)
+        held = _HeldReadings(device, pace, due_s, on_exit)
         try:
             verdict = await self._inner.verify(batch, held.take)
-            pace.note_late("pass", loop.time() - turn.end_s)
+            pace.note_late("pass", device.now() - turn.end_s)
             await device.until(turn.end_s)
             held.flush()
         finally:
             held.stop()
-            now_s = loop.time() - TICK_S
+            now_s = device.now() - TICK_S
             turn.leave(
                 min((due_s(layer) for layer in batch.exits if due_s(layer) >= now_s), default=turn.end_s)
             )
-        return replace(verdict, queue_s=turn.start_s - asked_s, pass_s=loop.time() - turn.start_s)
+        return replace(verdict, queue_s=turn.start_s - asked_s, pass_s=device.now() - turn.start_s)
 
     def keep(self, nodes: Sequence[int]) -> None:
         """Of the last pass, keep these nodes."""
@@ -296,7 +298,7 @@ class PacedDrafter:
     """A Drafter that takes the time of the profile's device.
 
     A step runs the nodes asked about and whatever above them the device's cache lacks: nodes
-    that others hung there, and committed tokens that were never drafted.
+    that others hung there, committed tokens that were never drafted, and first of all the prompt.
     """
 
     def __init__(
@@ -312,8 +314,9 @@ class PacedDrafter:
         self.pace = Pace(profile, residual, outside)
         self._inner = inner
         self._most_nodes = profile.draft_step.range.new_tokens[1]
+        self._text: list[int] = []
         self._tip = ORIGIN
-        self._behind = 0  # committed tokens that the cache lacks
+        self._behind = 0  # committed tokens, the last ones, that the cache lacks
         self._cached: set[Anchor] = set()  # prefixes beyond the committed text that it holds
 
     @property
@@ -332,15 +335,14 @@ class PacedDrafter:
         return self.pace.overruns
 
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Prefill all but the tip, which the first step runs."""
+        """A text begins: what the cache lacks of it is run, and paid for, with the first step."""
+        held = self._text[: len(self._text) - self._behind]
+        differs = (at for at, (old, new) in enumerate(zip(held, tokens, strict=False)) if old != new)
+        self._text = list(tokens)
         self._tip = ORIGIN.after(tokens)
+        self._behind = len(tokens) - next(differs, min(len(held), len(tokens)))
         self._cached.clear()
-        self._behind = min(1, len(tokens))
-        work = Work("prefill", len(tokens) - 1, 0, 0, self.pace)
-        if work.new_tokens > 0:
-            await _occupy(self.device, self.pace, work, lambda: self._inner.begin(tokens, sampling))
-        else:
-            await self._inner.begin(tokens, sampling)
+        await self._inner.begin(tokens, sampling)
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """One draft step in the profile's time; cancelled, it keeps the device to its end."""
@@ -349,7 +351,7 @@ class PacedDrafter:
             return await self._inner.draft(nodes, width)
         fresh = {step.anchor for node in alive for step in node.path()} - self._cached
         new_tokens = max(1, self._behind + len(fresh))
-        work = Work("step", new_tokens, self._tip.position - self._behind, 0, self.pace)
+        work = Work("step", new_tokens, len(self._text) - self._behind, 0, self.pace)
 
         async def step() -> list[list[Guess]]:
             self._cached |= fresh
@@ -361,6 +363,7 @@ class PacedDrafter:
 
     def advance(self, tokens: Sequence[int]) -> None:
         """The committed text grew; what of it was never drafted is run with the next step."""
+        self._text.extend(tokens)
         for token in tokens:
             self._tip = self._tip.then(token)
             self._behind += self._tip not in self._cached

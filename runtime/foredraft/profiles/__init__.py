@@ -25,6 +25,7 @@ from foredraft.profiles.schema import (
     Setup,
     TargetProfile,
 )
+from foredraft.profiles.writing import render_profile
 
 __all__ = [
     "Cost",
@@ -51,6 +52,7 @@ __all__ = [
     "outside",
     "parse_profile",
     "read_profile",
+    "render_profile",
     "residual_factor",
     "seconds",
     "share_after",
