@@ -96,8 +96,11 @@ def _torch_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, T
 
 def _load(model: str | Path, options: ModelOptions) -> "LoadedModel":
     import torch
+    from transformers.utils import logging
 
     from foredraft.engines.torch_model import load_model
+
+    logging.disable_progress_bar()  # weights of a local file load in a moment
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -1,0 +1,240 @@
+"""``foredraft demo``: the main job on one machine, with a device, a server and a link emulated."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from foredraft.api import Edge
+    from foredraft.core.events import Event
+    from foredraft.core.report import SessionReport
+    from foredraft.links.shaping import ProxyReport
+
+EDGE, CLOUD, LINK = "robot-5-draft", "robot-5-target", "robot-5"
+POINT: Final = (
+    "EMULATION of the seed's robot point with all times divided by 5: a draft step takes 14.4 ms, "
+    "a target pass 124 ms, communication 24 ms per round trip."
+)
+PROMPT: Final = '''"""Read and write simple tables."""
+
+import os
+import re
+
+
+class Table:
+    """Rows of text, and the names of their columns."""
+
+    def __init__(self, names):
+'''
+READY_S: Final = 120.0
+WINDOW_S: Final = 0.9
+
+
+@dataclass(slots=True)
+class Run:
+    """One policy's session: what the edge reported, and what it saw."""
+
+    report: "SessionReport"
+    events: "list[Event]" = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is generated, with what, and where the picture goes."""
+
+    prompt: str
+    model: str
+    exits: Path | None
+    draft: str
+    policies: tuple[str, ...]
+    temperature: float
+    seed: int
+    max_new_tokens: int
+    picture: Path
+    quiet: bool
+
+
+def demo(
+    prompt: Annotated[str, typer.Option(help="The text to go on from.", show_default=False)] = PROMPT,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate with each policy.", min=2)] = 128,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; greedy text of small models loops.")] = 0.8,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 1,
+    gamma: Annotated[int, typer.Option(help="Tokens drafted per round.")] = 4,
+    model: Annotated[str, typer.Option(help="Another target: folder or hub id.")] = "demo",
+    exits: Annotated[Path | None, typer.Option(help="Its exit heads.")] = None,
+    draft: Annotated[str, typer.Option(help="Another draft: folder, hub id or 'ngram'.")] = "demo",
+    picture: Annotated[Path, typer.Option(help="Where to draw where the time went (PNG or SVG).")] = Path(
+        "foredraft-demo.png"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Generate the same text with cloud, sync and seed, between two processes and an emulated link."""
+    import asyncio
+
+    from foredraft.errors import ForedraftError
+    from foredraft.loop import new_event_loop
+
+    policies = ("cloud", f"sync:gamma={gamma}", f"seed:gamma={gamma}")
+    plan = Plan(
+        prompt, model, exits, draft, policies, temperature, seed, max_new_tokens, picture.absolute(), quiet=as_json
+    )
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runs, link = runner.run(_run_all(plan))
+    identical = len({tuple(run.report.tokens) for run in runs}) == 1
+    drawn = _draw(plan, runs, link)
+    if as_json:
+        typer.echo(json.dumps(_as_json(plan, runs, link, identical, drawn)))
+    else:
+        _show(plan, runs, link, identical, drawn)
+    if not identical:
+        raise ForedraftError("the texts differ, which must never happen; please report it with the output of --json")
+
+
+async def _run_all(plan: Plan) -> "tuple[list[Run], ProxyReport]":
+    from foredraft.api import connect
+    from foredraft.cli.emulation import proxies
+    from foredraft.engines.loading import ModelOptions
+    from foredraft.links.shaping import Shape
+    from foredraft.profiles import load_profile
+
+    profile = load_profile(LINK, "link")
+    up, down = Shape(profile.up.delay_s), Shape(profile.down.delay_s)
+    _say(plan, POINT, "Starting a cloud process and, behind a shaping proxy, an edge (this process) ...")
+    async with _cloud_process(plan) as url:
+        with proxies([url], up, down) as [(front, proxy)]:
+            async with connect(front, draft=plan.draft, options=ModelOptions(threads=1, pace=EDGE)) as edge:
+                _say(plan, "", plan.prompt.rstrip("\n"))
+                runs = [await _generate(plan, edge, policy) for policy in plan.policies]
+            return runs, proxy.report()
+
+
+@asynccontextmanager
+async def _cloud_process(plan: Plan) -> AsyncIterator[str]:
+    """A server process for the demo's target; yields its URL. Raises ModelError when it does not start."""
+    import asyncio
+    import subprocess
+
+    from foredraft.errors import ModelError
+
+    command = [sys.executable, "-m", "foredraft", "serve", "--json", "--port", "0", "--threads", "1"]
+    command += ["--model", plan.model, "--pace", CLOUD]
+    if plan.exits is not None:
+        command += ["--exits", str(plan.exits)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        if process.stdout is None:
+            raise ModelError("the cloud process has no output to read its address from")
+        async with asyncio.timeout(READY_S):
+            line = await process.stdout.readline()
+        if not line:
+            raise ModelError(f"the cloud process ended before it was ready (exit code {await process.wait()})")
+        yield json.loads(line)["url"]
+    except TimeoutError as error:
+        raise ModelError(f"the cloud process was not ready after {READY_S:g} s") from error
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def _generate(plan: Plan, edge: "Edge", policy: str) -> Run:
+    """One policy's session, its text printed as it comes."""
+    from foredraft.cli.generate import show
+
+    noted: list[Event] = []
+    generation = edge.generate(
+        plan.prompt,
+        policy=policy,
+        temperature=plan.temperature,
+        seed=plan.seed,
+        max_new_tokens=plan.max_new_tokens,
+        observer=noted.append,
+    )
+    _say(plan, "", f"──── {policy} " + "─" * (74 - len(policy)))
+    async for piece in generation:
+        if not plan.quiet:
+            show(piece.text)
+    _say(plan, "")
+    return Run(generation.report, noted)
+
+
+def _say(plan: Plan, *lines: str) -> None:
+    if not plan.quiet:
+        for line in lines:
+            typer.echo(line)
+
+
+def _draw(plan: Plan, runs: list[Run], link: "ProxyReport") -> Path | None:
+    """The picture; None, and a word about it, where it cannot be drawn."""
+    from foredraft.cli.main import complain
+    from foredraft.errors import ConfigError
+    from foredraft.picture import draw
+    from foredraft.timeline import timeline
+
+    sessions = [(run.report.policy, timeline(run.events, link.round_trip_s)) for run in runs]
+    caption = (
+        f"A window of each session at its mean pace. {POINT}\n"
+        "Drawn from the edge's clock alone: the cloud is placed by the durations in its commits and half of the "
+        f"measured round trip ({link.round_trip_s * 1e3:.1f} ms)."
+    )
+    title = "Where the time goes: the same text, three ways"
+    try:
+        draw(sessions, plan.picture, title=title, caption=caption, width_s=WINDOW_S)
+    except ConfigError as error:
+        complain(f"no picture: {error}")
+        return None
+    return plan.picture
+
+
+def _speed(runs: list[Run], run: Run) -> float:
+    """How many times as fast as the cloud alone, end to end."""
+    return runs[0].report.e2e_s / run.report.e2e_s
+
+
+def _as_json(plan: Plan, runs: list[Run], link: "ProxyReport", identical: bool, drawn: Path | None) -> dict[str, Any]:
+    return {
+        "emulation": POINT,
+        "prompt": plan.prompt,
+        "runs": [asdict(run.report) | {"speed_against_cloud": _speed(runs, run)} for run in runs],
+        "identical": identical,
+        "emulated_link": asdict(link) | {"round_trip_s": link.round_trip_s},
+        "picture": None if drawn is None else str(drawn),
+    }
+
+
+def _show(plan: Plan, runs: list[Run], link: "ProxyReport", identical: bool, drawn: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{plan.max_new_tokens} tokens at temperature {plan.temperature:g}, seed {plan.seed}")
+    table.add_column("policy")
+    for name in ("TTFT", "TPOT", "end to end", "tokens/pass", "hints right", "pre-draft hits", "up", "down", "speed"):
+        table.add_column(name, justify="right")
+    for run in runs:
+        report = run.report
+        tried = report.predraft_hits + report.predraft_misses
+        table.add_row(
+            report.policy,
+            f"{report.ttft_s * 1e3:.0f} ms",
+            f"{report.tpot_s * 1e3:.1f} ms",
+            f"{report.e2e_s:.2f} s",
+            f"{report.tokens_per_pass:.2f}",
+            f"{report.hints_right}/{report.hints}" if report.hints else "-",
+            f"{report.predraft_hits}/{tried}" if tried else "-",
+            f"{report.bytes_up} B",
+            f"{report.bytes_down} B",
+            f"{_speed(runs, run):.2f}x",
+        )
+    console = Console()
+    console.print()
+    console.print(table)
+    console.print(POINT, str(link), sep="\n", highlight=False)
+    console.print(f"All texts are equal: {'yes' if identical else 'NO'}", highlight=False)
+    if drawn is not None:
+        console.print(f"Where the time went: {drawn}", highlight=False, soft_wrap=True)
