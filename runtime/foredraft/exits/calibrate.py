@@ -18,11 +18,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from foredraft.exits.card import Calibration, LayerReport, Operating
+from foredraft.exits.card import TABLE_SIZE, Calibration, LayerReport, Operating
 
 TEMPERATURES: Final = (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)
 THRESHOLDS: Final = (*(step / 20 for step in range(2, 20)), 0.98, 0.99)
-TABLE_SIZE: Final = 64
 _EDGES: Final = tuple(step / (TABLE_SIZE - step) for step in range(1, TABLE_SIZE))  # dense near 0, up to 63 logits
 _PRIOR: Final = 0.1  # right and wrong tokens added to each bin, so that none is ever certain
 _BINS: Final = 15

@@ -12,6 +12,7 @@ from foredraft.errors import ModelError
 
 CARD_FILE: Final = "card.json"
 CARD_FORMAT: Final = 1
+TABLE_SIZE: Final = 64  # steps of a confidence table
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,8 +94,9 @@ def read_card(folder: Path) -> ExitCard:
         raise ModelError(f"{path} has format {card.format}; this version reads {CARD_FORMAT}: train the exits again")
     if not card.layers or list(card.layers) != sorted(set(card.layers)):
         raise ModelError(f"{path} lists the layers {card.layers}, which do not ascend")
-    if len(card.calibration) != len(card.layers) or not all(card.calibration):
-        raise ModelError(f"{path} does not hold a calibration for each of its layers")
+    tables = [calibration.table for of_layer in card.calibration for calibration in of_layer]
+    if len(card.calibration) != len(card.layers) or not all(card.calibration) or {*map(len, tables)} != {TABLE_SIZE}:
+        raise ModelError(f"{path} does not hold a calibration of {TABLE_SIZE} steps for each of its layers")
     return card
 
 

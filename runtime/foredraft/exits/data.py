@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from foredraft.engines.torch_model import LoadedModel
 from foredraft.errors import ConfigError, ModelError
 
 HELD_OUT_ONE_IN: Final = 8  # windows, where no files are held out by name
@@ -73,59 +75,66 @@ def read_text(source: Path | str) -> str:
         raise ConfigError(f"cannot read {source}: {error.strerror or error}") from error
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of the model in ``folder``. Raises ModelError where there is none."""
-    from transformers import AutoTokenizer
+class TextReader:
+    """Texts to tokens, each between the model's begin and end marks where it has them."""
 
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the tokenizer in {str(folder)!r} cannot be loaded: {error}") from error
+    def __init__(self, model: LoadedModel) -> None:
+        path = model.folder / "tokenizer.json"
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(f"cannot read the tokenizer {path}: {error}") from error
+        self._begin, self._end = (_first_mark(getattr(model.config, f"{end}_token_id", None)) for end in ("bos", "eos"))
+        self._vocab_size = model.vocab_size
+
+    def windows(self, texts: Sequence[Path | str], length: int) -> Tensor:
+        """Whole windows of the texts' tokens, one text after another: ``[count, length]`` int64."""
+        stream: list[int] = []
+        for source in texts:
+            ids = self._tokenizer.encode(read_text(source), add_special_tokens=False).ids
+            stream += [*self._begin, *ids, *(self._end if self._end != self._begin else ())]
+        if stream and max(stream) >= self._vocab_size:
+            raise ModelError(f"the tokenizer has token {max(stream)}, the model a vocabulary of {self._vocab_size}")
+        count = len(stream) // length
+        return torch.tensor(stream[: count * length], dtype=torch.int64).reshape(count, length)
+
+
+def _first_mark(token: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The mark as a tuple of one or none; some models name several ends."""
+    if token is None:
+        return ()
+    return (token,) if isinstance(token, int) else tuple(token[:1])
 
 
 def make_windows(
-    tokenizer: Any,
+    reader: TextReader,
     texts: Sequence[Path | str],
     held_out: Sequence[Path | str] | None,
     length: int,
     batch: int,
 ) -> Windows:
-    """Cut the texts, each with the tokenizer's begin and end marks, into windows of ``length`` tokens.
-
-    Without ``held_out`` every eighth window is held out, spread over the text.
+    """Cut the texts into windows of ``length`` tokens. Without ``held_out`` every eighth window is held out.
 
     Raises:
         ConfigError: there is too little text; the message says how much is needed.
     """
-    train = _cut(tokenizer, texts, length)
+    train = reader.windows(texts, length)
     if held_out is not None:
-        kept = _cut(tokenizer, held_out, length)
+        kept = reader.windows(held_out, length)
     else:
         chosen = torch.arange(len(train)) % HELD_OUT_ONE_IN == HELD_OUT_ONE_IN - 1
         train, kept = train[~chosen], train[chosen]
     needed = -(-MIN_HELD_OUT_TOKENS // length)
     if len(kept) < needed or len(train) < batch:
-        share = "" if held_out is not None else f" (one window in {HELD_OUT_ONE_IN})"
         raise ConfigError(
-            f"too little text: {train.numel()} tokens to train on and {kept.numel()} held out{share}; needed are at "
-            f"least {batch * length} (a batch) and {needed * length}. Give more text"
-            + (", or smaller windows or batches" if len(train) < batch else "")
+            f"too little text: {train.numel()} tokens to train on and {kept.numel()} held out, in windows of {length}; "
+            f"needed are {batch * length} (one batch) and {needed * length}. Give "
+            + ("more text" if held_out is not None else f"about {HELD_OUT_ONE_IN * needed * length} tokens in all")
         )
     most = max(needed, MAX_HELD_OUT_TOKENS // length)
     if len(kept) > most:
         kept = kept[torch.arange(most) * len(kept) // most]
     return Windows(train, kept)
-
-
-def _cut(tokenizer: Any, texts: Sequence[Path | str], length: int) -> Tensor:
-    """Whole windows of the texts' tokens one after another: ``[count, length]``."""
-    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    stream: list[int] = []
-    for source in texts:
-        ids = list(tokenizer(read_text(source), add_special_tokens=False, verbose=False)["input_ids"])
-        stream += [*([] if begin is None else [begin]), *ids, *([] if end is None or end == begin else [end])]
-    count = len(stream) // length
-    return torch.tensor(stream[: count * length], dtype=torch.int64).reshape(count, length)
 
 
 def batch_rows(seed: int, step: int, windows: int, batch: int) -> Tensor:

@@ -9,7 +9,6 @@ small: d + 2*d*rank numbers each.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -125,11 +124,11 @@ def check_owner(card: ExitCard, model: LoadedModel, folder: Path) -> None:
 
 def save_heads(folder: Path, heads: Mapping[int, ExitHead], card: ExitCard) -> None:
     """Write weights (16 bit) and card; the card comes last, so a folder with a card is complete."""
-    write_atomically(folder / WEIGHTS_FILE, pack_heads(heads))
+    write_atomically(folder / WEIGHTS_FILE, _pack(heads))
     write_card(folder, card)
 
 
-def pack_heads(heads: Mapping[int, ExitHead]) -> bytes:
+def _pack(heads: Mapping[int, ExitHead]) -> bytes:
     """The heads' weights as a safetensors file in 16 bit."""
     weights = {
         f"{layer}.{name}": value.detach().to("cpu", torch.float16).contiguous()
@@ -137,6 +136,11 @@ def pack_heads(heads: Mapping[int, ExitHead]) -> bytes:
         for name, value in head.state_dict().items()
     }
     return save(weights)
+
+
+def weights_digest(heads: Mapping[int, ExitHead]) -> str:
+    """SHA-256 of the file that holds these heads."""
+    return hashlib.sha256(_pack(heads)).hexdigest()
 
 
 def round_heads(heads: Mapping[int, ExitHead]) -> None:
@@ -154,6 +158,6 @@ def _read_weights(folder: Path, card: ExitCard) -> dict[str, Tensor]:
         if hashlib.sha256(data).hexdigest() != card.weights_digest:
             raise ModelError(f"{path} is damaged: its digest is not the one in the card; train the exits again")
         weights = load(data)
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the exit heads in {path}: {error}") from error
     return {name: value.to(torch.float32) for name, value in weights.items()}

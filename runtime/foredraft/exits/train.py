@@ -6,7 +6,6 @@ of EE-Tuning (arXiv 2402.00518): a hint must foresee the verdict, not the corpus
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import time
@@ -24,8 +23,8 @@ from foredraft.core.sampling import SEED_BITS
 from foredraft.engines.torch_model import LoadedModel, load_model
 from foredraft.errors import ConfigError
 from foredraft.exits.card import CARD_FILE, CARD_FORMAT, ExitCard, read_card, write_atomically
-from foredraft.exits.data import Windows, batch_rows, load_tokenizer, make_windows
-from foredraft.exits.heads import ExitHead, pack_heads, round_heads, save_heads
+from foredraft.exits.data import TextReader, Windows, batch_rows, make_windows
+from foredraft.exits.heads import ExitHead, round_heads, save_heads, weights_digest
 from foredraft.exits.judge import divergence, judge, layer_states
 
 RESUME_FILE: Final = ".resume.pt"
@@ -106,7 +105,7 @@ def train_exits(
     _check_layers(settings.layers, len(loaded.layers))
     _check_folder(out, loaded)
     length = min(window, loaded.context)
-    windows = make_windows(load_tokenizer(loaded.folder), texts, held_out, length, batch)
+    windows = make_windows(TextReader(loaded), texts, held_out, length, batch)
     run = _Run(loaded, settings, windows, out / RESUME_FILE)
     run.train(save_every, progress)
     return _finish(run, out, progress)
@@ -216,7 +215,7 @@ def _finish(run: _Run, out: Path, progress: OnProgress) -> ExitCard:
         model_layers=len(run.model.layers),
         layers=run.settings.layers,
         rank=run.settings.rank,
-        weights_digest=hashlib.sha256(pack_heads(run.heads)).hexdigest(),
+        weights_digest=weights_digest(run.heads),
         text_digest=run.windows.digest,
         text_tokens=run.windows.train.numel(),
         held_out_tokens=run.windows.held_out.numel(),
