@@ -11,6 +11,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
+from foredraft import text
 from foredraft.errors import ModelError
 
 _WHOLE_BYTES = 256 << 20  # files up to this size are hashed whole
@@ -102,4 +103,4 @@ def tokenizer_digest(folder: Path) -> str:
             f"no tokenizer.json in {str(folder)!r}; write one with "
             "transformers.AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
         )
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:_DIGEST_CHARS]
+    return text.tokenizer_digest(file.read_bytes())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from foredraft.core.messages import MAX_TOKEN_ID
@@ -184,12 +185,23 @@ def _refuse_unsuitable(folder: Path, config: Any) -> None:
 
 def _read_weights(folder: Path, config: Any, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     model_files.weight_files(folder)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # whoever loads a model has an output of its own
     try:
-        module = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        module, report = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the weights in {str(folder)!r} cannot be loaded: {error}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would run with random numbers in their place
+        raise ModelError(f"the weights in {str(folder)!r} lack {len(missing)} tensors, {missing[0]!r} first")
     return module.eval().requires_grad_(False)
 
 

@@ -10,7 +10,6 @@ cancelled leaves nothing but rows that the next one overwrites.
 
 import asyncio
 import functools
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -19,6 +18,7 @@ from foredraft.core.messages import INTERNAL, INVALID, TOO_LONG
 from foredraft.core.ports import Pass, Reading, TargetCard, Verdict
 from foredraft.core.sampling import Sampling
 from foredraft.engines.cache_pool import CachePool, Held
+from foredraft.engines.device import fine_clock
 from foredraft.engines.flat_cache import FlatCache, row_bytes
 from foredraft.engines.target_pass import ExitReader, Place, TargetPass, run_trunk
 from foredraft.engines.torch_model import LoadedModel
@@ -32,7 +32,7 @@ class TorchTarget:
     """One model on one device, serving many sessions in turn.
 
     ``cache_bytes``: what the caches of all sessions may take, idle ones included. ``idle_s``: how long
-    a cache waits for a resume. ``clock``: gives seconds; queue_s and pass_s are measured with it.
+    a cache waits for a resume.
     """
 
     def __init__(
@@ -46,10 +46,8 @@ class TorchTarget:
         retry_after_s: float = 1.0,
         max_pass_nodes: int = 32,
         prefill_chunk: int = 512,
-        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model, self.exits = model, exits
-        self._clock = clock
         self._worker = DeviceWorker("target")
         self.pool: CachePool[FlatCache] = CachePool(
             lambda: FlatCache(model.kv_shape, model.dtype, model.device),
@@ -86,12 +84,13 @@ class TorchTarget:
 
     async def run(self, job: Callable[[], _Result]) -> tuple[_Result, float, float]:
         """Run ``job`` on the device: its result, the seconds that it waited, and the seconds that it took."""
-        submitted = self._clock()
+        clock = fine_clock(asyncio.get_running_loop())
+        submitted_s = clock()
 
         def timed() -> tuple[_Result, float, float]:
-            began = self._clock()
+            began_s = clock()
             result = job()
-            return result, began - submitted, self._clock() - began
+            return result, began_s - submitted_s, clock() - began_s
 
         return await self._worker.run(timed)
 
