@@ -16,7 +16,6 @@ returns the coroutine's result. To run one test body on several loops, give ``fo
 as one of the factories of pytest-asyncio's hook ``pytest_asyncio_loop_factories``.
 """
 
-import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from functools import partial
@@ -24,7 +23,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 
+# This module is imported in every project that has the package installed: asyncio and SimPy only where used.
 if TYPE_CHECKING:
+    import asyncio
+
     from foredraft_sim.loop import SimLoop
 
 _T = TypeVar("_T")
@@ -39,12 +41,20 @@ class Simulate(Protocol):
 
 
 def _sim_loop(**options: Any) -> "SimLoop":
-    from foredraft_sim.loop import SimLoop  # only now, so that SimPy is loaded only where it is used
+    from foredraft_sim.loop import SimLoop
 
     return SimLoop(**options)
 
 
+def _usual_loop() -> "asyncio.AbstractEventLoop":
+    import asyncio
+
+    return asyncio.new_event_loop()
+
+
 def _run(main: Coroutine[Any, Any, _T], **options: Any) -> _T:
+    import asyncio
+
     with asyncio.Runner(loop_factory=partial(_sim_loop, **options)) as runner:
         return runner.run(main)
 
@@ -65,13 +75,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
-) -> Generator[None, Any, Mapping[str, Callable[[], asyncio.AbstractEventLoop]]]:
+) -> Generator[None, Any, Mapping[str, Callable[[], "asyncio.AbstractEventLoop"]]]:
     """pytest-asyncio's hook: a SimLoop where the marker is, else what others say, else the usual loop."""
     others: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None = yield
     marker = item.get_closest_marker(_MARKER)
     if marker is not None:
         return {_MARKER: partial(_sim_loop, **marker.kwargs)}
-    return others or {"asyncio": asyncio.new_event_loop}
+    return others or {"asyncio": _usual_loop}
 
 
 @pytest.hookimpl(tryfirst=True)
