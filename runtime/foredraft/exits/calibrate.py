@@ -64,7 +64,7 @@ def _heat(calibration: Calibration) -> float:
 def fit(margin: Tensor, right: Tensor, temperature: float) -> Calibration:
     """The calibration of tokens winning by ``margin`` ``[n]`` (scores), ``right`` ``[n]`` (0 or 1) or not."""
     edges = torch.tensor(_EDGES, dtype=torch.float64) / (temperature or 1.0)
-    bins = torch.bucketize(margin, edges)
+    bins = torch.bucketize(margin.contiguous(), edges)
     counts = torch.bincount(bins, minlength=TABLE_SIZE).tolist()
     hits = torch.bincount(bins, weights=right, minlength=TABLE_SIZE).tolist()
     pools: list[tuple[float, float, int]] = []  # tokens, right ones, bins
