@@ -39,17 +39,23 @@ def draw(sessions: Sequence[tuple[str, Timeline]], file: Path, *, title: str, ca
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ConfigError("pictures need matplotlib: pip install 'foredraft[pictures]'") from error
-    figure = Figure(figsize=(11.5, 1.15 + 1.75 * len(sessions)), facecolor="white", layout="constrained")
+    height = 1.6 + 1.75 * len(sessions)
+    foot, caption_foot = 1.0 / height, 0.5 / height  # shares of the height for the legend and the caption below it
+    layout = ConstrainedLayoutEngine(rect=(0, foot, 1, 1 - foot), h_pad=0.06, w_pad=0.12)
+    figure = Figure(figsize=(11.5, height), facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(sessions), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, session) in zip(panels, sessions, strict=True):
         _panel(axes, name, session, width_s)
-    panels[-1].set_xlabel("milliseconds", color=_INK)
+    panels[-1].set_xlabel("milliseconds", fontsize=9, color=_INK)
     figure.suptitle(title, fontsize=13, fontweight="bold", color=_INK)
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
-    figure.supxlabel(caption, fontsize=8, color="#666666")
+    figure.legend(
+        handles=_legend(), loc="lower center", bbox_to_anchor=(0.5, caption_foot), ncols=3, frameon=False, fontsize=8.5
+    )
+    figure.text(0.5, caption_foot / 2, caption, ha="center", va="center", fontsize=8, color="#555555")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=160)
@@ -74,9 +80,11 @@ def _panel(axes: "Axes", name: str, session: Timeline, width_s: float) -> None:
             edgecolors="white",
             linewidth=0.7,
         )
+        if span.kind == "pass" and left_ms > 0 and span.end_s < end_s:
+            axes.text(left_ms + 4, row, "pass", ha="left", va="center", fontsize=8, color="#8a7f63")
         if span.kind == "hint":
-            axes.plot(left_ms, rows["cloud"], "D", color=COLOURS["hint"], markersize=5, zorder=4)
-            axes.plot(left_ms + length_ms, rows["edge"], "v", color=COLOURS["hint"], markersize=5, zorder=4)
+            _hint_mark(axes, left_ms, rows["cloud"], "D")
+            _hint_mark(axes, left_ms + length_ms, rows["edge"], "v")
     for commit in session.commits:
         at_ms = (commit.at_s - start_s) * 1e3
         if 0 <= at_ms <= width_s * 1e3:
@@ -94,6 +102,10 @@ def _panel(axes: "Axes", name: str, session: Timeline, width_s: float) -> None:
     tokens = session.tokens_between(start_s, end_s)
     axes.set_title(f"{name}: {tokens} tokens in {width_s * 1e3:.0f} ms", loc="left", fontsize=10.5, pad=14, color=_INK)
     _dress(axes, width_s)
+
+
+def _hint_mark(axes: "Axes", at_ms: float, row: int, shape: str) -> None:
+    axes.plot(at_ms, row, shape, color=COLOURS["hint"], markersize=6, markeredgecolor="white", zorder=4, clip_on=True)
 
 
 def _dress(axes: "Axes", width_s: float) -> None:

@@ -32,6 +32,11 @@ class Table:
 
     def __init__(self, names):
 '''
+WAYS: Final = {
+    "cloud": "cloud (one pass per token, streamed)",
+    "sync": "sync (draft, ship, wait for the verdict)",
+    "seed": "seed (as sync, and a hint from an early exit lets the edge draft ahead)",
+}
 READY_S: Final = 120.0
 WINDOW_S: Final = 0.9
 
@@ -177,7 +182,9 @@ def _draw(plan: Plan, runs: list[Run], link: "ProxyReport") -> Path | None:
     from foredraft.picture import draw
     from foredraft.timeline import timeline
 
-    sessions = [(run.report.policy, timeline(run.events, link.round_trip_s)) for run in runs]
+    sessions = [
+        (WAYS.get(run.report.policy, run.report.policy), timeline(run.events, link.round_trip_s)) for run in runs
+    ]
     caption = (
         f"A window of each session at its mean pace. {POINT}\n"
         "Drawn from the edge's clock alone: the cloud is placed by the durations in its commits and half of the "
@@ -208,29 +215,35 @@ def _as_json(plan: Plan, runs: list[Run], link: "ProxyReport", identical: bool, 
     }
 
 
+def _figures(runs: list[Run], run: Run) -> dict[str, str]:
+    """A session's figures for the table, by name."""
+    report = run.report
+    tried = report.predraft_hits + report.predraft_misses
+    return {
+        "time to first token (TTFT)": f"{report.ttft_s * 1e3:.0f} ms",
+        "time per output token (TPOT)": f"{report.tpot_s * 1e3:.1f} ms",
+        "end to end": f"{report.e2e_s:.2f} s",
+        "target passes": f"{report.passes}",
+        "tokens per pass": f"{report.tokens_per_pass:.2f}",
+        "hints right": f"{report.hints_right}/{report.hints}" if report.hints else "-",
+        "pre-draft hits": f"{report.predraft_hits}/{tried}" if tried else "-",
+        "bytes up": f"{report.bytes_up:,}",
+        "bytes down": f"{report.bytes_down:,}",
+        "speed against cloud": f"{_speed(runs, run):.2f}x",
+    }
+
+
 def _show(plan: Plan, runs: list[Run], link: "ProxyReport", identical: bool, drawn: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{plan.max_new_tokens} tokens at temperature {plan.temperature:g}, seed {plan.seed}")
-    table.add_column("policy")
-    for name in ("TTFT", "TPOT", "end to end", "tokens/pass", "hints right", "pre-draft hits", "up", "down", "speed"):
-        table.add_column(name, justify="right")
+    table.add_column("")
     for run in runs:
-        report = run.report
-        tried = report.predraft_hits + report.predraft_misses
-        table.add_row(
-            report.policy,
-            f"{report.ttft_s * 1e3:.0f} ms",
-            f"{report.tpot_s * 1e3:.1f} ms",
-            f"{report.e2e_s:.2f} s",
-            f"{report.tokens_per_pass:.2f}",
-            f"{report.hints_right}/{report.hints}" if report.hints else "-",
-            f"{report.predraft_hits}/{tried}" if tried else "-",
-            f"{report.bytes_up} B",
-            f"{report.bytes_down} B",
-            f"{_speed(runs, run):.2f}x",
-        )
+        table.add_column(run.report.policy, justify="right", min_width=9)
+    columns = [_figures(runs, run) for run in runs]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
     console = Console()
     console.print()
     console.print(table)
