@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from foredraft.demo_models.corpus import Corpus, SourceFile, load_corpus
+from foredraft.demo_models.corpus import Corpus, load_corpus
 from foredraft.demo_models.pair import BUNDLED, Pair
 
 MAX_MINUTES = 90.0
@@ -93,15 +93,6 @@ def deliver(made: Pair, out: Path) -> Pair:
     for name in ("card.json", "README.md"):
         shutil.copyfile(made.card.with_name(name), pair.card.with_name(name))
     return pair
-
-
-def tiny_corpus(corpus: Corpus, files: int) -> Corpus:
-    """The first few files of each part of a corpus, for a trial of the recipe."""
-
-    def first(part: tuple[SourceFile, ...]) -> tuple[SourceFile, ...]:
-        return part[:files]
-
-    return Corpus(first(corpus.train), first(corpus.held_out))
 
 
 def main(arguments: list[str] | None = None) -> int:

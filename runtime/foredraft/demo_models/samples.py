@@ -24,6 +24,9 @@ TEMPERATURE = 0.8
 TIMED_PREFIX_TOKENS = 128
 """Tokens in the cache behind which a step is timed."""
 
+TIMED_ROUNDS = 100
+"""How often each step is timed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -87,7 +90,7 @@ def guess_again(
 
 
 @torch.inference_mode()
-def step_durations_s(models: Sequence[LlamaForCausalLM], rounds: int = 100) -> list[float]:
+def step_durations_s(models: Sequence[LlamaForCausalLM]) -> list[float]:
     """Seconds of a one-token step of each model behind a cached prefix: the lower quartile.
 
     The models take turns, so that whatever else the machine does hits them alike.
@@ -97,7 +100,7 @@ def step_durations_s(models: Sequence[LlamaForCausalLM], rounds: int = 100) -> l
     for model, cache in zip(models, caches, strict=True):
         model(input_ids=prefix, past_key_values=cache)
     taken_s: list[list[float]] = [[] for _ in models]
-    for _ in range(rounds):
+    for _ in range(TIMED_ROUNDS):
         for model, cache, durations_s in zip(models, caches, taken_s, strict=True):
             began_s = time.perf_counter()
             model(input_ids=prefix[:, :1], past_key_values=cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,12 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from foredraft.demo_models.corpus import Corpus
+from foredraft.demo_models.growth import grow
 from foredraft.demo_models.losses import draft_loss, target_loss
 from foredraft.demo_models.pair import Pair
 from foredraft.demo_models.progress import bar, training_bar
 from foredraft.demo_models.report import write_card
-from foredraft.demo_models.tokenizer import BOS, EOS, learn_tokenizer, save_tokenizer
+from foredraft.demo_models.tokenizer import BOS, EOS, VOCABULARY, learn_tokenizer, save_tokenizer
 from foredraft.demo_models.train import Budget, Shape, Stream, build_model, train
 from foredraft.demo_models.verdict import Judged, fill_card, judge_pair
 from foredraft.exits.train import train_exits
@@ -23,14 +25,23 @@ from foredraft.exits.train import train_exits
 if TYPE_CHECKING:
     from foredraft.demo_models.recipe import Plan
 
-TARGET = Shape(layers=10, hidden=96, intermediate=288, heads=3, kv_heads=3)
-"""Deep and narrow: on a CPU a one-token step costs by the operation, so the draft gains by having one layer."""
+SHALLOW = Shape(layers=10, hidden=96, intermediate=288, heads=3, kv_heads=3)
+"""What the target is until it is grown."""
 
-DRAFT = Shape(layers=1, hidden=96, intermediate=768, heads=3, kv_heads=3)
+GROW_AFTER = (2, 7)
+"""Behind how many of the shallow target's layers one is put in; readings after 2, 5, 7 are then after 3, 6, 9."""
+
+GROW_SHARE = 0.16
+"""The share of the target's time after which it is grown."""
+
+TARGET = replace(SHALLOW, layers=SHALLOW.layers + len(GROW_AFTER))
+"""Deep and narrow: on a CPU a small model's step costs by the operation, so a draft of one layer is far faster."""
+
+DRAFT = Shape(layers=1, hidden=96, intermediate=512, heads=3, kv_heads=3)
 """As wide as the target, so that it starts from the target's embeddings."""
 
-EXIT_LAYERS = (2, 5, 7)
-"""A fifth, half, and seven tenths of the target: the depths whose reading it was trained for."""
+EXIT_LAYERS = (3, 6, 9)
+"""A quarter, half and three quarters of the target: the depths that it was trained to be read at."""
 
 EXIT_RANK = 16
 """Of the adapters in the exit heads; a pass must not become a tenth slower by them."""
@@ -40,7 +51,7 @@ def tokenize(plan: Plan, corpus: Corpus, pair: Pair) -> Stream:
     """Learn the tokenizer where it is not there yet, write it beside both models, and tokenize the training files."""
     file = pair.target / "tokenizer.json"
     if not file.is_file():
-        learned = learn_tokenizer([source.text for source in corpus.train])
+        learned = learn_tokenizer([source.text for source in corpus.train], VOCABULARY)
         for folder, shape in ((pair.target, TARGET), (pair.draft, DRAFT)):
             save_tokenizer(learned, folder, shape.max_positions)
     tokenizer = Tokenizer.from_file(str(file))
@@ -53,10 +64,14 @@ def train_target(plan: Plan, stream: Stream, pair: Pair, seconds: float) -> None
     if (pair.target / "model.safetensors").is_file():
         return
     torch.manual_seed(plan.seed)
-    model = build_model(TARGET, stream.vocabulary)
-    budget = Budget(seconds, plan.seed, plan.work / "target.pt", threads=plan.threads)
+    shallow = build_model(SHALLOW, stream.vocabulary)
+    first = Budget(seconds, plan.seed, plan.work / "shallow.pt", end_share=GROW_SHARE, threads=plan.threads)
+    with training_bar("target, shallow") as show:
+        train(shallow, stream, target_loss(shallow), first, show)
+    model = grow(shallow, SHALLOW, GROW_AFTER)
+    second = Budget(seconds, plan.seed, plan.work / "target.pt", begin_share=GROW_SHARE, threads=plan.threads)
     with training_bar("target") as show:
-        train(model, stream, target_loss(model), budget, show)
+        train(model, stream, target_loss(model), second, show)
     save(model, pair.target)
 
 

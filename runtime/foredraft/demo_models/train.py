@@ -52,11 +52,17 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to train, from which seed, and where to keep the checkpoint."""
+    """How long to train, from which seed, and where to keep the checkpoint.
+
+    The schedule spans all of `seconds`. A training in two parts gives each part its piece of it: from
+    `begin_share` until `end_share`.
+    """
 
     seconds: float
     seed: int
     checkpoint: Path
+    begin_share: float = 0.0
+    end_share: float = 1.0
     matrix_rate: float = 0.02
     other_rate: float = 0.004
     threads: int = 2
@@ -133,7 +139,7 @@ def train(
     budget: Budget,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Train `model` in place until `budget.seconds` are spent, going on from the checkpoint where there is one."""
+    """Train `model` in place until its share of the budget is spent, going on from its checkpoint if there is one."""
     threads = ThreadChooser(budget.threads)
     torch.set_flush_denormal(True)
     optimiser = Optimiser(model, budget.matrix_rate, budget.other_rate)
@@ -141,7 +147,7 @@ def train(
     model.train()
     began_s = time.monotonic() - spent_s
     saved_s = reported_s = spent_s
-    while (elapsed_s := time.monotonic() - began_s) < budget.seconds or step == 0:
+    while (elapsed_s := time.monotonic() - began_s) < budget.seconds * budget.end_share or step == 0:
         share = min(1.0, elapsed_s / budget.seconds)
         length = window_at(share)
         threads.before_step(step)
@@ -178,7 +184,7 @@ def _save(model: LlamaForCausalLM, optimiser: Optimiser, budget: Budget, counter
 
 def _resume(model: LlamaForCausalLM, optimiser: Optimiser, budget: Budget) -> Counters:
     if not budget.checkpoint.is_file():
-        return 0.0, 0, 0, 0.0
+        return budget.begin_share * budget.seconds, 0, 0, 0.0
     state = torch.load(budget.checkpoint, weights_only=True)
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
