@@ -17,7 +17,7 @@ from engines.conftest import TinyModel
 from engines.tiny_models import FAMILIES, VOCABULARY
 from foredraft.core.ports import Pass, Reading, Seat
 from foredraft.core.sampling import Sampling
-from foredraft.engines import target_pass
+from foredraft.engines import target_pass, torch_model
 from foredraft.engines.cache_pool import GROWTH_ROWS
 from foredraft.engines.flat_cache import row_bytes
 from foredraft.engines.noise import sample
@@ -200,7 +200,6 @@ class Gate:
         self.closed_from = 1000
         self.opened, self.reached = threading.Event(), threading.Event()
         self.layers: list[int] = []
-        real = target_pass.run_range
 
         def run_range(*args: Any) -> Tensor:
             span: range = args[-1]
@@ -209,7 +208,7 @@ class Gate:
                 if not self.opened.wait(30):
                     raise RuntimeError("the gate was never opened")
             self.layers.extend(span)
-            return real(*args)
+            return torch_model.run_range(*args)
 
         monkeypatch.setattr(target_pass, "run_range", run_range)
 
