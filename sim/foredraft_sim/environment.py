@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any, NoReturn
 
 import simpy
@@ -41,6 +43,30 @@ class SimTimer(asyncio.TimerHandle):
     """A timer in SimPy's queue."""
 
     __slots__ = ()
+
+    _scheduled: bool  # whether it is in the queue
+    _cancelled: bool
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: Sequence[Any],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+        *,
+        scheduled: bool,
+    ) -> None:
+        asyncio.Handle.__init__(self, callback, args, loop, context)  # TimerHandle's own way has more steps
+        self._when = when
+        self._scheduled = scheduled
+
+    def cancel(self) -> None:
+        """Neither fire nor move time. Cheap for a timer that has fired: asyncio.sleep() cancels each."""
+        if self._scheduled:
+            super().cancel()
+        else:
+            asyncio.Handle.cancel(self)
 
 
 def is_cancelled(event: object) -> bool:

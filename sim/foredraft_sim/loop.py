@@ -56,6 +56,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
     _ready: Any  # BaseEventLoop's deque of handles
     _stopping: bool
     _debug: bool
+    _closed: bool
 
     def __init__(self, *, shuffle_seed: int | None = None, livelock_callbacks: int = LIVELOCK_CALLBACKS) -> None:
         super().__init__()
@@ -65,8 +66,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
         self._ids: Iterator[int] = ids if shuffle_seed is None else _shuffled(ids, shuffle_seed)
         self._livelock_callbacks = livelock_callbacks
         self._cancelled_timers = 0
-        self._progress_ns = -1  # the instant whose callbacks are counted
-        self._callbacks = 0
+        self._callbacks = 0  # of this instant
         self._suspects: Counter[str] = Counter()
         self._clock_resolution = 1 / NS_PER_S
 
@@ -74,39 +74,49 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
         """Simulated seconds since the loop was made."""
         return self.env._now / NS_PER_S
 
-    def call_later(  # type: ignore[override]
+    def call_later(
         self,
         delay: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call ``callback`` after ``delay`` seconds, rounded to a nanosecond; at once if negative."""
         return self._schedule(delay * NS_PER_S, callback, args, context)
 
-    def call_at(  # type: ignore[override]
+    def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call ``callback`` at ``when`` in seconds of ``time()``; at once if that is past."""
         return self._schedule(when * NS_PER_S - self.env._now, callback, args, context)
 
+    def call_soon(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call ``callback`` at this instant, after what is ready already."""
+        if self._debug or self._closed:
+            return super().call_soon(callback, *args, context=context)
+        handle = asyncio.Handle(callback, args, self, context)  # BaseEventLoop's own way has more steps
+        self._ready.append(handle)
+        return handle
+
     def _schedule(
         self, delay_ns: float, callback: Callable[..., object], args: Any, context: Context | None
     ) -> SimTimer:
-        self._check_closed()  # type: ignore[attr-defined]
+        if self._closed:
+            self._check_closed()  # type: ignore[attr-defined]
         if self._debug:
             self._check_thread()  # type: ignore[attr-defined]
             self._check_callback(callback, "call_at")  # type: ignore[attr-defined]
         now = self.env._now
         if delay_ns == math.inf:  # never: asyncio.sleep(inf) waits, and moves no time
-            return SimTimer(math.inf, callback, args, self, context)
+            return SimTimer(math.inf, callback, args, self, context, scheduled=False)
         due = now if delay_ns <= 0 else now + round(delay_ns)
-        timer = SimTimer(due / NS_PER_S, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        timer = SimTimer(due / NS_PER_S, callback, args, self, context, scheduled=True)
         heappush(self._queue, (due, NORMAL, next(self._ids), timer))
         return timer
 
@@ -164,8 +174,9 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """One batch: what is ready and the timers that are due. Moves time if there is nothing."""
-        ready = self._ready
-        self._collect_due()
+        ready, queue = self._ready, self._queue
+        if queue and queue[0][0] <= self.env._now:
+            self._collect_due()
         if not ready and not self._stopping:
             self._advance()
         count = len(ready)
@@ -177,6 +188,24 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
             if not handle._cancelled:
                 handle._run()
         handle = None  # break cycles when an exception occurs
+
+    def _advance(self) -> None:
+        """Move time to the next instant at which a callback is ready. Raises DeadlockError if none is."""
+        queue, ready, env = self._queue, self._ready, self.env
+        while not ready:
+            if not queue:
+                waiting = waiting_tasks(asyncio.all_tasks(self)) or "  (no task)"
+                raise DeadlockError(f"nothing is scheduled at {self.time():.9f} s and these tasks wait:\n{waiting}")
+            due, _, _, event = queue[0]
+            if type(event) is SimTimer and event._cancelled:
+                heappop(queue)
+                self._cancelled_timers -= 1
+                continue
+            if due > env._now:
+                env._now = due
+                self._callbacks = 0
+                self._suspects.clear()
+            self._collect_due()
 
     def _collect_due(self) -> None:
         """Move what is due now from SimPy's queue to the ready callbacks; SimPy's own events run here."""
@@ -193,24 +222,8 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
             if event._cancelled:
                 self._cancelled_timers -= 1
             else:
-                event._scheduled = False  # type: ignore[attr-defined]
+                event._scheduled = False
                 ready.append(event)
-
-    def _advance(self) -> None:
-        """Move time to the next instant at which a callback is ready. Raises DeadlockError if none is."""
-        queue, ready, env = self._queue, self._ready, self.env
-        while not ready:
-            while queue and is_cancelled(queue[0][3]):
-                heappop(queue)
-                self._cancelled_timers -= 1
-            if not queue:
-                waiting = waiting_tasks(asyncio.all_tasks(self)) or "  (no task)"
-                raise DeadlockError(f"nothing is scheduled at {self.time():.9f} s and these tasks wait:\n{waiting}")
-            if queue[0][0] > env._now:
-                env._now = queue[0][0]
-                self._callbacks = 0
-                self._suspects.clear()
-            self._collect_due()
 
     def _watch_livelock(self, names: Iterable[str]) -> None:
         """Time stands still for too long: record what runs, then say so."""
