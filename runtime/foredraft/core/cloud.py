@@ -20,7 +20,7 @@ from foredraft.core.ports import Detokenizer, Link, Pass, Reading, Seat, Target,
 from foredraft.core.signal import Signal
 from foredraft.core.tree import Node
 from foredraft.core.walk import foresee
-from foredraft.core.walker import TICK_S, Go, Limits, StopSearch, Walker, parents_of
+from foredraft.core.walker import TICK_S, Go, Limits, StopSearch, Timing, Walker, parents_of
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
 
 log = logging.getLogger("foredraft.cloud")
@@ -114,8 +114,8 @@ class CloudService:
         if self.new_detokenizer is None:
             raise RefusedError(messages.INVALID, "this server has no tokenizer, so no stop strings")
         search = StopStrings(walker.rules.strings, self.new_detokenizer())
-        for token in walker.tree.tokens[walker.start :]:
-            search(token)
+        if any(search(token) for token in walker.tree.tokens[walker.start :]):
+            walker.finish = messages.STOP
         return search
 
 
@@ -130,7 +130,7 @@ class StopStrings:
 
     def __call__(self, token: int) -> bool:
         text = self._tail + self._detokenizer.step(token)
-        self._tail = text[len(text) - self._keep :] if self._keep else ""
+        self._tail = text[-self._keep :] if self._keep else ""
         return any(string in text for string in self._strings)
 
 
@@ -217,7 +217,7 @@ class _Connection:
         except ProtocolError as error:
             self._refuse(session, messages.INVALID, str(error))
         except RefusedError as error:
-            self._refuse(session, error.code, str(error), error.retry_after_s)
+            self._refuse(session, error.code, error.reason, error.retry_after_s)
 
     def _refuse(self, session: int, code: str, reason: str, retry_after_s: float | None = None) -> None:
         self._service.counters.refused += 1
@@ -225,12 +225,10 @@ class _Connection:
 
     def _pass_on(self, message: Grow | Steer) -> None:
         """To the session it is for. What belongs to an ended one is late, and needs no answer."""
-        if self._session is not None and message.session == self._session.walker.session:
+        if self._session is None or message.session > self._session.walker.session:
+            raise RefusedError(messages.INVALID, f"session {message.session} is not open")
+        if message.session == self._session.walker.session:
             self._session.take(message)
-        elif self._session is None or message.session > self._session.walker.session:
-            reason = f"session {message.session} is not open"
-            position, hash_ = (message.position, message.hash) if isinstance(message, Grow) else (0, 0)
-            self.say(Refused(message.session, messages.UNKNOWN_ANCHOR, reason, 0.0, position, hash_))
 
     async def _open(self, opened: Open) -> None:
         """Begin a session; it takes the place of the one before. A repeated Open changes nothing."""
@@ -238,26 +236,18 @@ class _Connection:
             return
         now_s = asyncio.get_running_loop().time()
         walker = Walker(opened, self._service.target.card, self._service.limits, now_s)
-        stops = self._service.stop_search(walker)
         await self._end_session()
-        seat = await self._service.target.seat(walker.tree.tokens, walker.sampling)
-        self._session = _Session(self._service, walker, seat, stops, self.say)
+        self._session = _Session(self._service, walker, self.say)
         self._task = asyncio.create_task(self._walk(self._session), name=f"walker {opened.session}")
 
     async def _walk(self, session: "_Session") -> None:
-        counters = self._service.counters
-        counters.sessions += 1
-        counters.active += 1
         try:
-            await session.walk()
+            await session.run()
         except RefusedError as error:
-            self._refuse(session.walker.session, error.code, str(error), error.retry_after_s)
+            self._refuse(session.walker.session, error.code, error.reason, error.retry_after_s)
         except Exception as error:
             log.exception("session %d failed", session.walker.session)
             self._refuse(session.walker.session, messages.INTERNAL, f"the target failed: {error}")
-        finally:
-            counters.active -= 1
-            session.seat.close()
 
     async def _end_session(self) -> None:
         """Stop walking. The session's number is remembered, so that late messages are known as such."""
@@ -270,24 +260,22 @@ class _Connection:
 class _Session:
     """One text being walked: the walker's state, its seat at the target, and its voice."""
 
-    def __init__(
-        self,
-        service: CloudService,
-        walker: Walker,
-        seat: Seat,
-        stops: StopSearch | None,
-        say: Callable[[ToEdge], None],
-    ) -> None:
+    seat: Seat
+
+    def __init__(self, service: CloudService, walker: Walker, say: Callable[[ToEdge], None]) -> None:
         self.walker = walker
-        self.seat = seat
         self._service = service
-        self._stops = stops
+        self._stops: StopSearch | None = None
         self._say = say
         self._changed = Signal()
         self._prefill_s = 0.0
+        self._heard = 0
+        self._heard_at_s = walker.idle_since_s
 
     def take(self, message: Grow | Steer) -> None:
         """Change the state as the message says, and let the walker look again."""
+        self._heard += 1
+        self._heard_at_s = asyncio.get_running_loop().time()
         if isinstance(message, Steer):
             self.walker.take_steer(message)
         elif (refused := self.walker.take_grow(message)) is not None:
@@ -295,7 +283,20 @@ class _Session:
             self._say(refused)
         self._changed.set()
 
-    async def walk(self) -> None:
+    async def run(self) -> None:
+        """Take a seat, walk, and give it up whatever happens."""
+        service, counters = self._service, self._service.counters
+        self._stops = service.stop_search(self.walker)
+        self.seat = await service.target.seat(self.walker.tree.tokens, self.walker.sampling)
+        counters.sessions += 1
+        counters.active += 1
+        try:
+            await self._walk()
+        finally:
+            counters.active -= 1
+            self.seat.close()
+
+    async def _walk(self) -> None:
         """Verify, or decode alone, until the text is complete."""
         walker, clock = self.walker, asyncio.get_running_loop()
         chunk = self._service.target.card.prefill_chunk
@@ -329,15 +330,16 @@ class _Session:
             trunk=tuple(walker.tree.tokens[self.seat.cached :]),
             tokens=tuple(node.token for node in nodes),
             parents=tuple(parents_of(nodes)),
-            exits=walker.steer.exits,
+            exits=tuple(sorted(set(walker.steer.exits))),
         )
 
         def on_exit(reading: Reading) -> None:
             self._hint(batch, reading, position, clock.time() - began_s)
 
         self._note("pass", position=position, nodes=len(nodes), trunk=len(batch.trunk))
+        waited_s = began_s - walker.idle_since_s
         verdict = await self.seat.verify(batch, on_exit)
-        self._commit(nodes, verdict, clock.time())
+        self._commit(nodes, verdict, waited_s, clock.time())
 
     def _hint(self, batch: Pass, reading: Reading, position: int, after_s: float) -> None:
         walker = self.walker
@@ -345,10 +347,12 @@ class _Session:
         foreseen, confidence = foresee(batch.tokens, batch.parents, reading, walker.steer.threshold)
         if foreseen:
             self._service.counters.hints += 1
-            self._say(Hint(walker.session, position, reading.layer, messages.pack(foreseen), confidence, after_s))
+            packed = messages.pack(foreseen)
+            self._say(Hint(walker.session, position, reading.layer, packed, min(1.0, confidence), after_s))
 
-    def _commit(self, nodes: tuple[Node, ...], verdict: Verdict, now_s: float) -> None:
-        commit, kept = self.walker.commit(nodes, verdict, self._prefill_s, now_s, self._stops)
+    def _commit(self, nodes: tuple[Node, ...], verdict: Verdict, waited_s: float, now_s: float) -> None:
+        timing = Timing(self._prefill_s, waited_s, self._heard, now_s - self._heard_at_s)
+        commit, kept = self.walker.commit(nodes, verdict, timing, now_s, self._stops)
         self._prefill_s = 0.0
         self.seat.keep(kept)
         self._say(commit)

@@ -28,6 +28,8 @@ from foredraft.errors import LinkClosedError, ModelError, ProtocolError, Refused
 
 log = logging.getLogger("foredraft.edge")
 
+HANDSHAKE_S = 20.0
+
 Connect = Callable[[], Awaitable[Link]]
 """Makes a link to a cloud. Raises UnreachableError where there is none at the moment."""
 
@@ -79,7 +81,8 @@ class EdgeSession:
         self._fresh: asyncio.Queue[list[int] | None] = asyncio.Queue()
         self._orders = Orders()
         self._serial = 0
-        self._drafting = False
+        self._resting = False  # the drafter has nothing to do until something happens
+        self._begun = False  # the drafter knows the text
         self._bytes_up = self._bytes_down = self._opening_bytes_up = 0
         self._began_s = self._first_s = self._last_s = 0.0
         self._first_tokens = 0
@@ -102,49 +105,51 @@ class EdgeSession:
             await asyncio.gather(runner, return_exceptions=True)
 
     async def _run(self) -> None:
-        growing: asyncio.Task[None] | None = None
         try:
-            await self._drafter.begin(self._prompt, self._sampling)
-            growing = asyncio.create_task(self._grow(), name=f"edge grower {self.name}")
-            await _first_of(self._talk(), growing)
+            await _first_of(self._talk(), self._grow())
         finally:
-            if growing is not None:
-                growing.cancel()
-                await asyncio.gather(growing, return_exceptions=True)
             self._fresh.put_nowait(None)
 
     # Growing
 
     async def _grow(self) -> None:
-        """Draft whenever the policy wants to; a step in flight always runs to its end."""
+        """Draft whenever the policy wants to; a step in flight always runs to its end.
+
+        The cloud is at work meanwhile: what it commits before the drafter is ready comes after.
+        """
+        await self._drafter.begin(self._prompt, self._sampling)
+        self._begun = True
+        if missed := self.grower.tree.tokens[len(self._prompt) :]:
+            self._drafter.advance(missed)
         while True:
             step = self._next_step()
             if step is None:
+                self._resting = True
                 self._to_ship.set()
                 await self._to_grow.wait()
                 continue
             began_s = self._now_s()
-            self._drafting = True
-            try:
-                guesses = await self._drafter.draft(step.nodes, step.width)
-            finally:
-                self._drafting = False
+            guesses = await self._drafter.draft(step.nodes, step.width)
             took_s = self._now_s() - began_s
             self.grower.tally.draft_s += took_s
             self.grower.tally.draft_steps += 1
-            grown = self.grower.grew(step.nodes, guesses)
+            grown = self.grower.grew(step.nodes, guesses, step.width)
             self._note("draft", began_s=began_s, took_s=took_s, nodes=len(step.nodes), grown=len(grown))
             self._to_ship.set()
 
     def _next_step(self) -> Step | None:
-        """The policy's next step, where it can lead anywhere."""
+        """The policy's next step, as far as it can lead anywhere: each node is asked about once per width."""
         grower = self.grower
-        if grower.finish or grower.room <= 0:
+        if grower.finish or grower.room <= 0 or (step := self.policy.step(grower)) is None:
             return None
-        step = self.policy.step(grower)
-        if step is None or all(node.barren or not node.alive for node in step.nodes):
-            return None
-        return step
+        useful = [node for node in step.nodes if node.alive and node.expanded < step.width]
+        return Step(tuple(useful[: self._drafter.max_nodes_per_step]), step.width) if useful else None
+
+    def _wake(self) -> None:
+        """Something happened that may change what to draft and what to send."""
+        self._resting = False
+        self._to_grow.set()
+        self._to_ship.set()
 
     # Talking
 
@@ -179,7 +184,8 @@ class EdgeSession:
         """One connection: shake hands, open the session with the text so far, read to the end."""
         link = await self._connect()
         try:
-            self.grower.connected(self._suits(await shake_hands(link, self._api_key)))
+            self.grower.connected(self._suits(await _in_time(shake_hands(link, self._api_key))))
+            self._wake()
             await link.send(self._opening())
             self._opening_bytes_up += link.bytes_sent
             self._note("open", position=self.grower.position)
@@ -209,7 +215,7 @@ class EdgeSession:
         return ready
 
     def _opening(self) -> Open:
-        self._orders, self._serial = self._wanted_orders(), 1
+        self._orders, self._serial = self.policy.orders(self.grower), 1
         return Open(
             session=self.grower.session,
             tokens=messages.pack(self.grower.tree.tokens),
@@ -235,17 +241,13 @@ class EdgeSession:
             max_branches=orders.max_branches,
             exits=orders.exits,
             threshold=orders.threshold,
+            max_nodes=orders.max_nodes,
         )
 
     def _wanted_orders(self) -> Orders:
         """The policy's orders; where nobody would ever move again, the cloud decodes one token alone."""
         orders, grower = self.policy.orders(self.grower), self.grower
-        stalled = (
-            orders.alone_until <= grower.position
-            and not self._drafting
-            and not grower.waiting_on_cloud
-            and self._next_step() is None
-        )
+        stalled = self._resting and not grower.waiting_on_cloud and orders.alone_until <= grower.position
         if not stalled:
             return orders
         return Orders(alone_until=grower.position + 1, exits=orders.exits, threshold=orders.threshold)
@@ -267,8 +269,8 @@ class EdgeSession:
         """Take the cloud's messages until the text is complete."""
         while not self.grower.finish:
             message = await link.receive()
-            if getattr(message, "session", self.grower.session) != self.grower.session:
-                continue
+            if getattr(message, "session", 0) not in (0, self.grower.session):
+                continue  # of an earlier session; 0 is about the connection itself
             match message:
                 case Commit():
                     self._take_commit(message)
@@ -280,10 +282,11 @@ class EdgeSession:
                     raise RefusedError(message.code, message.reason, message.retry_after_s)
                 case Drain():
                     raise RefusedError(messages.BUSY, "the server is going away", message.retry_after_s)
+                case Ready():
+                    continue  # repeated
                 case _:
                     raise ProtocolError(f"{type(message).__name__} is not for an edge in a session")
-            self._to_ship.set()
-            self._to_grow.set()
+            self._wake()
 
     def _take_commit(self, commit: Commit) -> None:
         now_s = self._now_s()
@@ -301,7 +304,8 @@ class EdgeSession:
         )
         if not new:
             return
-        self._drafter.advance(new)
+        if self._begun:
+            self._drafter.advance(new)
         if not self._first_tokens:
             self._first_s, self._first_tokens = now_s, len(new)
         self._last_s = now_s
@@ -360,6 +364,15 @@ class EdgeSession:
             reconnects=tally.reconnects,
             finish_reason=self.grower.finish,
         )
+
+
+async def _in_time(handshake: Awaitable[Ready]) -> Ready:
+    """The handshake's result. Raises LinkClosedError when it takes too long, so that it is tried again."""
+    try:
+        async with asyncio.timeout(HANDSHAKE_S):
+            return await handshake
+    except TimeoutError:
+        raise LinkClosedError(f"the cloud did not answer Hello within {HANDSHAKE_S:g} s") from None
 
 
 async def _first_of(*running: Awaitable[None]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foredraft.core import messages
+from foredraft.core.anchor import Anchor
 from foredraft.core.messages import Commit, Grow, Hint, Ready, Refused
 from foredraft.core.ports import Guess
 from foredraft.core.reach import reaches
@@ -43,6 +44,9 @@ UNDRAFTED = 0.05
 DEFAULT_MAX_NODES = 64
 """How far the tree grows before the cloud has said its limit."""
 
+MAX_REFUSALS = 8
+"""Chains refused since the last commit, after which nothing more is shipped before the next."""
+
 
 class Grower:
     """One session's text and tree, as the edge sees them."""
@@ -60,9 +64,10 @@ class Grower:
         self._reaches: list[tuple[Node, float]] | None = None
         self._end = self.start + rules.max_new_tokens
         self._held: dict[int, Commit] = {}
-        self._foreseen: dict[int, list[list[int]]] = {}
+        self._foreseen: dict[int, list[int]] = {}
         self._predrafted = 0
         self._full = False
+        self._refusals = 0
 
     # What policies read
 
@@ -118,12 +123,15 @@ class Grower:
         self.session += 1
         self.ready = ready
         self._held.clear()
+        self._foreseen.clear()
+        self._full = False
+        self._refusals = 0
         self._unsend()
 
     def committed(self, commit: Commit) -> list[int]:
         """Take a commit, in whatever order they come; the tokens that are new by it.
 
-        Raises ProtocolError when it contradicts what is committed already.
+        Raises ProtocolError when it contradicts what is committed already, or cannot be true.
         """
         if commit.position > self.position:
             if len(self._held) >= MAX_HELD:
@@ -142,7 +150,8 @@ class Grower:
             raise ProtocolError(f"a commit at {commit.position} contradicts the committed text")
         new = tokens[len(known) :]
         if new:
-            self._judge_hints(commit.position, tokens)
+            self._check(new)
+            self._judge_hints(tokens)
             self._count(commit)
             self.tree.advance(new)
             self._reaches = None
@@ -150,9 +159,17 @@ class Grower:
             self.hinted = None
             self.told.clear()
             self._full = False
+            self._refusals = 0
         if commit.finish and commit.position + len(tokens) == self.position:
             self.finish = commit.finish
         return new
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        """Raise ProtocolError for tokens that no honest cloud says next."""
+        if self.position + len(tokens) > self.end:
+            raise ProtocolError(f"{len(tokens)} tokens at {self.position}, and the text ends at {self.end}")
+        if self.ready is not None and max(tokens, default=0) >= self.ready.vocab_size:
+            raise ProtocolError(f"token id {max(tokens)} is outside the vocabulary of {self.ready.vocab_size}")
 
     def _count(self, commit: Commit) -> None:
         tally = self.tally
@@ -162,10 +179,12 @@ class Grower:
         tally.target_s += commit.prefill_s + commit.pass_s
         tally.queue_s += commit.queue_s
 
-    def _judge_hints(self, position: int, tokens: list[int]) -> None:
+    def _judge_hints(self, tokens: list[int]) -> None:
         """A hint is right when it is a prefix of what commits at its position."""
-        for foreseen in self._foreseen.pop(position, []):
+        self.tally.hints += len(self._foreseen)
+        for foreseen in self._foreseen.values():
             self.tally.hints_right += tokens[: len(foreseen)] == foreseen
+        self._foreseen.clear()
 
     def _judge_predraft(self) -> None:
         """Growth during verification was a hit when some of it hangs below the new tip."""
@@ -177,38 +196,56 @@ class Grower:
         self._predrafted = 0
 
     def foresaw(self, hint: Hint) -> None:
-        """Take a hint: where it leads is marked in the tree. A late one only counts."""
+        """Take a hint: where it leads is marked in the tree. What is not about this tip is stale.
+
+        Raises ProtocolError for a hint that no honest cloud gives.
+        """
         tokens = messages.unpack(hint.tokens)
-        self.tally.hints += 1
-        if hint.position < self.position:
-            said = self.tree.tokens[hint.position : hint.position + len(tokens)]
-            self.tally.hints_right += said == tokens
+        if hint.position != self.position or self.ready is None:
             return
-        self._foreseen.setdefault(hint.position, []).append(tokens)
-        if hint.position == self.position:
-            self._follow(tokens, hint.confidence)
+        if hint.layer not in self.ready.exits:
+            raise ProtocolError(f"a hint after layer {hint.layer}; this target has exits {list(self.ready.exits)}")
+        if max(tokens, default=0) >= self.ready.vocab_size:
+            raise ProtocolError(f"token id {max(tokens)} is outside the vocabulary of {self.ready.vocab_size}")
+        self._foreseen[hint.layer] = tokens
+        self._follow(tokens, hint.confidence)
 
     def _follow(self, tokens: Sequence[int], confidence: float) -> None:
-        """Mark where a hint leads: ``hinted`` is its end, ``told`` each step with its own confidence."""
+        """Mark where a hint leads: ``hinted`` is its end, ``told`` each step with its own confidence.
+
+        It is followed as far as the tree has room.
+        """
         self.told.clear()
         self._reaches = None
         node = self.root
         for token in tokens:
+            if self.room <= 0 and token not in node.children:
+                break
             heir = self.tree.add(node, token, UNDRAFTED)
             self.told[node] = (heir, confidence ** (1.0 / len(tokens)))
             node = heir
         self.hinted = node
 
-    def grew(self, parents: Sequence[Node], guesses: Sequence[Sequence[Guess]]) -> list[Node]:
-        """Take a draft step's guesses; those whose parent died meanwhile are dropped."""
+    def grew(self, parents: Sequence[Node], guesses: Sequence[Sequence[Guess]], width: int) -> list[Node]:
+        """Take a draft step's guesses; those whose parent died meanwhile are dropped.
+
+        Where the tree has no room for all of them, a parent does not count as expanded: the
+        rest can be asked for again when there is.
+        """
         self._reaches = None
         verifying = self.verifying
         grown: list[Node] = []
         for parent, below in zip(parents, guesses, strict=True):
-            parent.barren = not below
-            parent.expanded = True
-            if parent.alive:
-                grown += [self.tree.add(parent, guess.token, guess.probability) for guess in below]
+            if not parent.alive:
+                continue
+            fits = below[: max(0, self.room)]
+            for guess in fits:
+                node = self.tree.add(parent, guess.token)
+                node.probability = guess.probability
+                grown.append(node)
+            if len(fits) == len(below):
+                parent.barren = not below
+                parent.expanded = max(parent.expanded, width)
         if verifying:
             self._predrafted += len(grown)
         return grown
@@ -233,11 +270,16 @@ class Grower:
         return Grow(self.session, anchor.position, anchor.hash, messages.pack([node.token for node in chain]))
 
     def refused(self, refused: Refused) -> None:
-        """The cloud could not hang a chain: what was sent must be sent again, if it still lives."""
+        """The cloud could not hang a chain: what was sent must be sent again, if it still lives.
+
+        Not before the next commit, though, if the cloud is full or keeps refusing.
+        """
+        if self.tree.find(Anchor(refused.position, refused.hash)) is None:
+            return  # it hung from a branch that a commit has killed meanwhile
+        self._refusals += 1
+        self._full = self._full or refused.code == messages.FULL or self._refusals >= MAX_REFUSALS
         self._unsend()
-        self._full = refused.code == messages.FULL
 
     def _unsend(self) -> None:
         for node in self.tree.nodes():
             node.sent = False
-        self._full = False

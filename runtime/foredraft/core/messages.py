@@ -109,6 +109,7 @@ class Steer(msgspec.Struct, frozen=True, array_like=True, tag=4):
     ``patience_s``: after a commit, wait so long for a branch before decoding alone or
     verifying fewer than ``min_nodes`` nodes. ``max_branches``: most leaves in one pass.
     ``exits``: layers that may hint. ``threshold``: least confidence of a hinted token.
+    ``max_nodes``: most draft nodes in one pass; 0 for as many as the target takes.
     """
 
     session: Count
@@ -119,6 +120,7 @@ class Steer(msgspec.Struct, frozen=True, array_like=True, tag=4):
     max_branches: Count = 1
     exits: tuple[Count, ...] = ()
     threshold: Probability = 1.0
+    max_nodes: Count = 0
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -145,7 +147,10 @@ class Hint(msgspec.Struct, frozen=True, array_like=True, tag=6):
 class Commit(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """Cloud to edge: the text now has ``tokens`` at ``position``. ``finish`` is set on the last.
 
-    ``drafted`` and ``accepted`` count the pass's draft nodes. Durations are the cloud's own.
+    ``drafted`` and ``accepted`` count the pass's draft nodes. Durations are the cloud's own;
+    ``waited_s`` passed between the commit before and the start of this pass. ``heard`` counts
+    the Grow and Steer messages of this session that had come, and ``heard_s`` is how long ago
+    the last one came (or Open, if none did): what the edge needs to measure a round trip.
     """
 
     session: Count
@@ -157,6 +162,9 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=7):
     prefill_s: Seconds
     pass_s: Seconds
     finish: str = ""
+    waited_s: Seconds = 0.0
+    heard: Count = 0
+    heard_s: Seconds = 0.0
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=8):

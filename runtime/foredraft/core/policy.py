@@ -24,6 +24,7 @@ class Orders:
     max_branches: int = 1
     exits: tuple[int, ...] = ()
     threshold: float = 1.0
+    max_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

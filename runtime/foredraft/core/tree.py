@@ -21,8 +21,8 @@ class Node:
 
     ``anchor`` names the prefix that ends with this token. ``probability`` is the drafter's
     guess that the token is right, given that its parent is. Marks of the grower's: ``sent``,
-    the other end has it or it is on its way there; ``expanded``, the drafter was asked what comes
-    next; ``barren``, it had no idea.
+    the other end has it or it is on its way there; ``expanded``, how many guesses at what comes
+    next the drafter was asked for; ``barren``, it had no idea.
     """
 
     __slots__ = ("alive", "anchor", "barren", "children", "expanded", "parent", "probability", "sent", "token")
@@ -36,7 +36,7 @@ class Node:
         self.alive = True
         self.sent = False
         self.barren = False
-        self.expanded = False
+        self.expanded = 0
 
     def __repr__(self) -> str:
         return f"Node(position={self.anchor.position}, token={self.token}, alive={self.alive})"

@@ -38,6 +38,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """What a commit tells of the time around its pass; the fields are those of ``messages.Commit``."""
+
+    prefill_s: float = 0.0
+    waited_s: float = 0.0
+    heard: int = 0
+    heard_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Go:
     """Run a pass over these nodes now; with none, decode one token alone."""
 
@@ -89,6 +99,8 @@ class Walker:
         self.finish = ""
         if self.tree.position >= self.end:
             self.finish = self._finish_at_end()
+        elif self.tree.position > self.start and self.tree.tokens[-1] in self.rules.tokens:
+            self.finish = messages.STOP
 
     def _text(self, opened: Open) -> list[int]:
         try:
@@ -98,10 +110,10 @@ class Walker:
         if not 0 < opened.start <= len(tokens):
             reason = f"generation starts at {opened.start} in a text of {len(tokens)} tokens"
             raise RefusedError(messages.INVALID, reason)
-        if opened.start >= self._card.context:
+        if opened.start >= self._card.context or len(tokens) > self._card.context:
             reason = (
-                f"a prompt of {opened.start} tokens leaves no room in the context of {self._card.context}; "
-                "shorten the prompt"
+                f"a prompt of {opened.start} tokens (and {len(tokens) - opened.start} generated) leaves no room "
+                f"in the context of {self._card.context}; shorten the prompt"
             )
             raise RefusedError(messages.TOO_LONG, reason)
         self._check_ids(tokens)
@@ -129,7 +141,7 @@ class Walker:
             self.steer = steer
 
     def take_grow(self, grow: Grow) -> Refused | None:
-        """Hang a chain into the tree, or say why not.
+        """Hang a chain into the tree as far as there is room, or say why not.
 
         Silent only where a commit that was sent already tells the edge what became of the chain.
         Raises RefusedError or ProtocolError for tokens that no honest edge sends.
@@ -144,9 +156,11 @@ class Walker:
             if grow.position <= self.tree.position:
                 return None
             return self._refuse(grow, messages.UNKNOWN_ANCHOR, f"nothing known at position {grow.position}")
-        if len(self.tree) + len(place[1]) > self._limits.max_nodes:
-            return self._refuse(grow, messages.FULL, f"holding {len(self.tree)} nodes already")
-        self.tree.graft(grow.anchor, chain)
+        node, rest = place
+        for token in rest:
+            if token not in node.children and len(self.tree) >= self._limits.max_nodes:
+                return self._refuse(grow, messages.FULL, f"holding {len(self.tree)} nodes already")
+            node = self.tree.add(node, token)
         return None
 
     def _refuse(self, grow: Grow, code: str, reason: str) -> Refused:
@@ -172,10 +186,13 @@ class Walker:
     def _choose(self) -> tuple[Node, ...]:
         """The nodes for one pass: in the order of arrival, within the bounds on nodes and branches."""
         deepest = self.end - 1
+        most = min(self._card.max_pass_nodes, self.steer.max_nodes or self._card.max_pass_nodes)
         chosen: list[Node] = []
         tips: set[Node] = set()
         taken = {self.tree.root}
         for node in self.tree.nodes():
+            if len(chosen) >= most:
+                break
             parent = node.parent
             if parent not in taken or node.anchor.position > deepest:
                 continue
@@ -185,15 +202,13 @@ class Walker:
             tips.add(node)
             taken.add(node)
             chosen.append(node)
-            if len(chosen) == self._card.max_pass_nodes:
-                break
         return tuple(chosen)
 
     def commit(
         self,
         nodes: Sequence[Node],
         verdict: Verdict,
-        prefill_s: float,
+        timing: Timing,
         now_s: float,
         stops: StopSearch | None = None,
     ) -> tuple[Commit, list[int]]:
@@ -213,9 +228,12 @@ class Walker:
             drafted=len(nodes),
             accepted=accepted,
             queue_s=verdict.queue_s,
-            prefill_s=prefill_s,
+            prefill_s=timing.prefill_s,
             pass_s=verdict.pass_s,
             finish=self.finish,
+            waited_s=timing.waited_s,
+            heard=timing.heard,
+            heard_s=timing.heard_s,
         )
         return commit, path[:accepted]
 

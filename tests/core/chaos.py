@@ -1,0 +1,391 @@
+"""A hostile world in simulated time: links that misbehave, engines that check how they are used, policies at random.
+
+Everything random is drawn from one generator, so a scenario with its seed is one schedule.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from random import Random
+
+from foredraft.core import messages
+from foredraft.core.cloud import CloudService
+from foredraft.core.edge import EdgeSession, Retry
+from foredraft.core.grower import Grower
+from foredraft.core.messages import Message, decode, encode
+from foredraft.core.policy import Orders, Policy, Step
+from foredraft.core.ports import Guess, Pass, Reading, TargetCard, Verdict
+from foredraft.core.sampling import Sampling, StopRules
+from foredraft.core.tree import Node
+from foredraft.core.walker import Limits
+from foredraft.errors import LinkClosedError, RefusedError
+
+EXITS = (2, 4)
+RELIABLE = (messages.Hello, messages.Ready, messages.Open, messages.Close)
+"""What nothing overtakes: the port promises an ordered link, and without these there is no session."""
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How a link misbehaves; probabilities are per message, ``cuts`` bounds how often it is cut."""
+
+    delay_s: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    stale: float = 0.0
+    cut: float = 0.0
+    cuts: int = 0
+
+
+@dataclass
+class Storm:
+    """What the links of one session share: the generator, all that was ever said, and the cuts left."""
+
+    weather: Weather
+    rng: Random
+    cuts: int = 0
+    said: dict[bool, list[bytes]] = field(default_factory=lambda: {True: [], False: []})
+
+
+class StormyLink:
+    """One end of a link in a storm. Implements ``core.ports.Link``."""
+
+    bytes_sent = 0
+    bytes_received = 0
+    other: "StormyLink"
+
+    def __init__(self, storm: Storm, *, up: bool) -> None:
+        self._storm = storm
+        self._up = up  # whether what is sent here goes up
+        self._inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._closed = False
+        self._last_s = 0.0
+        self._floor_s = 0.0  # nothing lands before this
+
+    async def send(self, message: Message) -> None:
+        await asyncio.sleep(0)
+        if self._closed:
+            raise LinkClosedError("closed")
+        storm, rng, weather = self._storm, self._storm.rng, self._storm.weather
+        data = encode(message)
+        self._land(data, may_overtake=not isinstance(message, RELIABLE) and rng.random() < weather.reorder)
+        if isinstance(message, RELIABLE):
+            self._floor_s = self._last_s
+        if rng.random() < weather.duplicate:
+            self._land(data, may_overtake=False)
+        said = storm.said[self._up]
+        if said and not isinstance(message, RELIABLE) and rng.random() < weather.stale:
+            self._land(rng.choice(said), may_overtake=False)
+        said.append(data)
+        if storm.cuts < weather.cuts and rng.random() < weather.cut:
+            storm.cuts += 1
+            asyncio.get_running_loop().call_later(rng.random() * weather.delay_s, self.cut)
+
+    def _land(self, data: bytes, *, may_overtake: bool) -> None:
+        loop, rng = asyncio.get_running_loop(), self._storm.rng
+        at_s = max(self._floor_s, loop.time() + rng.random() * self._storm.weather.delay_s)
+        if not may_overtake:
+            at_s = self._last_s = max(self._last_s, at_s)
+        loop.call_at(at_s, self.other._inbox.put_nowait, data)
+
+    async def receive(self) -> Message:
+        data = None if self._closed else await self._inbox.get()
+        if data is None:
+            self._closed = True
+            raise LinkClosedError("closed")
+        return decode(data)
+
+    async def close(self) -> None:
+        """What was sent before still arrives at the other end."""
+        if not self._closed:
+            self._closed = True
+            self._inbox.put_nowait(None)
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(self._last_s, loop.time()), self.other._inbox.put_nowait, None)
+
+    def cut(self) -> None:
+        for end in (self, self.other):
+            end._closed = True
+            end._inbox.put_nowait(None)
+
+
+def stormy_link(storm: Storm) -> tuple[StormyLink, StormyLink]:
+    edge, cloud = StormyLink(storm, up=True), StormyLink(storm, up=False)
+    edge.other, cloud.other = cloud, edge
+    return edge, cloud
+
+
+class CheckedTarget:
+    """A target with a script that checks every use against the text that must come out."""
+
+    def __init__(
+        self, text: Sequence[int], card: TargetCard, rng: Random, pass_s: float, busy: int, wrong: float
+    ) -> None:
+        self.text = text
+        self.card = card
+        self.rng = rng
+        self.pass_s = pass_s
+        self.busy = busy  # refusals still to come
+        self.wrong = wrong  # share of wrong exit readings
+        self.open_seats = 0
+        self.device = asyncio.Lock()
+
+    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "CheckedSeat":
+        await asyncio.sleep(0)
+        if self.busy:
+            self.busy -= 1
+            raise RefusedError(messages.BUSY, "no place free", self.rng.choice((0.0, 0.5)))
+        assert list(tokens) == list(self.text[: len(tokens)])
+        return CheckedSeat(self, self.rng.randrange(len(tokens)))
+
+    async def close(self) -> None:
+        pass
+
+    def says(self, position: int) -> int:
+        return self.text[position] if position < len(self.text) else 1
+
+
+class CheckedSeat:
+    """A seat that knows the text and the port's promises."""
+
+    def __init__(self, target: CheckedTarget, cached: int) -> None:
+        self.target = target
+        self.cached = cached
+        self._open = True
+        self._last: Pass | None = None
+        target.open_seats += 1
+
+    async def prefill(self, tokens: Sequence[int]) -> float:
+        assert self._open
+        assert 0 < len(tokens) <= self.target.card.prefill_chunk
+        assert list(tokens) == list(self.target.text[self.cached : self.cached + len(tokens)])
+        async with self.target.device:
+            await asyncio.sleep(self.target.pass_s)
+        self.cached += len(tokens)
+        return self.target.pass_s
+
+    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+        target, rng = self.target, self.target.rng
+        assert self._open
+        assert 0 < len(batch.trunk) <= target.card.prefill_chunk
+        assert list(batch.trunk) == list(target.text[self.cached : self.cached + len(batch.trunk)])
+        assert len(batch.tokens) == len(batch.parents) <= target.card.max_pass_nodes
+        assert list(batch.exits) == sorted(set(batch.exits) & set(EXITS))
+        depths = [0]
+        for node, parent in enumerate(batch.parents):
+            assert -1 <= parent < node
+            depths.append(depths[parent + 1] + 1)
+        tip = self.cached + len(batch.trunk)
+        assert tip + max(depths) < target.card.context + (max(depths) == 0)
+        async with target.device:
+            for layer in batch.exits:
+                await asyncio.sleep(target.pass_s / 3)
+                seen = [target.says(tip + d) if rng.random() >= target.wrong else rng.randrange(8) for d in depths]
+                on_exit(Reading(layer, tuple(seen), tuple(rng.random() for _ in depths)))
+            await asyncio.sleep(target.pass_s / 3)
+        self.cached = tip
+        self._last = batch
+        said = tuple(target.says(tip + depth) for depth in depths)
+        return Verdict(Reading(target.card.layers, said, (1.0,) * len(said)), 0.0, target.pass_s)
+
+    def keep(self, nodes: Sequence[int]) -> None:
+        assert self._open
+        assert self._last is not None
+        above = -1
+        for node in nodes:
+            assert self._last.parents[node] == above
+            assert self._last.tokens[node] == self.target.says(self.cached)
+            self.cached += 1
+            above = node
+        self._last = None
+
+    def close(self) -> None:
+        assert self._open
+        self._open = False
+        self.target.open_seats -= 1
+
+
+class ChaosDrafter:
+    """Guesses right with a given probability, or has no idea; checks that the core keeps the port's promises."""
+
+    tokenizer_digest = ""
+
+    def __init__(self, text: Sequence[int], rng: Random, step_s: float, right: float, max_nodes_per_step: int) -> None:
+        self.text = text
+        self.rng = rng
+        self.step_s = step_s
+        self.right = right
+        self.max_nodes_per_step = max_nodes_per_step
+        self.known: list[int] = []
+        self.steps = 0
+        self._busy = False
+
+    async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
+        assert not self.known
+        await asyncio.sleep(self.step_s)
+        self.known = list(tokens)
+
+    async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
+        assert self.known
+        assert not self._busy
+        assert 0 < len(nodes) <= self.max_nodes_per_step
+        assert all(node.alive for node in nodes)
+        self._busy = True
+        self.steps += 1
+        await asyncio.sleep(self.step_s)
+        self._busy = False
+        return [self._guesses(node, width) for node in nodes]
+
+    def _guesses(self, node: Node, width: int) -> list[Guess]:
+        rng, position = self.rng, node.anchor.position
+        if not node.alive or rng.random() < 0.1:
+            return []
+        tokens = {self.text[position] if position < len(self.text) and rng.random() < self.right else rng.randrange(8)}
+        tokens |= {rng.randrange(8) for _ in range(width - 1)}
+        return [Guess(token, rng.random()) for token in sorted(tokens)][:width]
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        assert self.known
+        self.known += tokens
+        assert self.known == list(self.text[: len(self.known)])
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class AnyPolicy:
+    """Whatever the interface allows, drawn anew each time it is asked."""
+
+    rng: Random
+    lazy: float = 0.3
+    alone: float = 0.2
+    patience_s: float = 1.0
+    name: str = "any"
+
+    def orders(self, grower: Grower) -> Orders:
+        rng = self.rng
+        exits = () if grower.ready is None else grower.ready.exits
+        return Orders(
+            alone_until=grower.position + rng.choice((-1, 0, 1, 3, 1 << 40)) if rng.random() < self.alone else 0,
+            patience_s=rng.random() * self.patience_s,
+            min_nodes=rng.choice((0, 1, 2, 9)),
+            max_branches=rng.choice((0, 1, 2, 9)),
+            exits=tuple(layer for layer in exits if rng.random() < 0.7),
+            threshold=rng.random(),
+        )
+
+    def step(self, grower: Grower) -> Step | None:
+        if self.rng.random() < self.lazy:
+            return None
+        nodes = [grower.root, *grower.tree.nodes()]
+        return Step(tuple(self.rng.sample(nodes, min(len(nodes), self.rng.randint(0, 3)))), self.rng.randint(1, 3))
+
+    def ship(self, grower: Grower) -> Sequence[Node]:
+        nodes = [grower.root, *grower.tree.nodes()]
+        return self.rng.sample(nodes, self.rng.randint(0, len(nodes)))
+
+
+NEVER_IDLE = Limits(idle_s=1e6)
+
+
+@dataclass(frozen=True)
+class World:
+    """One scenario but for the policy. The text is ``length`` tokens after a prompt of ``prompt``."""
+
+    seed: int = 0
+    prompt: int = 3
+    length: int = 20
+    context: int = 1 << 20
+    stop_at: int | None = None  # the generated token at this index is a stop token
+    weather: Weather = Weather()
+    limits: Limits = NEVER_IDLE
+    max_pass_nodes: int = 8
+    prefill_chunk: int = 8
+    pass_s: float = 0.1
+    step_s: float = 0.02
+    busy: int = 0
+    right: float = 0.7
+    wrong_hints: float = 0.3
+    max_nodes_per_step: int = 2
+
+    def text(self) -> list[int]:
+        rng = Random(self.seed)
+        tokens = [rng.randrange(2, 8) for _ in range(self.prompt + self.length)]
+        if self.stop_at is not None and self.stop_at < self.length:
+            tokens[self.prompt + self.stop_at] = 9
+        return tokens
+
+    def expected(self) -> tuple[list[int], str]:
+        """The tokens that must come out, and why they end."""
+        text = self.text()
+        ends = [(self.prompt + self.length, messages.LENGTH)]
+        if self.stop_at is not None and self.stop_at < self.length:
+            ends.insert(0, (self.prompt + self.stop_at + 1, messages.STOP))
+        if self.context < self.prompt + self.length:
+            ends.append((self.context, messages.CONTEXT))
+        end, finish = min(ends, key=lambda entry: entry[0])
+        return text[self.prompt : end], finish
+
+
+@dataclass
+class Outcome:
+    """What came out of a session in a storm."""
+
+    shown: list[int]
+    session: EdgeSession
+    service: CloudService
+    target: CheckedTarget
+    drafter: ChaosDrafter
+    storm: Storm
+    took_s: float
+
+
+async def live_through(world: World, new_policy: Callable[[Random], Policy]) -> Outcome:
+    """Run one session in that world to its end; nothing may be left running."""
+    rng = Random(world.seed + 1)
+    text = world.text()
+    card = TargetCard(
+        "model", "", 16, world.context, 6, EXITS, max_pass_nodes=world.max_pass_nodes, prefill_chunk=world.prefill_chunk
+    )
+    target = CheckedTarget(text, card, rng, world.pass_s, world.busy, world.wrong_hints)
+    drafter = ChaosDrafter(text, rng, world.step_s, world.right, world.max_nodes_per_step)
+    service = CloudService(target, limits=world.limits)
+    storm = Storm(world.weather, rng)
+    serving: list[asyncio.Task[None]] = []
+
+    async def connect() -> StormyLink:
+        edge, cloud = stormy_link(storm)
+        serving.append(asyncio.create_task(service.handle(cloud)))
+        return edge
+
+    session = EdgeSession(
+        text[: world.prompt],
+        connect=connect,
+        drafter=drafter,
+        policy=new_policy(rng),
+        sampling=Sampling(),
+        rules=StopRules(world.length, tokens=(9,)),
+        retry=Retry(attempts=world.weather.cuts + world.busy + 1),
+    )
+    shown: list[int] = []
+    try:
+        async with aclosing(session.stream()) as stream:
+            async for tokens in stream:
+                assert tokens
+                shown += tokens
+                assert shown == text[world.prompt : world.prompt + len(shown)]
+    finally:
+        await asyncio.gather(*serving)
+        await asyncio.sleep(10.0)  # what is still in the air lands
+    outcome = Outcome(shown, session, service, target, drafter, storm, asyncio.get_running_loop().time())
+    check_nothing_is_left(outcome)
+    return outcome
+
+
+def check_nothing_is_left(outcome: Outcome) -> None:
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert outcome.target.open_seats == 0
+    assert outcome.service.counters.active == 0
+    assert not outcome.target.device.locked()
