@@ -1,0 +1,226 @@
+"""The Python API: an edge and clouds in one process, over memory and over HTTP."""
+
+import asyncio
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import foredraft
+from api import clouds
+from foredraft.core.events import Event
+from foredraft.errors import ConfigError, ModelError, RefusedError, UnknownNameError, UnreachableError
+from foredraft.policies import policy_names
+
+PROMPT = clouds.TEXT[:13]
+START = len(PROMPT.encode())
+NO_RETRY = foredraft.Retry(attempts=0)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize("policy", policy_names())
+async def test_pieces_are_the_text_and_the_tokens_of_the_report(policy: str) -> None:
+    async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=clouds.drafter()) as edge:
+        generation = edge.generate(PROMPT, policy=policy, max_new_tokens=100)
+        pieces = [piece async for piece in generation]
+    report = generation.report
+    assert "".join(piece.text for piece in pieces) == report.text == clouds.text_between(START, START + 100)
+    assert [token for piece in pieces for token in piece.tokens] == report.tokens
+    assert (report.new_tokens, report.finish_reason, report.policy) == (100, "length", policy)
+
+
+async def test_the_same_over_http_with_the_tokenizer_fetched_from_the_server() -> None:
+    async with clouds.cloud() as cloud, cloud.listen() as url, foredraft.connect(url) as edge:
+        report = await edge.generate(PROMPT, policy="sync", max_new_tokens=60).finish()
+    assert report.text == clouds.text_between(START, START + 60)
+    assert edge.tokenizer is not None
+    assert edge.tokenizer.digest == clouds.TOKENIZER.digest
+
+
+async def test_a_second_turn_goes_on_from_the_first() -> None:
+    async with clouds.cloud() as cloud, foredraft.connect(cloud) as edge:
+        prompt = clouds.TOKENIZER.encode(PROMPT)
+        first = await edge.generate(prompt, max_new_tokens=20).finish()
+        second = await edge.generate([*prompt, *first.tokens], max_new_tokens=20).finish()
+    assert first.tokens + second.tokens == [clouds.truth(p) for p in range(START, START + 40)]
+
+
+async def test_a_seed_is_drawn_and_told_unless_one_is_given() -> None:
+    async with clouds.cloud() as cloud, foredraft.connect(cloud) as edge:
+        drawn = [edge.generate(PROMPT).seed for _ in range(8)]
+        given = edge.generate(PROMPT, seed=7, max_new_tokens=1)
+        assert (await given.finish()).seed == given.seed == 7
+    assert len(set(drawn)) > 1
+
+
+async def test_the_text_ends_before_a_stop_string() -> None:
+    async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=clouds.drafter()) as edge:
+        report = await edge.generate(PROMPT, stop=["Viktor"], max_new_tokens=500).finish()
+    assert report.text == clouds.TEXT[13:].partition("Viktor")[0]
+    assert report.finish_reason == "stop"
+
+
+async def test_the_models_end_marks_end_the_text_unless_told_otherwise() -> None:
+    target = clouds.target()
+    target._card = replace(target._card, stop_tokens=(clouds.truth(START + 5),))
+    async with foredraft.Cloud(target, clouds.TOKENIZER) as cloud, foredraft.connect(cloud) as edge:
+        stopped = await edge.generate(PROMPT, max_new_tokens=50).finish()
+        whole = await edge.generate(PROMPT, max_new_tokens=50, end_marks=False).finish()
+    assert stopped.new_tokens <= 6 < whole.new_tokens == 50
+
+
+async def test_leaving_the_loop_early_leaves_the_edge_usable_and_the_cloud_idle() -> None:
+    async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=clouds.drafter()) as edge:
+        async for _ in edge.generate(PROMPT, max_new_tokens=10_000):
+            break
+        report = await edge.generate(PROMPT, max_new_tokens=10).finish()
+        assert report.text == clouds.text_between(START, START + 10)
+        sessions = list(cloud._sessions)
+    assert all(session.done() for session in sessions)
+    assert cloud.service.counters.active == 0
+
+
+async def test_a_second_text_at_the_same_time_is_refused_and_the_first_goes_on() -> None:
+    async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=clouds.drafter()) as edge:
+        first = asyncio.create_task(edge.generate(PROMPT, max_new_tokens=200).finish())
+        await asyncio.sleep(0)
+        with pytest.raises(ConfigError, match="generating already"):
+            await edge.generate(PROMPT).finish()
+        assert (await first).new_tokens == 200
+
+
+async def test_the_session_goes_on_at_the_next_server_when_one_goes_away() -> None:
+    async with clouds.cloud() as first, clouds.cloud() as second, second.listen() as second_url:
+        leaving = first.listen()
+        first_url = await leaving.__aenter__()
+        quick = foredraft.Retry(first_s=0.0)
+        async with foredraft.connect(first_url, second_url, draft=clouds.drafter(), retry=quick) as edge:
+            generation = edge.generate(PROMPT, policy="sync", max_new_tokens=400)
+            left = False
+            async for _ in generation:
+                if not left:
+                    left = True
+                    await leaving.__aexit__(None, None, None)
+    assert generation.report.text == clouds.text_between(START, START + 400)
+    assert generation.report.reconnects > 0
+    assert second.service.counters.tokens > 0
+
+
+async def test_no_server_there_is_an_error_after_the_retries() -> None:
+    async with clouds.cloud() as cloud, cloud.listen() as url:
+        pass
+    patience = foredraft.Retry(attempts=2, first_s=0.0)
+    with pytest.raises(UnreachableError, match="gave up after 2 retries"):
+        await foredraft.connect(url, retry=patience).__aenter__()
+
+
+async def test_of_several_servers_that_are_gone_each_is_named() -> None:
+    gone = ("http://127.0.0.1:1", "http://127.0.0.1:2")
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1.*127\.0\.0\.1:2"):
+        await foredraft.connect(*gone, retry=NO_RETRY).__aenter__()
+
+
+async def test_a_wrong_key_is_refused_at_once_and_the_right_one_serves() -> None:
+    async with clouds.cloud(api_key="right") as cloud, cloud.listen() as url:
+        with pytest.raises(RefusedError, match="API key"):
+            await foredraft.connect(url, api_key="wrong").__aenter__()
+        async with foredraft.connect(url, api_key="right") as edge:
+            assert (await edge.generate(PROMPT, max_new_tokens=5).finish()).new_tokens == 5
+
+
+async def test_a_draft_with_another_tokenizer_is_refused() -> None:
+    async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=clouds.drafter("another")) as edge:
+        with pytest.raises(ModelError, match="the draft's tokenizer"):
+            await edge.generate(PROMPT).finish()
+
+
+async def test_a_prompt_longer_than_the_context_is_refused_with_the_way_out() -> None:
+    async with (
+        foredraft.Cloud(clouds.target(context=8), clouds.TOKENIZER) as cloud,
+        foredraft.connect(cloud) as edge,
+    ):
+        with pytest.raises(RefusedError, match="shorten the prompt"):
+            await edge.generate(PROMPT).finish()
+
+
+async def test_what_cannot_be_asked_for_is_refused_before_anything_is_sent() -> None:
+    async with clouds.cloud() as cloud, foredraft.connect(cloud) as edge:
+        with pytest.raises(UnknownNameError, match="did you mean 'sync'"):
+            edge.generate(PROMPT, policy="sink")
+        with pytest.raises(ConfigError, match="the prompt is empty"):
+            edge.generate("")
+        with pytest.raises(ConfigError, match="token id 257 is outside"):
+            edge.generate([1, 257])
+        with pytest.raises(ConfigError, match="temperature"):
+            edge.generate(PROMPT, temperature=-1.0)
+        with pytest.raises(ConfigError, match="max_new_tokens"):
+            edge.generate(PROMPT, max_new_tokens=0)
+    assert cloud.service.counters.sessions == 0
+
+
+async def test_an_edge_that_is_not_connected_says_how_to() -> None:
+    async with clouds.cloud() as cloud:
+        with pytest.raises(ConfigError, match="async with connect"):
+            foredraft.connect(cloud).generate(PROMPT)
+    with pytest.raises(ConfigError, match="no server"):
+        foredraft.connect()
+    with pytest.raises(ConfigError, match="not an address"):
+        foredraft.connect("cloud:8471")
+
+
+async def test_a_target_of_token_ids_alone_needs_no_tokenizer() -> None:
+    async with foredraft.Cloud(clouds.target()) as cloud, foredraft.connect(cloud) as edge:
+        report = await edge.generate([1, 2, 3], max_new_tokens=9).finish()
+        with pytest.raises(ConfigError, match="token ids"):
+            edge.generate("text")
+        with pytest.raises(ConfigError, match="without a tokenizer cannot listen"):
+            await cloud.listen().__aenter__()
+    assert report.tokens == [clouds.truth(p) for p in range(3, 12)]
+    assert report.text == ""
+
+
+async def test_an_observer_sees_the_commits_that_make_the_text() -> None:
+    events: list[Event] = []
+    async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=clouds.drafter()) as edge:
+        report = await edge.generate(PROMPT, max_new_tokens=30, observer=events.append).finish()
+    committed = [token for event in events if event.kind == "commit" for token in event.data["tokens"]]  # type: ignore[union-attr]
+    assert committed == report.tokens
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    assert [getattr(foredraft, name) for name in foredraft.__all__]
+    assert sorted(foredraft.__all__) == foredraft.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        foredraft.nothing  # noqa: B018
+
+
+def test_importing_foredraft_imports_neither_torch_nor_a_web_library() -> None:
+    program = (
+        "import sys, foredraft; foredraft.ConfigError; print({'torch', 'aiohttp'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_an_edge_with_the_ngram_drafter_imports_neither_torch_nor_transformers() -> None:
+    program = """
+import asyncio, sys
+from api import clouds
+import foredraft
+
+async def main():
+    async with clouds.cloud() as cloud, cloud.listen() as url, foredraft.connect(url, draft="ngram") as edge:
+        report = await edge.generate(clouds.TEXT * 2, policy="sync", max_new_tokens=50).finish()
+        print(report.new_tokens, [m for m in ("torch", "transformers", "numpy", "matplotlib") if m in sys.modules])
+
+asyncio.run(main())
+"""
+    folder = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder)
+    assert done.stdout.strip() == "50 []"
