@@ -35,7 +35,7 @@ def serve(
     from foredraft.engines.loading import ModelOptions
     from foredraft.errors import ConfigError
     from foredraft.hosting import Cloud
-    from foredraft.server import tls_context
+    from foredraft.listening import tls_context
 
     if ssl_keyfile is not None and ssl_certfile is None:
         raise ConfigError("--ssl-keyfile needs --ssl-certfile")
