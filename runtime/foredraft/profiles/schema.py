@@ -83,8 +83,7 @@ class Grid(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
                 raise ValueError(f"{name} must be a rising list of numbers, not {list(axis)}")
         planes = self.seconds_s
         fits = len(planes) == len(self.batch) and all(
-            len(rows) == len(self.context) and all(len(row) == len(self.new_tokens) for row in rows)
-            for rows in planes
+            len(rows) == len(self.context) and all(len(row) == len(self.new_tokens) for row in rows) for rows in planes
         )
         if not fits:
             shape = f"[{len(self.batch)}][{len(self.context)}][{len(self.new_tokens)}]"
