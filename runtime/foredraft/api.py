@@ -1,10 +1,14 @@
 """The edge as a Python API: connect to a cloud, generate texts.
 
+Use it so (inside a coroutine):
+
     async with foredraft.connect("http://cloud:8471", draft="ngram") as edge:
         generation = edge.generate("def main():", policy="seed")
         async for piece in generation:
             print(piece.text, end="")
         print(generation.report.tokens_per_pass)
+
+An edge generates one text at a time.
 """
 
 import asyncio

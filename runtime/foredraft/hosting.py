@@ -20,6 +20,7 @@ from foredraft.text import Tokenizer
 if TYPE_CHECKING:
     from foredraft.server import Server
 
+
 class Cloud:
     """One target and the sessions of any number of edges. Use it as a context: it closes the target.
 

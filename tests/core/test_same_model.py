@@ -42,6 +42,7 @@ async def test_a_text_is_not_continued_by_another_model() -> None:
         rules=StopRules(400),
         retry=Retry(first_s=0.0),
     )
+
     async def read_and_cut() -> None:
         async with aclosing(session.stream()) as stream:
             async for _ in stream:
