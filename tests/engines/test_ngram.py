@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -175,3 +176,23 @@ def test_it_imports_neither_torch_nor_transformers_nor_numpy() -> None:
 
 def test_a_guess_is_what_the_ports_say() -> None:
     assert index_of([1, 2, 1]).guesses([1], 1) == [Guess(2, 0.5)]
+
+
+def test_a_probability_is_what_such_a_suffix_was_worth_so_far() -> None:
+    stream = Random(3)
+    text: list[int] = []
+    for _ in range(400):  # after 1 comes 2 three times out of four, else something new
+        text += [1, 2 if stream.random() < 0.75 else stream.randrange(1_000, 1_000_000)]
+    (guess, *_) = index_of([*text, 1], max_n=1).guesses([1], 1)
+    assert guess.token == 2
+    # Known: 3/4 of the time it was a follower seen before; of all that followed, 3/4 were this one.
+    assert guess.probability == pytest.approx(0.75 * 0.75, abs=0.06)
+
+
+async def test_a_text_longer_than_the_index_is_followed_by_its_end() -> None:
+    drafter, tree = await begun([1, 2, 3] * 40, max_indexed_tokens=30)
+    for token in [1, 2, 3] * 20:
+        (guesses,) = await drafter.draft([tree.root], 1)
+        assert guesses[0].token == token
+        drafter.advance([token])
+        tree.advance([token])

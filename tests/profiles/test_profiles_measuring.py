@@ -86,5 +86,5 @@ def test_a_noisy_machine_is_refused_and_a_quiet_one_is_not() -> None:
         name="d", title="d", kind="draft", model=Model(name="m", layers=2), draft_step=STEP, residual=Residual(cv=0.1)
     )
     check_quiet([quiet])
-    with pytest.raises(ConfigError, match="varied by 35%, more than 20%.*--force"):
+    with pytest.raises(ConfigError, match=r"varied by 35%, more than 20%.*--force"):
         check_quiet([quiet, msgspec.structs.replace(quiet, residual=Residual(cv=0.35))])

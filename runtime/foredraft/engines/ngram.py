@@ -1,9 +1,10 @@
 """Drafting by lookup: what followed the last time that the text looked like this.
 
-Prompt lookup (Saxena, 2023) with the probabilities of PPM method C (Moffat, 1990): the
-longest suffix that has been seen before speaks first; the mass that it keeps back for
-the unseen, distinct / (total + distinct), goes to the next shorter suffix. Neither torch
-nor transformers, and no model: the index is built from the committed text alone.
+Prompt lookup (Saxena, 2023) with probabilities in the manner of PPM (Cleary and Witten, 1984):
+the longest suffix that has been seen before speaks first, and the mass that it keeps back for
+what never followed it goes to the next shorter one. How much that is, is learnt for each
+length of suffix from how often the next token was among those that had followed. Neither
+torch nor transformers, and no model: the index is built from the committed text alone.
 """
 
 import asyncio
@@ -28,6 +29,10 @@ class SuffixIndex:
         self._min_n, self._max_n = min_n, max_n
         self._followers: dict[tuple[int, ...], dict[int, int]] = {}
         self._tail: tuple[int, ...] = ()
+        # By length of suffix: how often one had been seen before, and how often it knew what came
+        # next; one success in two to begin with (Laplace's rule).
+        self._asked = [2] * (max_n + 1)
+        self._knew = [1] * (max_n + 1)
         self.tokens_seen = 0
 
     def begin(self) -> None:
@@ -43,7 +48,13 @@ class SuffixIndex:
         """The text goes on with ``tokens``."""
         for token in tokens:
             for n in range(self._min_n, len(self._tail) + 1):
-                followers = self._followers.setdefault(self._tail[len(self._tail) - n :], {})
+                suffix = self._tail[len(self._tail) - n :]
+                followers = self._followers.get(suffix)
+                if followers is None:
+                    followers = self._followers[suffix] = {}
+                else:
+                    self._asked[n] += 1
+                    self._knew[n] += token in followers
                 # Re-inserted, so that a dictionary's order is that of the latest sightings.
                 followers[token] = followers.pop(token, 0) + 1
             self._tail = (*self._tail, token)[-self._max_n :]
@@ -64,10 +75,11 @@ class SuffixIndex:
             fresh = {token: count for token, count in reversed(followers.items()) if token not in found}
             if not fresh:
                 continue  # all of them spoken for by longer tails
-            weight = sum(fresh.values()) + len(fresh)
+            knows = self._knew[n] / self._asked[n]
+            total = sum(fresh.values())
             for token in sorted(fresh, key=lambda token: -fresh[token]):
-                found[token] = left * fresh[token] / weight
-            left *= len(fresh) / weight
+                found[token] = left * knows * fresh[token] / total
+            left *= 1.0 - knows
             if len(found) >= width:
                 break
         best = sorted(found.items(), key=lambda item: -item[1])[:width]
@@ -78,15 +90,16 @@ class NgramDrafter:
     """A Drafter that looks up the committed text; it speaks any tokenizer's ids.
 
     ``keep``: texts that ended stay in the index, so later texts of a session profit, until
-    it has seen ``max_indexed_tokens``; then it begins anew with the present text. It occupies
-    no device: a step is over at once, and still gives way to other tasks.
+    it has seen ``max_indexed_tokens`` (about 1 kB each where nothing repeats); then it begins anew
+    with the end of the present text. It occupies no device: a step is over at once, and still
+    gives way to other tasks.
     """
 
     tokenizer_digest = ""
     max_nodes_per_step = _NODES_PER_STEP
 
     def __init__(
-        self, *, min_n: int = 1, max_n: int = 4, keep: bool = True, max_indexed_tokens: int = 65_536
+        self, *, min_n: int = 1, max_n: int = 4, keep: bool = True, max_indexed_tokens: int = 16_384
     ) -> None:
         if not 1 <= min_n <= max_n <= 16:
             raise ConfigError(f"n-grams must have 1 <= min_n <= max_n <= 16, not {min_n} and {max_n}")
@@ -120,7 +133,7 @@ class NgramDrafter:
         self._text.extend(tokens)
         if self._index.tokens_seen + len(tokens) > self._max_indexed_tokens:
             self._index = SuffixIndex(self._min_n, self._max_n)
-            self._index.add(self._text[-self._max_indexed_tokens :])
+            self._index.add(self._text[-max(1, self._max_indexed_tokens // 2) :])
         else:
             self._index.add(tokens)
 

@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="write what a noisy machine gave, too")
     asked = parser.parse_args(arguments)
     try:
-        found = [
+        found: list[DraftProfile | TargetProfile] = [
             asyncio.run(measure_draft(asked.draft, asked.machine)),
             asyncio.run(measure_passes(asked.target, asked.exits, asked.machine)),
         ]
