@@ -253,8 +253,8 @@ class EdgeSession:
         return Orders(alone_until=grower.position + 1, exits=orders.exits, threshold=orders.threshold)
 
     async def _ship(self, link: Link) -> None:
-        """Send new orders and wanted nodes, each time something changed."""
-        while True:
+        """Send new orders and wanted nodes, each time something changed, until the text is complete."""
+        while not self.grower.finish:
             for grow in self.grower.ship(self.policy.ship(self.grower)):
                 self._note("ship", position=grow.position, tokens=messages.unpack(grow.tokens))
                 await link.send(grow)
