@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+import ssl as ssl_module
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -143,7 +144,9 @@ def cache_folder() -> Path:
     return Path(base) / "foredraft" / "tokenizers"
 
 
-async def fetch_tokenizer(url: str, digest: str, api_key: str = "", *, timeout_s: float = 30.0) -> bytes:
+async def fetch_tokenizer(
+    url: str, digest: str, api_key: str = "", *, ssl: ssl_module.SSLContext | None = None, timeout_s: float = 30.0
+) -> bytes:
     """The tokenizer.json with this digest: from the cache on disk, else from the server at ``url``.
 
     Raises UnreachableError, RefusedError (wrong key, other tokenizer) or ProtocolError
@@ -155,20 +158,20 @@ async def fetch_tokenizer(url: str, digest: str, api_key: str = "", *, timeout_s
     cached = await asyncio.to_thread(_read_cached, file, digest)
     if cached is not None:
         return cached
-    data = await _download(url, digest, api_key, timeout_s)
+    data = await _download(url, digest, api_key, True if ssl is None else ssl, timeout_s)
     if tokenizer_digest(data) != digest:
         raise ProtocolError(f"{url} sent another tokenizer than the {digest} that it promised")
     await asyncio.to_thread(_write_cached, file, data)
     return data
 
 
-async def _download(url: str, digest: str, api_key: str, timeout_s: float) -> bytes:
+async def _download(url: str, digest: str, api_key: str, ssl: ssl_module.SSLContext | bool, timeout_s: float) -> bytes:
     address = endpoint(url, f"{TOKENIZER_PATH}/{digest}")
     data = bytearray()
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
-            session.get(address, headers=auth_headers(api_key)) as response,
+            session.get(address, headers=auth_headers(api_key), ssl=ssl) as response,
         ):
             if response.status in (401, 403):
                 raise RefusedError(UNAUTHORIZED, f"{url} does not accept this API key")

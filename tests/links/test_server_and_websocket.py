@@ -585,7 +585,10 @@ def test_loopback_addresses_are_known() -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_a_session_over_tls_and_a_certificate_that_nobody_vouches_for(run: Run, tmp_path: Path) -> None:
+def test_a_session_over_tls_and_a_certificate_that_nobody_vouches_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
@@ -601,6 +604,7 @@ def test_a_session_over_tls_and_a_certificate_that_nobody_vouches_for(run: Run, 
             await link.send(LARGE)
             assert await link.receive() == LARGE
             await link.close()
+            assert await fetch_tokenizer(url, DIGEST, ssl=trusting) == TOKENIZER
             with pytest.raises(UnreachableError, match="certificate"):
                 await connect(url)
 

@@ -87,9 +87,11 @@ class ProxyReport:
         return self.up.delay_p50_s + self.down.delay_p50_s
 
     def __str__(self) -> str:
+        if not self.up.chunks and not self.down.chunks:
+            return "emulated link: nothing went over it"
         ways = (("up", self.up), ("down", self.down))
         late = ", ".join(f"{name} {way.late_p50_s * 1e3:.3f} / {way.late_p99_s * 1e3:.3f} ms" for name, way in ways)
-        caveat = "" if self.realtime else " (the system grants no real-time scheduling)"
+        caveat = "" if self.realtime else " (without real-time scheduling)"
         return (
             f"emulated link: round trip {self.round_trip_s * 1e3:.2f} ms achieved; "
             f"released late by p50 / p99: {late}{caveat}"
