@@ -55,7 +55,7 @@ def _parse(spec: str, factory: Any, text: str) -> dict[str, Any]:
         if key not in kinds:
             raise UnknownNameError(f"parameter of policy {spec.partition(':')[0]}", key, kinds)
         try:
-            values[key] = _convert(kinds[key], value) if equals else True
+            values[key] = _convert(kinds[key], value if equals else "true")
         except ValueError:
             kind = type(kinds[key]).__name__
             raise ConfigError(f"policy {spec!r}: {key} must be of type {kind}, not {value!r}") from None
