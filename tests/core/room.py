@@ -1,8 +1,8 @@
 """An edge and a cloud in one room: scripted engines, the in-memory link, and everything that was said."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from foredraft.core.cloud import CloudService
@@ -143,3 +143,15 @@ async def collect(session: EdgeSession, on_tokens: Callable[[list[int]], None] |
             if on_tokens is not None:
                 on_tokens(tokens)
     return shown
+
+
+@asynccontextmanager
+async def watching(session: EdgeSession) -> AsyncIterator["asyncio.Queue[list[int]]"]:
+    """Runs a session on the side; what it shows comes through the queue. Leaving stops it early."""
+    shown: asyncio.Queue[list[int]] = asyncio.Queue()
+    watcher = asyncio.create_task(collect(session, shown.put_nowait))
+    try:
+        yield shown
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
