@@ -14,7 +14,8 @@ from foredraft.core.ports import Drafter, Guess, Pass, Reading, Target, Verdict
 from foredraft.core.sampling import Sampling
 from foredraft.core.tree import DraftTree
 from foredraft.engines.device import Device, Work
-from foredraft.engines.paced import Pace, PacedDrafter, PacedTarget
+from foredraft.engines.pace import Pace
+from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
 from foredraft.errors import ProfileError, RefusedError
 from foredraft.profiles import DraftProfile, Line, Memory, Model, Range, TargetProfile
@@ -53,9 +54,7 @@ def draft_profile() -> DraftProfile:
 
 
 def script() -> ScriptedTarget:
-    return ScriptedTarget(
-        lambda position: position % 7, foresight=lambda layer, at: (at % 7, 0.9), exits=(2, 4)
-    )
+    return ScriptedTarget(lambda position: position % 7, foresight=lambda layer, at: (at % 7, 0.9), exits=(2, 4))
 
 
 def guesser() -> ScriptedDrafter:
@@ -159,9 +158,7 @@ def test_a_cancelled_pass_keeps_the_device_to_the_end_of_the_segment_in_flight(
         target = PacedTarget(script(), target_profile())
         first, second = await target.seat([1], SAMPLING), await target.seat([1], SAMPLING)
         heard: list[float] = []
-        given_up = asyncio.create_task(
-            first.verify(Pass((1,), exits=(2, 4)), lambda reading: heard.append(now()))
-        )
+        given_up = asyncio.create_task(first.verify(Pass((1,), exits=(2, 4)), lambda reading: heard.append(now())))
         await asyncio.sleep(0)
         other = asyncio.create_task(second.verify(Pass((1,)), silent))
         await asyncio.sleep(cancelled_at)
@@ -267,9 +264,7 @@ def test_outside_the_declared_range_a_strict_run_fails_and_the_device_goes_on() 
     async def main() -> None:
         target = PacedTarget(script(), target_profile(), outside="error")
         seat = await target.seat([1], SAMPLING)
-        with pytest.raises(
-            ProfileError, match=r"'slow'.*a pass outside.*new_tokens 100 \(declared: 1 to 64\)"
-        ):
+        with pytest.raises(ProfileError, match=r"'slow'.*a pass outside.*new_tokens 100 \(declared: 1 to 64\)"):
             await seat.verify(Pass(tuple(range(100))), silent)
         verdict = await seat.verify(Pass((1,)), silent)
         assert verdict.queue_s == 0.0
@@ -312,9 +307,7 @@ def test_sessions_beyond_the_devices_memory_are_refused_until_one_leaves() -> No
 def test_a_cache_that_outgrows_the_memory_is_refused() -> None:
     async def main() -> None:
         memory = Memory(device_bytes=1_000, weights_bytes=0, cache_bytes_per_token=10)
-        seat = await PacedTarget(script(), target_profile(memory=memory), headroom_tokens=0).seat(
-            [1], SAMPLING
-        )
+        seat = await PacedTarget(script(), target_profile(memory=memory), headroom_tokens=0).seat([1], SAMPLING)
         await seat.prefill([1] * 60)
         with pytest.raises(RefusedError, match="would need 1,200"):
             await seat.verify(Pass((1,) * 60), silent)

@@ -1,7 +1,7 @@
 """An emulated device: calls go through it one after another, first come, first served.
 
-A call has the device to itself from its start to its end, or shares it with calls that were
-waiting with it, where their pricing lets them run as one batch. A call that is given up frees
+A call has the device to itself from its start to its end, or shares it with those next in
+line, where their pricing lets them run as one batch. A call that is given up frees
 the device only when the segment in flight is over.
 """
 
@@ -166,21 +166,21 @@ class Device:
             return
 
     def _next_batch(self) -> tuple[list[Work], list["asyncio.Future[Turn]"]]:
-        """Take the first waiting call, and of the others, in order, those that fit in with it."""
+        """Take the first waiting call, and those next in line for as long as they fit in with it."""
         works: list[Work] = []
         waiters: list[asyncio.Future[Turn]] = []
-        stay: deque[tuple[Work, asyncio.Future[Turn]]] = deque()
-        for work, waiter in self._waiting:
-            if waiter.done():
-                continue
-            if not works or (
-                work.kind == works[0].kind
-                and work.pricing is works[0].pricing
-                and work.pricing.fits([*works, work])
-            ):
+        while self._waiting:
+            work, waiter = self._waiting[0]
+            if not waiter.done():
+                if works and not _joins(work, works):
+                    break
                 works.append(work)
                 waiters.append(waiter)
-            else:
-                stay.append((work, waiter))
-        self._waiting = stay
+            self._waiting.popleft()
         return works, waiters
+
+
+def _joins(work: Work, works: list[Work]) -> bool:
+    first = works[0]
+    same = work.kind == first.kind and work.pricing is first.pricing
+    return same and first.pricing.fits([*works, work])
