@@ -42,7 +42,9 @@ class PlainHeads:
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
 
-    def read(self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    def read(
+        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         logits = self._model.logits(hidden)
         return sample(logits, positions, sampling), logits.softmax(-1).amax(-1)
 

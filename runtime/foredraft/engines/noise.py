@@ -65,15 +65,19 @@ def perturb(logits: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor
     """Scores whose argmax is the sample: ``[rows, vocab]``; at temperature 0 the logits themselves.
 
     ``positions``: ``[rows]``, the position in the text of the token that each row predicts. ``noise``: what
-    ``gumbel`` gives for them, where several readings of the same rows share it (it costs more than an exit head).
+    ``position_noise`` gives for them, where several readings of the same rows share it (it costs more than an exit).
     """
-    if sampling.temperature == 0.0:
-        return logits
-    scores = filter_logits(logits, sampling)
     if noise is None:
-        tokens = torch.arange(logits.shape[-1], device=logits.device)
-        noise = gumbel(sampling.seed, positions.unsqueeze(-1), tokens)
-    return scores + noise
+        noise = position_noise(positions, logits.shape[-1], sampling)
+    return logits if noise is None else filter_logits(logits, sampling) + noise
+
+
+def position_noise(positions: Tensor, vocab_size: int, sampling: Sampling) -> Tensor | None:
+    """The noise of every token at ``positions``, ``[rows, vocab]``; None at temperature 0, which needs none."""
+    if sampling.temperature == 0.0:
+        return None
+    tokens = torch.arange(vocab_size, device=positions.device)
+    return gumbel(sampling.seed, positions.unsqueeze(-1), tokens)
 
 
 def sample(logits: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from foredraft.core.ports import Pass, Reading
 from foredraft.core.sampling import Sampling
 from foredraft.engines.flat_cache import FlatCache
 from foredraft.engines.masks import Masks
-from foredraft.engines.noise import sample
+from foredraft.engines.noise import position_noise, sample
 from foredraft.engines.torch_model import LoadedModel, run_range
 
 
@@ -22,10 +22,13 @@ class ExitReader(Protocol):
     def layers(self) -> tuple[int, ...]:
         """Where the heads sit."""
 
-    def read(self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    def read(
+        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens and confidences, both ``[rows]``, from hidden states ``[rows, width]``.
 
-        ``positions``: ``[rows]``, the position in the text of the token that each row predicts.
+        ``positions``: ``[rows]``, the position in the text of the token that each row predicts. ``noise``: the
+        pass's own, see ``noise.position_noise``.
         """
 
 
@@ -73,6 +76,7 @@ class TargetPass:
             rope = model.rotary.at([*range(place.start, tip + 1), *positions])
         predicted = torch.tensor([tip, *positions], device=model.device) + 1
         hidden = model.embed(torch.tensor([batch.trunk + batch.tokens], device=model.device))
+        noise = position_noise(predicted, model.vocab_size, self._sampling)
         done, unread = 0, None
         for layer in sorted({*batch.exits, len(model.layers)}):
             hidden = run_range(model, hidden, rope, masks, stores, range(done, layer))
@@ -82,8 +86,9 @@ class TargetPass:
             if self.cancelled:
                 return None
             if layer in batch.exits:
-                unread = self._read_exit(layer, hidden[0, len(batch.trunk) - 1 :], predicted)
-        tokens = sample(model.logits(hidden[0, len(batch.trunk) - 1 :]), predicted, self._sampling).tolist()
+                unread = self._read_exit(layer, hidden[0, len(batch.trunk) - 1 :], predicted, noise)
+        logits = model.logits(hidden[0, len(batch.trunk) - 1 :])
+        tokens = sample(logits, predicted, self._sampling, noise).tolist()
         return Reading(done, tuple(tokens), (1.0,) * len(tokens))
 
     def _is_chain(self) -> bool:
@@ -97,14 +102,16 @@ class TargetPass:
             visible.append([*(visible[parent] if parent >= 0 else ()), node])
         return self._model.masks.tree(start, base, visible, positions)
 
-    def _read_exit(self, layer: int, hidden: Tensor, predicted: Tensor) -> Callable[[], None] | None:
+    def _read_exit(
+        self, layer: int, hidden: Tensor, predicted: Tensor, noise: Tensor | None
+    ) -> Callable[[], None] | None:
         """Read the head and post what it says; on an accelerator, give what posts it once the copy has arrived.
 
         Waiting for the copy at once would leave the accelerator idle until the next segment is submitted.
         """
         if self._exits is None:
             raise ValueError("exits without heads")
-        tokens, confidence = self._exits.read(layer, hidden, predicted, self._sampling)
+        tokens, confidence = self._exits.read(layer, hidden, predicted, self._sampling, noise)
 
         def post() -> None:
             self._post(Reading(layer, tuple(tokens.tolist()), tuple(confidence.tolist())))
