@@ -54,34 +54,34 @@ class Comparison:
         )
 
 
+async def bare_pair(rounds: int, sleeps: Round) -> None:
+    """Two coroutines that only sleep and hand over."""
+    up: asyncio.Queue[int] = asyncio.Queue()
+    down: asyncio.Queue[int] = asyncio.Queue()
+
+    async def edge() -> None:
+        for number in range(rounds):
+            for _ in range(sleeps.draft_steps):
+                await asyncio.sleep(sleeps.draft_s)
+            await asyncio.sleep(sleeps.one_way_s)
+            up.put_nowait(number)
+            await down.get()
+
+    async def cloud() -> None:
+        for _ in range(rounds):
+            number = await up.get()
+            await asyncio.sleep(sleeps.pass_s)
+            await asyncio.sleep(sleeps.one_way_s)
+            down.put_nowait(number)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(edge())
+        group.create_task(cloud())
+
+
 def bare_pair_rate(rounds: int, sleeps: Round | None = None) -> float:
-    """Rounds per second of wall time of two coroutines on a SimLoop that only sleep and hand over."""
-    sleeps = sleeps or Round()
-
-    async def main() -> None:
-        up: asyncio.Queue[int] = asyncio.Queue()
-        down: asyncio.Queue[int] = asyncio.Queue()
-
-        async def edge() -> None:
-            for number in range(rounds):
-                for _ in range(sleeps.draft_steps):
-                    await asyncio.sleep(sleeps.draft_s)
-                await asyncio.sleep(sleeps.one_way_s)
-                up.put_nowait(number)
-                await down.get()
-
-        async def cloud() -> None:
-            for _ in range(rounds):
-                number = await up.get()
-                await asyncio.sleep(sleeps.pass_s)
-                await asyncio.sleep(sleeps.one_way_s)
-                down.put_nowait(number)
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(edge())
-            group.create_task(cloud())
-
-    return rounds / _seconds(SimLoop, main())
+    """Rounds per second of wall time of ``bare_pair`` on a SimLoop."""
+    return rounds / _seconds(SimLoop, bare_pair(rounds, sleeps or Round()))
 
 
 def bare_process_rate(rounds: int, sleeps: Round | None = None) -> float:

@@ -6,7 +6,7 @@
 
 The penalty is what retransmission timeouts cost: speculation is a thin stream, with too few
 packets in flight for a fast retransmission. Tail loss probes, which some stacks send, are not
-modelled, and retransmissions do not take rate from what follows. Times are seconds since the
+modelled; retransmissions take no rate from what follows, and connecting loses nothing. Times are seconds since the
 channel began.
 """
 

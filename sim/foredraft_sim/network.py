@@ -39,21 +39,28 @@ class _Way:
         self._shut = asyncio.Event()  # nothing more goes in
         self._over = False  # nothing more comes out than has landed
         self._turn = asyncio.Lock()  # senders that wait for room keep their order
+        self._waiting = 0
         self.on_end: Callable[[], None] = self.shut
         self.wire_bytes = 0
 
     async def put(self, data: bytes) -> None:
         """Send; waits while the channel's queue is full. Raises LinkClosedError."""
         wire_bytes = self._channel.wire_bytes(len(data))
-        if self._turn.locked() or self._wait_s(wire_bytes) > 0.0:
-            async with self._turn:
-                while (wait_s := self._wait_s(wire_bytes)) > 0.0 and not self._shut.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(wait_s):
-                            await self._shut.wait()
-                self._depart(data, wire_bytes)
-        else:
-            self._depart(data, wire_bytes)
+        if self._waiting or self._wait_s(wire_bytes) > 0.0:
+            self._waiting += 1
+            try:
+                async with self._turn:
+                    await self._room(wire_bytes)
+            finally:
+                self._waiting -= 1
+        self._depart(data, wire_bytes)
+
+    async def _room(self, wire_bytes: int) -> None:
+        """Wait until the message fits into the channel's queue, or nothing goes in any more."""
+        while (wait_s := self._wait_s(wire_bytes)) > 0.0 and not self._shut.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._shut.wait()
 
     def _wait_s(self, wire_bytes: int) -> float:
         now_s = self._loop.time() - self._epoch_s
@@ -127,7 +134,7 @@ class SimLink:
         self._least_bytes, self._most_bytes = least, most  # what the profile was made for
         self._bytes_sent = 0
         self._bytes_received = 0
-        self.cut_timer: asyncio.TimerHandle | None = None
+        self.cut_timer: asyncio.TimerHandle | None = None  # for an outage that will cut the link
         incoming.on_end = outgoing.shut
 
     @property
@@ -231,7 +238,7 @@ class SimNetwork:
         return edge, cloud
 
     async def connect(self) -> SimLink:
-        """The edge's end of a new connection, after the round trips that it takes to set up.
+        """The edge's end of a new connection, after the round trips, of mean length, that it takes.
 
         Waits while an outage lasts. Raises UnreachableError in an outage that cuts.
         """

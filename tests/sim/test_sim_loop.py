@@ -44,8 +44,12 @@ def test_sleep_moves_the_clock_by_its_delay_and_takes_no_wall_time() -> None:
 def test_timers_fire_in_order_of_time_and_first_in_first_out_within_an_instant(delays: list[int]) -> None:
     fired: list[tuple[float, int]] = []
     loop = SimLoop()
+
+    def note(number: int) -> None:
+        fired.append((loop.time(), number))
+
     for number, delay in enumerate(delays):
-        loop.call_later(delay * 1e-9, lambda number=number: fired.append((loop.time(), number)))
+        loop.call_later(delay * 1e-9, note, number)
     loop.call_later(1, loop.stop)
     loop.run_forever()
     loop.close()
@@ -105,8 +109,9 @@ def test_a_thousand_cancelled_timers_leave_the_queue_and_the_rest_still_fires() 
 def test_a_timer_cancelled_at_the_instant_at_which_it_is_due_does_not_fire() -> None:
     fired: list[str] = []
     loop = SimLoop()
-    loop.call_later(1, lambda: second.cancel())
-    second = loop.call_later(1, fired.append, "second")
+    timers: list[asyncio.TimerHandle] = []
+    loop.call_later(1, lambda: timers[0].cancel())
+    timers.append(loop.call_later(1, fired.append, "second"))
     loop.call_later(2, loop.stop)
     loop.run_forever()
     loop.close()
