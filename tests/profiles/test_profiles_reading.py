@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from foredraft.errors import ProfileError, UnknownNameError
-from foredraft.profiles import LinkProfile, TargetProfile, load_profile, parse_profile, shipped_folder
+from foredraft.profiles import LinkProfile, TargetProfile, load_profile, lookup, parse_profile, shipped_folder
 
 WHERE = Path("some/target.toml")
 
@@ -192,3 +192,17 @@ def test_files_that_cannot_be_read_are_profile_errors(tmp_path: Path) -> None:
 
 def test_the_shipped_profiles_are_found_in_the_checkout() -> None:
     assert (shipped_folder() / "README.md").is_file()
+
+
+def test_an_installed_package_has_its_own_copy_which_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "foredraft"
+    (package / "hardware_profiles").mkdir(parents=True)
+    (package / "hardware_profiles" / "mine.toml").write_text(LINK, encoding="utf-8")
+    monkeypatch.setattr(lookup, "_PACKAGE", package)
+    assert load_profile("mine").name == "l"
+    (package / "hardware_profiles" / "mine.toml").unlink()
+    (package / "hardware_profiles").rmdir()
+    with pytest.raises(ProfileError, match="missing; give the path"):
+        load_profile("mine")
