@@ -99,7 +99,7 @@ def test_ctrl_c_closes_the_server_and_the_edge_says_that_it_is_gone(tiny: Path) 
 
 
 def test_exits_of_another_model_are_refused(tiny: Path, tmp_path: Path) -> None:
-    calibration = Calibration(temperature=0.0, table=(0.0,))
+    calibration = Calibration(temperature=0.0, table=(0.5,) * 64)
     card = ExitCard(
         format=1,
         model="another",

@@ -1,0 +1,67 @@
+"""Every example runs as its first lines say."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engines.tiny_models import save_model
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model, so that the examples are quick and need no training."""
+    return save_model(tmp_path_factory.mktemp("tiny"), max_position_embeddings=2048, eos_token_id=None)
+
+
+@pytest.fixture(scope="module")
+def url(model: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "foredraft", "serve", "--model", str(model), "--port", "0", "--threads", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().split()[-1]
+        server.terminate()
+
+
+def run(name: str, *arguments: str, cache: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_has_a_test() -> None:
+    tested = {"live_session.py", "in_memory.py", "own_stop_rule.py", "own_server.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_live_session_generates_from_a_server(url: str, tmp_path: Path) -> None:
+    out = run("live_session.py", url, cache=tmp_path)
+    assert out.startswith("import os")
+    assert "tokens per pass of the target" in out
+
+
+def test_in_memory_says_the_same_with_each_policy(tmp_path: Path) -> None:
+    lines = run("in_memory.py", cache=tmp_path).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["cloud", "sync", "seed"]
+    assert lines[0].startswith("cloud: 60 passes")
+
+
+def test_own_stop_rule_ends_the_text_and_takes_a_second_turn(url: str, tmp_path: Path) -> None:
+    out = run("own_stop_rule.py", url, cache=tmp_path)
+    assert out.startswith("def parse(line):\n")
+    assert "\ndef main():\n" in out
+
+
+def test_own_server_outlives_its_first_address(model: Path, tmp_path: Path) -> None:
+    out = run("own_server.py", str(model), cache=tmp_path)
+    assert int(out.rpartition("reconnects: ")[2]) >= 1
