@@ -81,6 +81,7 @@ class EdgeSession:
         self._fresh: asyncio.Queue[list[int] | None] = asyncio.Queue()
         self._orders = Orders()
         self._serial = 0
+        self._sent_s: list[float] = []  # when Open, and each Grow and Steer after it, left
         self._resting = False  # the drafter has nothing to do until something happens
         self._begun = False  # the drafter knows the text
         self._bytes_up = self._bytes_down = self._opening_bytes_up = 0
@@ -131,6 +132,7 @@ class EdgeSession:
             began_s = self._now_s()
             guesses = await self._drafter.draft(step.nodes, step.width)
             took_s = self._now_s() - began_s
+            self.grower.estimates.draft_step_s.take(took_s)
             self.grower.tally.draft_s += took_s
             self.grower.tally.draft_steps += 1
             grown = self.grower.grew(step.nodes, guesses, step.width)
@@ -186,6 +188,7 @@ class EdgeSession:
         try:
             self.grower.connected(self._suits(await _in_time(shake_hands(link, self._api_key))))
             self._wake()
+            self._sent_s = [self._now_s()]
             await link.send(self._opening())
             self._opening_bytes_up += link.bytes_sent
             self._note("open", position=self.grower.position)
@@ -257,11 +260,13 @@ class EdgeSession:
         while not self.grower.finish:
             for grow in self.grower.ship(self.policy.ship(self.grower)):
                 self._note("ship", position=grow.position, tokens=messages.unpack(grow.tokens))
+                self._sent_s.append(self._now_s())
                 await link.send(grow)
             orders = self._wanted_orders()
             if orders != self._orders:
                 self._orders = orders
                 self._serial += 1
+                self._sent_s.append(self._now_s())
                 await link.send(self._steer())
             await self._to_ship.wait()
 
@@ -290,6 +295,9 @@ class EdgeSession:
 
     def _take_commit(self, commit: Commit) -> None:
         now_s = self._now_s()
+        if commit.heard < len(self._sent_s):
+            round_trip_s = now_s - self._sent_s[commit.heard] - commit.heard_s
+            self.grower.estimates.round_trip_s.take(max(0.0, round_trip_s))
         position = self.grower.position
         new = self.grower.committed(commit)
         self._note(
@@ -336,6 +344,7 @@ class EdgeSession:
         tally = self.grower.tally
         tokens = self.grower.tree.tokens[self.grower.start :]
         later = len(tokens) - self._first_tokens
+        began_s = self._began_s if self._first_tokens else 0.0  # nothing came: no times to tell
         return SessionReport(
             text=text,
             tokens=tokens,
@@ -344,9 +353,9 @@ class EdgeSession:
             temperature=self._sampling.temperature,
             prompt_tokens=self.grower.start,
             new_tokens=len(tokens),
-            ttft_s=self._first_s - self._began_s,
+            ttft_s=self._first_s - began_s,
             tpot_s=(self._last_s - self._first_s) / later if later else 0.0,
-            e2e_s=self._last_s - self._began_s,
+            e2e_s=self._last_s - began_s,
             passes=tally.passes,
             drafted=tally.drafted,
             accepted=tally.accepted,

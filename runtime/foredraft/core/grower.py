@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from foredraft.core import messages
 from foredraft.core.anchor import Anchor
+from foredraft.core.estimates import Estimates
 from foredraft.core.messages import Commit, Grow, Hint, Ready, Refused
 from foredraft.core.ports import Guess
 from foredraft.core.reach import reaches
 from foredraft.core.sampling import StopRules
 from foredraft.core.tree import DraftTree, Node
-from foredraft.errors import ProtocolError
+from foredraft.errors import ConfigError, ProtocolError
 
 MAX_HELD = 256
 """Commits held back because an earlier one is still missing."""
@@ -52,12 +53,18 @@ class Grower:
     """One session's text and tree, as the edge sees them."""
 
     def __init__(self, prompt: Sequence[int], rules: StopRules) -> None:
+        """Raises ConfigError for a prompt that is none."""
+        if not prompt:
+            raise ConfigError("the prompt is empty; give at least one token to go on from")
+        if strange := [token for token in prompt if not 0 <= token <= messages.MAX_TOKEN_ID]:
+            raise ConfigError(f"token id {strange[0]} in the prompt is outside 0 to {messages.MAX_TOKEN_ID}")
         self.tree = DraftTree(prompt)
         self.start = len(self.tree.tokens)
         self.rules = rules
         self.session = 0
         self.finish = ""
         self.tally = Tally()
+        self.estimates = Estimates()
         self.ready: Ready | None = None
         self.hinted: Node | None = None
         self.told: dict[Node, tuple[Node, float]] = {}
@@ -152,7 +159,8 @@ class Grower:
         if new:
             self._check(new)
             self._judge_hints(tokens)
-            self._count(commit)
+            self._judge_guesses(new)
+            self._count(commit, len(new))
             self.tree.advance(new)
             self._reaches = None
             self._judge_predraft()
@@ -171,7 +179,18 @@ class Grower:
         if self.ready is not None and max(tokens, default=0) >= self.ready.vocab_size:
             raise ProtocolError(f"token id {max(tokens)} is outside the vocabulary of {self.ready.vocab_size}")
 
-    def _count(self, commit: Commit) -> None:
+    def _judge_guesses(self, tokens: Sequence[int]) -> None:
+        """What the drafter guessed along the way that the text took, whether it was shipped or not."""
+        node: Node | None = self.root
+        for token in tokens:
+            if node is None or not node.expanded:
+                return
+            guessed = [child for child in node.children.values() if child.guessed > 0.0]
+            self.estimates.saw_guesses([(child.guessed, child.token == token) for child in guessed])
+            node = node.children.get(token)
+
+    def _count(self, commit: Commit, tokens: int) -> None:
+        self.estimates.saw_pass(commit.drafted, commit.pass_s, commit.queue_s + commit.waited_s, tokens)
         tally = self.tally
         tally.passes += 1
         tally.drafted += commit.drafted
@@ -241,7 +260,8 @@ class Grower:
             fits = below[: max(0, self.room)]
             for guess in fits:
                 node = self.tree.add(parent, guess.token)
-                node.probability = guess.probability
+                node.guessed = guess.probability
+                node.probability = self.estimates.calibrated(guess.probability)
                 grown.append(node)
             if len(fits) == len(below):
                 parent.barren = not below

@@ -19,19 +19,31 @@ from foredraft.core.anchor import ORIGIN, Anchor
 class Node:
     """One token, somewhere below the committed text.
 
-    ``anchor`` names the prefix that ends with this token. ``probability`` is the drafter's
-    guess that the token is right, given that its parent is. Marks of the grower's: ``sent``,
-    the other end has it or it is on its way there; ``expanded``, how many guesses at what comes
-    next the drafter was asked for; ``barren``, it had no idea.
+    ``anchor`` names the prefix that ends with this token. ``probability`` is how likely it is to be
+    right, given that its parent is; ``guessed`` is what the drafter itself said of that. Marks
+    of the grower's: ``sent``, the other end has it or it is on its way there; ``expanded``, how
+    many guesses at what comes next the drafter was asked for; ``barren``, it had no idea.
     """
 
-    __slots__ = ("alive", "anchor", "barren", "children", "expanded", "parent", "probability", "sent", "token")
+    __slots__ = (
+        "alive",
+        "anchor",
+        "barren",
+        "children",
+        "expanded",
+        "guessed",
+        "parent",
+        "probability",
+        "sent",
+        "token",
+    )
 
     def __init__(self, anchor: Anchor, token: int, parent: "Node | None", probability: float) -> None:
         self.anchor = anchor
         self.token = token
         self.parent = parent
         self.probability = probability
+        self.guessed = 0.0
         self.children: dict[int, Node] = {}
         self.alive = True
         self.sent = False

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from foredraft.core import messages
+from foredraft.core.ledger import Ledger
 from foredraft.core.messages import Commit, Grow, Open, Refused, Steer
 from foredraft.core.ports import TargetCard, Verdict
 from foredraft.core.sampling import Sampling, StopRules
@@ -96,6 +97,7 @@ class Walker:
         self.steer = opened.steer
         self._check_steer(opened.steer)
         self.idle_since_s = now_s
+        self._ledger = Ledger()
         self.finish = ""
         if self.tree.position >= self.end:
             self.finish = self._finish_at_end()
@@ -170,15 +172,19 @@ class Walker:
         """What to do next.
 
         Verify as soon as enough hangs below the tip; when patience is over, verify what there
-        is, or decode alone where that is allowed; else wait.
+        is, or decode alone where that is allowed; else wait. A walker that may decode alone is
+        patient only as far as its ledger allows.
         """
-        patience_ends_s = self.idle_since_s + self.steer.patience_s
         live = len(self.tree)
         if live >= self.steer.min_nodes and live:
             return Go(self._choose())
         alone = self.steer.alone_until > self.tree.position
         if not (live or alone):
             return Wait(self.idle_since_s + self._limits.idle_s)
+        patience_s = self.steer.patience_s
+        if alone and patience_s > self._ledger.allowance_s:
+            patience_s = 0.0
+        patience_ends_s = self.idle_since_s + patience_s
         if now_s < patience_ends_s - TICK_S:
             return Wait(patience_ends_s)
         return Go(self._choose())
@@ -220,6 +226,7 @@ class Walker:
         said = self._cut([tokens[index] for index in path] + [bonus], stops)
         self.tree.advance(said)
         self.idle_since_s = now_s
+        self._ledger.book(len(nodes), len(said), verdict.pass_s, timing.waited_s)
         accepted = min(len(path), len(said))
         commit = Commit(
             session=self.session,
