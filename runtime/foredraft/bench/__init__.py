@@ -1,0 +1,1 @@
+"""What ``foredraft bench`` measures: one file for each question, each with the bound that it is held to."""

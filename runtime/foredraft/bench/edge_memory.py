@@ -1,0 +1,79 @@
+"""What an edge with the n-gram drafter holds in memory, and that it loads no model library.
+
+The edge is a process of its own that generates from a scripted server here, with the server's
+tokenizer fetched as usual; it tells its peak resident memory and what it imported.
+"""
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from os import environ
+from pathlib import Path
+from typing import Any
+
+from foredraft.api import connect
+from foredraft.bench.bytes_tokenizer import byte_tokenizer
+from foredraft.bench.result import Figure, Result
+from foredraft.engines.scripted import ScriptedTarget
+from foredraft.errors import ForedraftError
+from foredraft.hosting import Cloud
+
+MOST_MB = 80.0
+BOUND_TO = 1 << 15
+"""The largest vocabulary for which the bound is meant."""
+
+UNWANTED = ("torch", "transformers")
+
+
+async def measure(vocabularies: tuple[int, ...] = (1 << 15, 1 << 17), tokens: int = 1000) -> Result:
+    """Peak resident memory by the size of the vocabulary. Raises ForedraftError when the edge fails."""
+    figures = []
+    for size in vocabularies:
+        said = await _edge_process(size, tokens)
+        bound = MOST_MB if size <= BOUND_TO else None
+        figures.append(Figure(f"peak memory, vocabulary of {size}", said["peak_mb"], "MB", bound=bound))
+        figures.append(Figure(f"of {', '.join(UNWANTED)} imported", len(said["imported"]), "", bound=0.0))
+    return Result("edge-memory", f"an n-gram edge that generates {tokens} tokens, prompt of 1000", tuple(figures))
+
+
+async def _edge_process(size: int, tokens: int) -> dict[str, Any]:
+    tokenizer = byte_tokenizer(size)
+    target = ScriptedTarget(
+        lambda position: position * position % 977, vocab_size=size, tokenizer_digest=tokenizer.digest
+    )
+    async with Cloud(target, tokenizer) as cloud, cloud.listen() as url:
+        with tempfile.TemporaryDirectory() as cache:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", __name__, url, str(tokens)),
+                stdout=subprocess.PIPE,
+                env=environ | {"XDG_CACHE_HOME": cache},
+            )
+            out, _ = await process.communicate()
+    if process.returncode:
+        raise ForedraftError(f"the edge process failed with exit code {process.returncode}")
+    said: dict[str, Any] = json.loads(out)
+    return said
+
+
+def _peak_mb() -> float:
+    """Peak resident memory of this process in 10**6 bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would include what the process was before it became this program
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+async def _edge(url: str, tokens: int) -> None:
+    async with connect(url, draft="ngram") as edge:
+        await edge.generate(list(range(1000)), policy="sync", max_new_tokens=tokens).finish()
+    imported = [name for name in UNWANTED if name in sys.modules]
+    print(json.dumps({"peak_mb": _peak_mb(), "imported": imported}))
+
+
+if __name__ == "__main__":
+    asyncio.run(_edge(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,102 @@
+"""``foredraft bench``: what the project promises, measured here and now."""
+
+import json
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from foredraft.bench.result import Result
+
+app = typer.Typer(help="Measure what the project promises, here and now.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Model = Annotated[str, typer.Option(help="Target: folder, hub id or 'demo'.")]
+Exits = Annotated[Path | None, typer.Option(help="Its exit heads; the bundled target brings its own.")]
+Draft = Annotated[str, typer.Option(help="Draft: folder, hub id or 'demo'.")]
+Threads = Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.")]
+
+
+@app.callback()
+def bench() -> None:
+    """Measure what the project promises, here and now."""
+
+
+@app.command()
+def overhead(
+    rounds: Annotated[int, typer.Option(help="Verification rounds to time.", min=10)] = 2000, as_json: Json = False
+) -> None:
+    """What the session logic costs per verification round: at most 0.3 ms."""
+    from foredraft.bench.overhead import measure
+
+    _show([_run(measure(rounds))], as_json)
+
+
+@app.command()
+def uplink(as_json: Json = False) -> None:
+    """Bytes that a round of sync at gamma 4 sends: at most 40."""
+    from foredraft.bench.uplink import measure
+
+    _show([_run(measure())], as_json)
+
+
+@app.command()
+def edge_memory(as_json: Json = False) -> None:
+    """Memory of an edge with the n-gram drafter: at most 80 MB, and no model library."""
+    from foredraft.bench.edge_memory import measure
+
+    _show([_run(measure())], as_json)
+
+
+@app.command()
+def engine(
+    model: Model = "demo",
+    exits: Exits = None,
+    draft: Draft = "demo",
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """The engines against transformers' own generation: at least as fast."""
+    from foredraft.bench.engine import measure
+
+    _show([_run(measure(model, exits, draft, threads))], as_json)
+
+
+@app.command(name="all")
+def everything(as_json: Json = False) -> None:
+    """All of them, one after the other."""
+    from foredraft.bench import edge_memory, engine, overhead, uplink
+
+    _show([_run(module.measure()) for module in (uplink, overhead, edge_memory, engine)], as_json)
+
+
+def _run(measuring: "Coroutine[Any, Any, Result]") -> "Result":
+    import asyncio
+
+    from foredraft.loop import new_event_loop
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(measuring)
+
+
+def _show(results: "list[Result]", as_json: bool) -> None:
+    """Print the figures. Exit code 1 when a bound does not hold."""
+    if as_json:
+        said = {
+            result.name: {
+                "method": result.method,
+                "figures": [asdict(figure) | {"holds": figure.holds} for figure in result.figures],
+            }
+            for result in results
+        }
+        typer.echo(json.dumps(said))
+    else:
+        for result in results:
+            typer.echo(f"{result.name}: {result.method}")
+            for figure in result.figures:
+                typer.echo(f"  {figure}")
+    if any(figure.holds is False for result in results for figure in result.figures):
+        raise typer.Exit(1)
