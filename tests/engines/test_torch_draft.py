@@ -237,7 +237,7 @@ async def test_tokens_that_the_filters_drop_are_never_guessed(drafter: TorchDraf
 
 
 async def test_foreign_token_ids_are_refused_by_name(drafter: TorchDrafter) -> None:
-    with pytest.raises(ModelError, match="258.*tokenizer"):
+    with pytest.raises(ModelError, match=r"258.*tokenizer"):
         await drafter.begin([1, VOCABULARY], GREEDY)
     tree = DraftTree([1])
     await drafter.begin(tree.tokens, GREEDY)
@@ -256,7 +256,7 @@ async def test_too_many_nodes_and_an_empty_text_are_refused(model: LoadedModel) 
     with pytest.raises(ModelError, match="empty"):
         await drafter.begin([], GREEDY)
     await drafter.begin([1], GREEDY)
-    with pytest.raises(ModelError, match="3 nodes.*2"):
+    with pytest.raises(ModelError, match=r"3 nodes.*2"):
         await drafter.draft([tree.add(tree.root, token) for token in range(3)], 1)
     await drafter.close()
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_COPY_BYTES = 32 << 20  # a tied output layer up to this size gets a copy of its own
 Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes keys and values of new rows, ``[rows, heads, dim]``; gives all that is seen, ``[heads, seen, dim]``."""
 
@@ -31,18 +32,38 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Norm:
+    """RMS norm over the last dimension. ``weight``: ``[dim]`` or ``[heads, dim]``; ``eps_tensor``: [1]."""
+
+    weight: Tensor
+    eps: float
+    eps_tensor: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, eps: float) -> "Norm":
+        return cls(weight.detach(), eps, weight.detach().new_tensor([eps]))
+
+    def __call__(self, values: Tensor) -> Tensor:
+        dim = values.shape[-1]
+        if values.dtype == torch.float32 and values.device.type == "cpu":
+            # torch's own is a chain of eleven small operations here, and a fused one elsewhere
+            length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+            return (values * torch.addcmul(self.eps_tensor, length, length, value=1.0 / dim).rsqrt_()).mul_(self.weight)
+        return functional.rms_norm(values, (dim,), None, self.eps) * self.weight
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """The weights of one decoder layer. ``window``: how many tokens a token sees, itself included; None: all."""
 
     heads: int
     groups: int
     dim: int
-    eps: float
-    attention_norm: Tensor
+    attention_norm: Norm
     qkv: Linear
-    qk_norm: Tensor | None
+    qk_norm: Norm | None
     out: Linear
-    mlp_norm: Tensor
+    mlp_norm: Norm
     gate_up: Linear
     down: Linear
     activation: Callable[[Tensor], Tensor]
@@ -58,19 +79,16 @@ class Layer:
         """
         query_heads = self.heads * self.groups
         rotated_heads = query_heads + self.heads
-        width = (hidden.shape[-1],)
-        normed = functional.rms_norm(hidden, width, self.attention_norm, self.eps)
-        qkv = self.qkv(normed).view(*hidden.shape[:2], rotated_heads + self.heads, self.dim)
+        qkv = self.qkv(self.attention_norm(hidden)).view(*hidden.shape[:2], rotated_heads + self.heads, self.dim)
         rotated = qkv[..., :rotated_heads, :]
         if self.qk_norm is not None:
-            rotated = functional.rms_norm(rotated, (self.dim,), None, self.eps) * self.qk_norm
+            rotated = self.qk_norm(rotated)
         rotated = torch.addcmul(rotated * cos, rotated.roll(self.dim // 2, -1), sin)
         queries, keys = rotated[..., :query_heads, :], rotated[..., query_heads:, :]
         values = qkv[..., rotated_heads:, :]
         attended = self._attend(queries, keys, values, mask, store)
         hidden = hidden + self.out(attended)
-        normed = functional.rms_norm(hidden, width, self.mlp_norm, self.eps)
-        gate, up = self.gate_up(normed).chunk(2, dim=-1)
+        gate, up = self.gate_up(self.mlp_norm(hidden)).chunk(2, dim=-1)
         return hidden + self.down(self.activation(gate) * up)
 
     def _attend(
@@ -105,21 +123,20 @@ def _take_layer(block: Any, config: Any, kind: str | None) -> Layer:
     query_heads, heads = int(config.num_attention_heads), int(config.num_key_value_heads)
     window = getattr(config, "sliding_window", None)
     slides = kind == "sliding_attention" or (kind is None and config.model_type == "mistral")
+    eps = float(config.rms_norm_eps)
     qk_norm = None
     if hasattr(attention, "q_norm"):
-        qk_norm = torch.cat(
-            [attention.q_norm.weight.expand(query_heads, dim), attention.k_norm.weight.expand(heads, dim)]
-        ).detach()
+        weights = [attention.q_norm.weight.expand(query_heads, dim), attention.k_norm.weight.expand(heads, dim)]
+        qk_norm = Norm.of(torch.cat(weights), eps)
     return Layer(
         heads=heads,
         groups=query_heads // heads,
         dim=dim,
-        eps=float(config.rms_norm_eps),
-        attention_norm=block.input_layernorm.weight.detach(),
+        attention_norm=Norm.of(block.input_layernorm.weight, eps),
         qkv=_join(attention.q_proj, attention.k_proj, attention.v_proj),
         qk_norm=qk_norm,
         out=_join(attention.o_proj),
-        mlp_norm=block.post_attention_layernorm.weight.detach(),
+        mlp_norm=Norm.of(block.post_attention_layernorm.weight, eps),
         gate_up=_join(mlp.gate_proj, mlp.up_proj),
         down=_join(mlp.down_proj),
         activation=mlp.act_fn,
@@ -129,7 +146,7 @@ def _take_layer(block: Any, config: Any, kind: str | None) -> Layer:
 
 def _join(*parts: nn.Linear) -> Linear:
     """The parts as one product. The modules keep working: their weights become views of the joined one."""
-    weight = torch.cat([part.weight.detach() for part in parts]) if len(parts) > 1 else parts[0].weight.detach()
+    weight = _laid_out(torch.cat([part.weight.detach() for part in parts]))
     biases = [part.bias.detach() for part in parts if part.bias is not None]
     bias = torch.cat(biases) if biases else None
     start = 0
@@ -140,6 +157,17 @@ def _join(*parts: nn.Linear) -> Linear:
             part.bias.data = bias[start:end]
         start = end
     return Linear(weight, bias)
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    """The same matrix with its columns contiguous: for 2 to 16 rows on a CPU, products take half the time so."""
+    return weight.T.contiguous().T if weight.device.type == "cpu" else weight
+
+
+def lay_out_head(head: nn.Linear, tied: bool) -> None:
+    """Lay out the output layer for passes of few rows; one that is tied and large stays as the embedding needs it."""
+    if not tied or head.weight.nbytes <= _COPY_BYTES:
+        head.weight = nn.Parameter(_laid_out(head.weight.detach()), requires_grad=False)
 
 
 class Rotary:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foredraft.core.messages import MAX_TOKEN_ID
 from foredraft.engines import model_files
 from foredraft.engines.masks import MaskMaker, Masks
-from foredraft.engines.torch_layers import Layer, Rotary, Store, take_layers
+from foredraft.engines.torch_layers import Layer, Rotary, Store, lay_out_head, take_layers
 from foredraft.errors import ConfigError, ModelError
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -82,6 +82,7 @@ def load_model(model: str | Path, dtype: str = "float32", device: str = "cpu") -
     config = _read_config(folder)
     _refuse_unsuitable(folder, config)
     module = _read_weights(folder, config, torch_dtype).to(torch_device)
+    lay_out_head(module.lm_head, tied=bool(config.tie_word_embeddings))
     context = int(config.max_position_embeddings)
     layers = tuple(take_layers(module.model, config))
     window = min((layer.window for layer in layers if layer.window), default=None)
