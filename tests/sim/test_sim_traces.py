@@ -64,7 +64,7 @@ def one_by_one(trace: Trace, sends: list[tuple[float, int]], outages: list[Outag
     for start_s, wire_bytes in sends:
         while wire_bytes:
             time_s = trace.time_s(index)
-            lost = any(o.start_s <= time_s < o.start_s + o.duration_s for o in outages)
+            lost = any(o.start_s <= time_s < round(o.start_s + o.duration_s, 6) for o in outages)
             used = 0 if lost or time_s < start_s else min(left, wire_bytes)
             wire_bytes, left = wire_bytes - used, left - used
             if wire_bytes:
