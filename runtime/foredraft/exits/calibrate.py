@@ -36,21 +36,17 @@ class ConfidenceMap:
 
     def __call__(self, best: Tensor) -> Tensor:
         """The confidence of tokens whose best two scores are ``best``, ``[rows, 2]``, higher first."""
-        return self.table[torch.bucketize((best[:, 0] - best[:, 1]).double(), self.edges)]
+        return self.table[torch.bucketize((best[:, 0] - best[:, 1]).to(torch.float64), self.edges)]
 
     @classmethod
     def between(
-        cls, calibrations: Sequence[Calibration], temperature: float, like: Tensor | None = None
+        cls, calibrations: Sequence[Calibration], temperature: float, device: torch.device | str = "cpu"
     ) -> ConfidenceMap:
-        """The map at a temperature, from those fitted at the nearest ones below and above.
-
-        ``like``: a tensor on the device where the map will be used.
-        """
+        """The map at a temperature, from those fitted at the nearest ones below and above."""
         low = max((c for c in calibrations if c.temperature <= temperature), key=_heat, default=calibrations[0])
         high = min((c for c in calibrations if c.temperature >= temperature), key=_heat, default=calibrations[-1])
         span = high.temperature - low.temperature
         share = (temperature - low.temperature) / span if span > 0.0 else 0.0
-        device = torch.device("cpu") if like is None else like.device
         # Scores are logits / temperature, so the edges are too. A margin of many logits at a low temperature is inf.
         edges = torch.tensor(_EDGES, dtype=torch.float64, device=device) / (temperature or 1.0)
         table = torch.lerp(torch.tensor(low.table), torch.tensor(high.table), share)
