@@ -64,6 +64,6 @@ def test_any_policy_in_any_weather_ends_with_the_targets_text(world: World, lazy
 
 
 @settings(max_examples=60)
-@given(WORLDS, st.sampled_from(("cloud", "sync", "seed", "ahead", "seed:gamma=9", "sync:gamma=1")))
+@given(WORLDS, st.sampled_from(("cloud", "sync", "seed", "ahead", "auto", "seed:gamma=9", "sync:gamma=1")))
 def test_the_policies_that_ship_end_with_the_targets_text_in_any_weather(world: World, spec: str) -> None:
     check(world, outcome_in(world, lambda _: make_policy(spec)))

@@ -1,7 +1,7 @@
 """Whatever a peer sends: a clear refusal, and the other side goes on."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -31,7 +31,7 @@ from foredraft.core.messages import (
 )
 from foredraft.core.ports import Link
 from foredraft.core.sampling import Sampling, StopRules
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
 from foredraft.errors import ForedraftError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.links.memory import MemoryLink, memory_link
 from foredraft.policies import make_policy
@@ -174,9 +174,9 @@ async def test_an_open_that_makes_no_sense_is_refused_by_name(bad: Open, code: s
     ids=repr,
 )
 async def test_a_bad_message_in_a_session_is_refused_and_the_session_goes_on(
-    message_room: Room, bad: Message, code: str, says: str
+    bad: Message, code: str, says: str
 ) -> None:
-    async with stranger(message_room) as link:
+    async with stranger(room()) as link:
         for message in (HELLO, OPEN, bad, Steer(1, 10, alone_until=100)):
             await link.send(message)
         heard = await answers_to_the_end(link)
@@ -219,8 +219,8 @@ async def test_repeated_and_late_messages_change_nothing() -> None:
         for message in (HELLO, OPEN, OPEN, GROW, GROW, ALONE, ALONE, Steer(1, 1)):
             await link.send(message)
         assert text_in(await answers_to_the_end(link)) == text(10)
-        for message in (Close(1), Close(1), GROW, ALONE, OPEN, later, OPEN, GROW, ALONE, Close(1), later):
-            await link.send(message)
+        for late in (Close(1), Close(1), GROW, ALONE, OPEN, later, OPEN, GROW, ALONE, Close(1), later):
+            await link.send(late)
         heard = await answers_to_the_end(link)
         assert {message.session for message in heard if isinstance(message, Commit)} == {2}
         assert not [message for message in heard if isinstance(message, Refused)]
@@ -231,8 +231,8 @@ async def test_a_session_that_is_closed_at_once_leaves_no_seat_taken() -> None:
     class Counting(ScriptedTarget):
         seats = 0
 
-        async def seat(self, tokens: object, sampling: object) -> object:  # type: ignore[override]
-            seat = await super().seat(tokens, sampling)  # type: ignore[arg-type]
+        async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
+            seat = await super().seat(tokens, sampling)
             self.seats += 1
 
             def give_up() -> None:
