@@ -36,7 +36,8 @@ class ConfidenceMap:
 
     def __call__(self, best: Tensor) -> Tensor:
         """The confidence of tokens whose best two scores are ``best``, ``[rows, 2]``, higher first."""
-        return self.table[torch.bucketize((best[:, 0] - best[:, 1]).to(torch.float64), self.edges)]
+        first, second = best.unbind(-1)
+        return self.table.index_select(0, torch.bucketize((first - second).to(torch.float64), self.edges))
 
     @classmethod
     def between(

@@ -123,7 +123,11 @@ class ExitHeads:
         ``[rows]`` that the whole model's token is the same.
         """
         logits = self._output(self._heads[layer](hidden))
-        scores, tokens = perturb(logits, positions, sampling, noise).topk(2, dim=-1)
+        if noise is not None and sampling.top_k == 0 and sampling.top_p == 1.0:
+            perturbed = torch.add(noise, logits, alpha=1.0 / sampling.temperature)  # perturb in one operation
+        else:
+            perturbed = perturb(logits, positions, sampling, noise)
+        scores, tokens = perturbed.topk(2, dim=-1)
         return tokens[:, 0], self._map(layer, sampling.temperature)(scores)
 
     def _map(self, layer: int, temperature: float) -> ConfidenceMap:
