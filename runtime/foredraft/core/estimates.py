@@ -41,15 +41,15 @@ class Average:
 class Estimates:
     """Round trip, speeds and acceptance as seen from the edge.
 
-    ``token_s``: cloud time per committed token, waiting included. ``coverage``: how often one
-    of a node's drafted children is right. ``right``: by what the drafter said a guess's
+    ``token_s``: cloud time per committed token, waiting included. ``ranks``: how often the
+    drafter's 1st, 2nd, ... guess is right. ``right``: by what the drafter said a guess's
     probability was, how often it was right.
     """
 
     round_trip_s: Average = field(default_factory=lambda: Average(0.2))
     draft_step_s: Average = field(default_factory=lambda: Average(0.2))
     token_s: Average = field(default_factory=lambda: Average(0.1))
-    coverage: Average = field(default_factory=lambda: Average(0.05))
+    ranks: list[Average] = field(default_factory=list)
     passes_s: list[Average] = field(default_factory=lambda: [Average(0.2) for _ in WIDTHS])
     right: list[Average] = field(default_factory=lambda: [Average(0.03) for _ in range(BINS)])
 
@@ -67,10 +67,15 @@ class Estimates:
 
     def saw_guesses(self, said: Sequence[tuple[float, bool]]) -> None:
         """Of a node whose child is known by now: each guess's probability, and whether it was right."""
-        if said:
-            self.coverage.take(float(any(right for _, right in said)))
-        for probability, right in said:
+        while len(self.ranks) < len(said):
+            self.ranks.append(Average(0.03))
+        for rank, (probability, right) in enumerate(sorted(said, reverse=True)):
+            self.ranks[rank].take(float(right))
             self.right[_bin(probability)].take(float(right))
+
+    def rank_chances(self) -> tuple[float, ...]:
+        """How often each rank is right, in steps of 0.02, so that what follows from it changes seldom."""
+        return tuple(round(rank.mean * 50.0) / 50.0 for rank in self.ranks)
 
     def calibrated(self, probability: float) -> float:
         """How often a guess of which the drafter says this is right, as far as that is known."""

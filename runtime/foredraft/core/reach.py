@@ -1,6 +1,8 @@
 """How probable it is that the walk gets to a node."""
 
+import heapq
 from collections.abc import Mapping
+from functools import lru_cache
 
 from foredraft.core.tree import Node
 
@@ -25,3 +27,25 @@ def reaches(root: Node, told: Mapping[Node, tuple[Node, float]]) -> list[tuple[N
             probability = max(child.probability, sure) if child is heir else child.probability * min(rest, 1.0)
             found.append((child, reach * probability))
     return found
+
+
+@lru_cache(maxsize=4096)
+def expected_tokens(ranks: tuple[float, ...], nodes: int, depth: int) -> float:
+    """Tokens that a pass over the best tree brings on average, the target's own token included.
+
+    ``ranks[r]``: how probable it is that the drafter's choice number r + 1 is right, the same at
+    every node. The tree has the ``nodes`` likeliest nodes down to ``depth``. Growing best first
+    is optimal, because a node is never likelier than its parent.
+    """
+    tokens = 1.0
+    frontier = [(-rank, 1) for rank in ranks if rank > 0.0] if depth else []
+    heapq.heapify(frontier)
+    for _ in range(nodes):
+        if not frontier:
+            break
+        reach, level = heapq.heappop(frontier)
+        tokens -= reach
+        if level < depth:
+            for rank in ranks:
+                heapq.heappush(frontier, (reach * rank, level + 1))
+    return tokens

@@ -15,9 +15,12 @@ class Signal:
 
     async def wait(self, until_s: float | None = None) -> None:
         """Wait for a change since the last wait, at most until ``until_s`` of the loop's clock."""
-        try:
-            async with asyncio.timeout_at(until_s):
-                await self._event.wait()
-        except TimeoutError:
-            return
+        if until_s is None or self._event.is_set():
+            await self._event.wait()
+        else:
+            try:
+                async with asyncio.timeout_at(until_s):
+                    await self._event.wait()
+            except TimeoutError:
+                return
         self._event.clear()

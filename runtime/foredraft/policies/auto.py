@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from foredraft.core.estimates import Estimates
 from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Step
+from foredraft.core.reach import expected_tokens
 from foredraft.core.tree import Node
 
 MIN_SAMPLES = 6
-MOST_STEPS = 4
+MOST_STEPS = 8
 SLACK = 1.25
-BRINGS_TOKENS = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class AutoPolicy:
         """Stream; wait only for branches that are worth it."""
         estimates = grower.estimates
         nodes = pass_nodes(estimates, 32 if grower.ready is None else grower.ready.max_pass_nodes)
-        steps = steps_worth_waiting(estimates, self.width, nodes)
+        steps = steps_worth_waiting(estimates, nodes)
         patience_s = 0.0
         if steps:
             wait_s = estimates.round_trip_s.mean + steps * estimates.draft_step_s.mean
@@ -76,7 +76,7 @@ class AutoPolicy:
                 room -= 1
             elif node.parent is not None and reach >= self.min_reach:
                 wanted.append((-reach, order, node))
-        steps = steps_worth_waiting(estimates, self.width, nodes)
+        steps = steps_worth_waiting(estimates, nodes)
         if steps > 1 and room == 3 * nodes and _depth(grower) < min(steps, grower.useful_depth):
             return ()
         wanted.sort(key=lambda entry: entry[:2])
@@ -84,34 +84,29 @@ class AutoPolicy:
 
 
 def pass_nodes(estimates: Estimates, most: int) -> int:
-    """How many draft nodes a pass should take: twice as many while that costs less than it brings.
-
-    In a best-first tree the n-th best node is reached with a probability of about a/n, so twice
-    the nodes bring about ``a * ln 2`` tokens more.
-    """
+    """How many draft nodes a pass should take: twice as many while that brings more than it costs."""
     nodes = 4
-    brings_s = BRINGS_TOKENS * estimates.token_s.mean
+    ranks = estimates.rank_chances()
     while nodes * 2 <= most:
-        costs_s = estimates.pass_s(nodes * 2) - estimates.pass_s(nodes)
-        if costs_s > brings_s:
+        brings = expected_tokens(ranks, nodes * 2, MOST_STEPS) - expected_tokens(ranks, nodes, MOST_STEPS)
+        if estimates.pass_s(nodes * 2) - estimates.pass_s(nodes) > brings * estimates.token_s.mean:
             break
         nodes *= 2
     return nodes
 
 
-def steps_worth_waiting(estimates: Estimates, width: int, nodes: int) -> int:
+def steps_worth_waiting(estimates: Estimates, nodes: int) -> int:
     """For how many draft steps the walker should wait when nothing hangs below the tip; 0: not at all."""
-    known = min(estimates.coverage.samples, estimates.round_trip_s.samples, estimates.draft_step_s.samples)
-    if known < MIN_SAMPLES:
+    guessed = estimates.ranks[0].samples if estimates.ranks else 0
+    if min(guessed, estimates.round_trip_s.samples, estimates.draft_step_s.samples) < MIN_SAMPLES:
         return 0
+    ranks = estimates.rank_chances()
     best_s, best = 0.0, 0
-    tokens, hangs = 1.0, 0
     for steps in range(1, MOST_STEPS + 1):
-        tokens += estimates.coverage.mean**steps
-        hangs = min(nodes, hangs + width**steps)
+        tokens = expected_tokens(ranks, nodes, steps)
         wait_s = estimates.round_trip_s.mean + steps * estimates.draft_step_s.mean
-        extra_s = estimates.pass_s(hangs) - estimates.pass_s(0)
-        gain_s = (tokens - 1.0) * estimates.token_s.mean - wait_s - extra_s
+        wider_s = estimates.pass_s(nodes) - estimates.pass_s(0)
+        gain_s = (tokens - 1.0) * estimates.token_s.mean - wait_s - wider_s
         if gain_s > best_s:
             best_s, best = gain_s, steps
     return best
