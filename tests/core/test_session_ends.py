@@ -8,17 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.chaos import AnyPolicy, World, live_through
 from core.room import PROMPT, Room, SlowTarget, collect, perfect, room, text, truth, watching
 from foredraft.core import messages
 from foredraft.core.cloud import MAX_UNSENT
+from foredraft.core.grower import Grower
 from foredraft.core.messages import Commit, Drain, Refused
+from foredraft.core.policy import Orders
 from foredraft.core.ports import Guess, Link, Pass, Reading, Verdict
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.core.tree import Node
 from foredraft.core.walker import Limits
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
 from foredraft.errors import ConfigError, ForedraftError, LinkClosedError, RefusedError
+from foredraft.policies.sync import SyncPolicy
 from foredraft_sim.loop import SimLoop
 
 POLICIES = ("cloud", "sync", "seed", "ahead", "auto")
@@ -260,11 +262,16 @@ async def test_an_idle_session_loses_its_place_and_is_resumed() -> None:
 
 
 @pytest.mark.simulated
-async def test_patience_is_no_idleness() -> None:
-    """Patience that outlasts the idle limit ends with a pass."""
-    world = World(length=10, limits=Limits(idle_s=0.5), step_s=0.0)
-    outcome = await live_through(world, lambda rng: AnyPolicy(rng, lazy=0.0, alone=1.0, patience_s=5.0))
-    assert outcome.shown == world.expected()[0]
+async def test_patience_that_outlasts_the_idle_limit_is_no_idleness() -> None:
+    class Patient(SyncPolicy):
+        def orders(self, grower: Grower) -> Orders:
+            return Orders(patience_s=20.0, min_nodes=9)
+
+    here = room(limits=Limits(idle_s=10.0))
+    assert await collect(here.session(Patient(), 10)) == text(10)
+    assert not here.said(Refused)
+    assert asyncio.get_running_loop().time() > 20.0
+    await here.left()
 
 
 @pytest.mark.simulated

@@ -144,6 +144,8 @@ def opened(**changes: object) -> Open:
         (opened(seed=1 << 63), messages.INVALID, "seed"),
         (opened(max_new_tokens=0), messages.INVALID, "max_new_tokens"),
         (opened(stop_strings=("",)), messages.INVALID, "stop string must not be empty"),
+        (opened(stop_tokens=tuple(range(65))), messages.INVALID, "at most 64 stop tokens"),
+        (opened(stop_strings=("x" * 1025,)), messages.INVALID, "1024 characters at most"),
         (opened(stop_strings=("x",)), messages.INVALID, "no tokenizer, so no stop strings"),
         (opened(steer=Steer(1, 1, exits=(3,))), messages.INVALID, "no exit after layer 3"),
         (opened(steer=Steer(1, 1, patience_s=61.0)), messages.INVALID, "patience_s must be between 0 and 60"),

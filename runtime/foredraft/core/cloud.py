@@ -20,7 +20,7 @@ from foredraft.core.ports import Detokenizer, Link, Pass, Reading, Seat, Target,
 from foredraft.core.signal import Signal
 from foredraft.core.tree import Node
 from foredraft.core.walk import foresee
-from foredraft.core.walker import TICK_S, Go, Limits, StopSearch, Timing, Walker, parents_of
+from foredraft.core.walker import TICK_S, Go, Limits, StopSearch, Timing, Wait, Walker, parents_of
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
 
 log = logging.getLogger("foredraft.cloud")
@@ -310,12 +310,12 @@ class _Session:
             elif isinstance(plan, Go):
                 await self._verify(plan.nodes)
             else:
-                await self._wait(plan.until_s)
+                await self._wait(plan)
 
-    async def _wait(self, until_s: float) -> None:
+    async def _wait(self, plan: Wait) -> None:
         clock = asyncio.get_running_loop()
-        await self._changed.wait(until_s)
-        if clock.time() >= self.walker.idle_since_s + self._service.limits.idle_s - TICK_S:
+        await self._changed.wait(plan.until_s)
+        if plan.idle and clock.time() >= plan.until_s - TICK_S:
             raise RefusedError(messages.BUSY, "idle for too long; the place went to others", 0.0)
 
     async def _prefill(self, count: int) -> None:

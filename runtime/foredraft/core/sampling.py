@@ -33,6 +33,10 @@ class Sampling:
             raise ConfigError(f"seed must be between 0 and 2**{SEED_BITS}-1, not {self.seed!r}")
 
 
+MAX_STOPS = 64
+MAX_STOP_CHARACTERS = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class StopRules:
     """When the text ends: after ``max_new_tokens``, at a stop token, or at a stop string."""
@@ -46,3 +50,7 @@ class StopRules:
             raise ConfigError(f"max_new_tokens must be 1 or more, not {self.max_new_tokens!r}")
         if any(not text for text in self.strings):
             raise ConfigError("a stop string must not be empty")
+        if max(len(self.tokens), len(self.strings)) > MAX_STOPS:  # each is compared with each new token
+            raise ConfigError(f"at most {MAX_STOPS} stop tokens and {MAX_STOPS} stop strings, please")
+        if any(len(text) > MAX_STOP_CHARACTERS for text in self.strings):
+            raise ConfigError(f"a stop string may have {MAX_STOP_CHARACTERS} characters at most")

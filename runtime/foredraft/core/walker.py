@@ -57,9 +57,13 @@ class Go:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to verify; look again when something arrives, or at ``until_s`` of the loop's clock."""
+    """Nothing to verify; look again when something arrives, or at ``until_s`` of the loop's clock.
+
+    ``idle``: nothing can happen before the edge says something, and at ``until_s`` its place is lost.
+    """
 
     until_s: float
+    idle: bool = False
 
 
 Plan = Go | Wait
@@ -180,7 +184,7 @@ class Walker:
             return Go(self._choose())
         alone = self.steer.alone_until > self.tree.position
         if not (live or alone):
-            return Wait(self.idle_since_s + self._limits.idle_s)
+            return Wait(self.idle_since_s + self._limits.idle_s, idle=True)
         patience_s = self.steer.patience_s
         if alone and patience_s > self._ledger.allowance_s:
             patience_s = 0.0
