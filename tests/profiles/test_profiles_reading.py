@@ -186,7 +186,7 @@ def test_files_that_cannot_be_read_are_profile_errors(tmp_path: Path) -> None:
         load_profile(binary)
     huge = tmp_path / "huge.toml"
     huge.write_bytes(b"#" * (2 << 20))
-    with pytest.raises(ProfileError, match="more than a profile has"):
+    with pytest.raises(ProfileError, match="more than such a file has"):
         load_profile(huge)
 
 

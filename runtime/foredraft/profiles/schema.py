@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 Seconds = Annotated[float, Meta(ge=0.0, le=60.0)]
@@ -254,9 +253,3 @@ KINDS: Mapping[str, type[DraftProfile] | type[TargetProfile] | type[LinkProfile]
     "target": TargetProfile,
     "link": LinkProfile,
 }
-
-
-def keys_of(table: type[Struct]) -> list[str]:
-    """The keys that a table may have in a file."""
-    hidden = ("provenance", "path")
-    return [field.encode_name for field in msgspec.structs.fields(table) if field.name not in hidden]
