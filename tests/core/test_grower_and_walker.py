@@ -1,0 +1,162 @@
+"""Decisions at each end, one by one: what is refused, resent, held, cut and chosen."""
+
+import pytest
+
+from core.room import PROMPT, text
+from foredraft.core import messages
+from foredraft.core.grower import MAX_REFUSALS, Grower
+from foredraft.core.messages import Commit, Grow, Hint, Open, Ready, Refused, Steer, pack, unpack
+from foredraft.core.ports import Guess, TargetCard
+from foredraft.core.sampling import StopRules
+from foredraft.core.walker import Go, Limits, Wait, Walker
+
+READY = Ready(1, "m", "t", 2000, 1000, 8, (4,), 6, 8, 2, ())
+CARD = TargetCard("m", "t", 2000, 1000, 8, (4,), max_pass_nodes=3)
+
+
+@pytest.fixture
+def grower() -> Grower:
+    grower = Grower(PROMPT, StopRules(50))
+    grower.connected(READY)
+    return grower
+
+
+def draft(grower: Grower, tokens: list[int]) -> None:
+    """Grow a chain below the root."""
+    node = grower.root
+    for token in tokens:
+        (node,) = grower.grew([node], [[Guess(token, 0.5)]], 1)
+
+
+def ship_all(grower: Grower) -> list[Grow]:
+    return grower.ship(list(grower.tree.nodes()))
+
+
+def refuse(grow: Grow, code: str) -> Refused:
+    return Refused(1, code, "", 0.0, grow.position, grow.hash)
+
+
+def test_a_chain_longer_than_the_cloud_takes_goes_in_pieces_and_only_once(grower: Grower) -> None:
+    draft(grower, text(5))
+    last = list(grower.tree.nodes())[-1]
+    grows = grower.ship([last])
+    assert [unpack(grow.tokens) for grow in grows] == [text(5)[:2], text(5)[2:4], text(5)[4:]]
+    assert [grow.position for grow in grows] == [3, 5, 7]
+    assert ship_all(grower) == []
+
+
+def test_after_full_nothing_is_sent_before_the_next_commit_and_then_all_that_lives(grower: Grower) -> None:
+    draft(grower, text(4))
+    first, *_ = grows = ship_all(grower)
+    grower.refused(refuse(first, messages.FULL))
+    grower.refused(refuse(grows[-1], messages.UNKNOWN_ANCHOR))  # what hung below the refused chain
+    assert ship_all(grower) == []
+    assert not grower.waiting_on_cloud
+    grower.committed(Commit(1, 3, pack(text(1)), 0, 0, 0.0, 0.0, 0.0))
+    assert [token for grow in ship_all(grower) for token in unpack(grow.tokens)] == text(4)[1:]
+
+
+def test_an_unknown_anchor_is_sent_again_but_not_for_ever(grower: Grower) -> None:
+    draft(grower, text(1))
+    for _ in range(MAX_REFUSALS):
+        (grow,) = ship_all(grower)
+        grower.refused(refuse(grow, messages.UNKNOWN_ANCHOR))
+    assert ship_all(grower) == []
+
+
+def test_a_refusal_of_what_a_commit_has_killed_changes_nothing(grower: Grower) -> None:
+    draft(grower, text(3))
+    _, below = ship_all(grower)[:2]
+    grower.committed(Commit(1, 3, pack([9]), 0, 0, 0.0, 0.0, 0.0))
+    draft(grower, [5])
+    ship_all(grower)
+    grower.refused(refuse(below, messages.UNKNOWN_ANCHOR))
+    assert grower.waiting_on_cloud
+    assert ship_all(grower) == []
+
+
+def test_commits_in_any_order_make_one_text_and_repeated_ones_none(grower: Grower) -> None:
+    first = Commit(1, 3, pack(text(2)), 0, 0, 0.0, 0.0, 0.0)
+    second = Commit(1, 5, pack(text(5)[2:]), 0, 0, 0.0, 0.0, 0.0, messages.STOP)
+    assert grower.committed(second) == []
+    assert grower.finish == ""
+    assert grower.committed(first) == text(5)
+    assert grower.finish == messages.STOP
+    assert grower.committed(first) == grower.committed(second) == []
+    assert grower.tally.passes == 2
+
+
+def test_a_step_grows_no_more_than_there_is_room_for_and_may_be_asked_again(grower: Grower) -> None:
+    guesses = [Guess(token, 0.1) for token in range(8)]
+    assert len(grower.grew([grower.root], [guesses], 8)) == READY.max_nodes
+    assert grower.root.expanded == 0
+    assert grower.room == 0
+    grower.foresaw(Hint(1, 3, 4, pack([9, 9]), 1.0, 0.0))
+    assert len(grower.tree) == READY.max_nodes
+
+
+def test_a_guess_outweighs_the_placeholder_of_a_hint(grower: Grower) -> None:
+    grower.foresaw(Hint(1, 3, 4, pack([5]), 1.0, 0.0))
+    (node,) = grower.tree.nodes()
+    placeholder = node.probability
+    grower.grew([grower.root], [[Guess(5, 0.9)]], 1)
+    assert node.probability > placeholder
+
+
+def test_a_repeated_hint_counts_once_and_a_stale_one_not_at_all(grower: Grower) -> None:
+    hint = Hint(1, 3, 4, pack(text(1)), 1.0, 0.0)
+    grower.foresaw(hint)
+    grower.foresaw(hint)
+    grower.committed(Commit(1, 3, pack(text(2)), 0, 0, 0.0, 0.0, 0.0))
+    grower.foresaw(hint)
+    assert (grower.tally.hints, grower.tally.hints_right) == (1, 1)
+    assert len(grower.tree) == 0
+
+
+def walker(steer: Steer | None = None, max_nodes: int = 4) -> Walker:
+    opened = Open(1, pack(PROMPT), 3, 0.0, 0, 1.0, 0, 50, (), (), steer or Steer(1, 1))
+    return Walker(opened, CARD, Limits(max_nodes=max_nodes, idle_s=60.0), 0.0)
+
+
+def grow(walker: Walker, tokens: list[int]) -> Refused | None:
+    anchor = walker.tree.root.anchor
+    return walker.take_grow(Grow(1, anchor.position, anchor.hash, pack(tokens)))
+
+
+def test_nodes_that_are_held_already_take_no_room() -> None:
+    full = walker()
+    assert grow(full, [5, 6, 7, 8]) is None
+    assert grow(full, [5, 6, 7, 8]) is None
+    refused = grow(full, [5, 9])
+    assert refused is not None
+    assert (refused.code, refused.position) == (messages.FULL, 3)
+    assert len(full.tree) == 4
+
+
+def test_a_pass_covers_what_came_first_within_its_bounds() -> None:
+    def chosen(steer: Steer) -> list[int]:
+        one = walker(steer, max_nodes=64)
+        grow(one, [5, 6])
+        grow(one, [7, 8])
+        plan = one.plan(0.0)
+        assert isinstance(plan, Go)
+        return [node.token for node in plan.nodes]
+
+    assert chosen(Steer(1, 1, max_branches=1)) == [5, 6]
+    assert chosen(Steer(1, 1, max_branches=2)) == [5, 6, 7]  # the target takes three
+    assert chosen(Steer(1, 1, max_branches=2, max_nodes=1)) == [5]
+
+
+def test_a_target_without_room_for_drafts_decodes_alone() -> None:
+    opened = Open(1, pack(PROMPT), 3, 0.0, 0, 1.0, 0, 50, (), (), Steer(1, 1))
+    bare = Walker(opened, TargetCard("m", "t", 2000, 1000, 8, max_pass_nodes=0), Limits(), 0.0)
+    grow(bare, [5])
+    assert bare.plan(0.0) == Go(())
+
+
+def test_patience_ends_with_a_pass_even_if_the_clock_stops_a_tick_short() -> None:
+    patient = walker(Steer(1, 1, patience_s=0.3, min_nodes=2))
+    grow(patient, [5])
+    assert patient.plan(0.0) == Wait(0.3)
+    assert isinstance(patient.plan(0.3 - 1e-9), Go)
+    assert walker().plan(0.0) == Wait(60.0, idle=True)
