@@ -37,13 +37,16 @@ SKIPPED_FOLDERS = frozenset(
 SKIPPED_PREFIXES = ("encodings/", "_sysconfigdata", "msilib/", "config-")
 """Paths below the library's root that hold tables or the build's own settings, which differ per machine."""
 
-MAX_STATEMENT_CHARS = 96
-"""A simple statement longer than this many characters is a table of literals more often than a line to learn from."""
+MAX_STATEMENT_CHARS = 72
+"""A statement's line may be this long; a longer simple statement is left out, a longer header takes its block along."""
 
-MAX_STRING_CHARS = 32
+MAX_NESTING = 2
+"""How deep brackets may nest in a line."""
+
+MAX_STRING_CHARS = 16
 """Strings are cut at the last word that ends within this many characters."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9 _.,:%/*=<>{}-]")
+_PLAIN = re.compile(r"[A-Za-z0-9_ ]")
 
 MIN_FILE_LINES = 12
 """A file with fewer normalised lines than this teaches nothing and cannot be judged."""
@@ -129,12 +132,30 @@ def plain_string(text: str) -> str:
 
 
 def _is_unwanted(statement: ast.AST) -> bool:
-    if not isinstance(statement, ast.stmt) or hasattr(statement, "body"):
+    """Whether a statement, already simplified, is left out: bare strings, and lines that are too much to learn."""
+    if not isinstance(statement, ast.stmt) or isinstance(statement, ast.Try | ast.Match):
         return False
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         return isinstance(statement.value.value, str | bytes)
-    written = ast.unparse(statement)
-    return len(written) > MAX_STATEMENT_CHARS or ("\n" in written and not hasattr(statement, "cases"))
+    lines = ast.unparse(_without_block(statement)).splitlines()
+    return any(len(line) > MAX_STATEMENT_CHARS or nesting(line) > MAX_NESTING for line in lines)
+
+
+def _without_block(statement: ast.stmt) -> ast.stmt:
+    """A compound statement with an empty block, which its header is read off; a simple one as it is."""
+    if not hasattr(statement, "body"):
+        return statement
+    fields = {name: value for name, value in ast.iter_fields(statement) if name != "orelse"}
+    return type(statement)(**{**fields, "body": [ast.Pass()], "orelse": [], "lineno": 1})
+
+
+def nesting(line: str) -> int:
+    """How deep brackets nest in a line whose strings hold none."""
+    depth = deepest = 0
+    for sign in line:
+        depth += (sign in "([{") - (sign in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def normalise(source: str) -> str:

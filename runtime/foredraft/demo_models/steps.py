@@ -93,6 +93,7 @@ def train_draft(plan: Plan, stream: Stream, pair: Pair, seconds: float) -> None:
 def save(model: LlamaForCausalLM, folder: Path) -> None:
     """Write weights (float16, safetensors) and configuration; the tokenizer is there already."""
     model.half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # it is written as readable by its owner alone
 
 
 def train_pair_exits(plan: Plan, corpus: Corpus, pair: Pair, minutes: float) -> None:

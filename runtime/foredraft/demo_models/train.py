@@ -23,7 +23,7 @@ from foredraft.demo_models.threads import ThreadChooser
 WARM_UP_SHARE = 0.02
 """The share of the budget in which the rate rises from zero."""
 
-WINDOWS = ((0.7, 256), (0.9, 512), (1.0, 1024))
+WINDOWS = ((0.4, 256), (0.75, 512), (1.0, 1024))
 """Tokens per training window until a share of the budget is spent: short ones are cheap, long ones teach reach."""
 
 STEP_TOKENS = 3072
