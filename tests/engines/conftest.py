@@ -1,13 +1,17 @@
 """Tiny models, made once per test run and shared."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import torch
 
 from engines.tiny_models import save_model
+from engines.torch_reference import PlainHeads
+from foredraft.engines.torch_model import LoadedModel, load_model
+from foredraft.engines.torch_target import TorchTarget
 
 TinyModel = Callable[..., Path]
 
@@ -30,3 +34,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def model(tiny_model: TinyModel) -> LoadedModel:
+    """A tiny Llama."""
+    return load_model(tiny_model())
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def target(model: LoadedModel) -> AsyncIterator[TorchTarget]:
+    """A target over it, with plain exits."""
+    target = TorchTarget(model, PlainHeads(model), prefill_chunk=16)
+    yield target
+    await target.close()
