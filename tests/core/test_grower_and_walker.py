@@ -6,9 +6,9 @@ from core.room import PROMPT, text
 from foredraft.core import messages
 from foredraft.core.grower import MAX_REFUSALS, Grower
 from foredraft.core.messages import Commit, Grow, Hint, Open, Ready, Refused, Steer, pack, unpack
-from foredraft.core.ports import Guess, TargetCard
+from foredraft.core.ports import Guess, Reading, TargetCard, Verdict
 from foredraft.core.sampling import StopRules
-from foredraft.core.walker import Go, Limits, Wait, Walker
+from foredraft.core.walker import Go, Limits, Timing, Wait, Walker
 
 READY = Ready(1, "m", "t", 2000, 1000, 8, (4,), 6, 8, 2, ())
 CARD = TargetCard("m", "t", 2000, 1000, 8, (4,), max_pass_nodes=3)
@@ -160,3 +160,34 @@ def test_patience_ends_with_a_pass_even_if_the_clock_stops_a_tick_short() -> Non
     assert patient.plan(0.0) == Wait(0.3)
     assert isinstance(patient.plan(0.3 - 1e-9), Go)
     assert walker().plan(0.0) == Wait(60.0, idle=True)
+
+
+def ending(**changes: object) -> Walker:
+    """A walker whose text ends after three tokens, or as ``changes`` to Open say."""
+    fields = {"max_new_tokens": 3, "stop_tokens": (), **changes}
+    opened = Open(
+        session=1, tokens=pack(PROMPT), start=3, temperature=0.0, top_k=0, top_p=1.0, seed=0, stop_strings=(),
+        steer=Steer(1, 1), **fields,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return Walker(opened, CARD, Limits(), 0.0)
+
+
+def test_no_pass_covers_a_draft_of_the_last_token_which_is_the_targets_own() -> None:
+    short = ending()
+    grow(short, [5, 6, 7, 8])
+    plan = short.plan(0.0)
+    assert isinstance(plan, Go)
+    assert [node.token for node in plan.nodes] == [5, 6]
+
+
+def test_of_an_accepted_chain_that_a_stop_token_cuts_the_cache_keeps_the_text_alone() -> None:
+    cut = ending(max_new_tokens=50, stop_tokens=(6,))
+    grow(cut, [5, 6, 7])
+    plan = cut.plan(0.0)
+    assert isinstance(plan, Go)
+    verdict = Verdict(Reading(8, (5, 6, 7, 8), (1.0,) * 4), 0.0, 0.5)
+    commit, kept = cut.commit(plan.nodes, verdict, Timing(), 1.0)
+    assert (unpack(commit.tokens), commit.finish) == ([5, 6], messages.STOP)
+    assert (commit.drafted, commit.accepted) == (3, 2)
+    assert kept == [0, 1]
+    assert cut.tree.tokens == [*PROMPT, 5, 6]
