@@ -5,6 +5,7 @@ Needs the ``tokenizers`` library alone, so an edge without torch speaks the targ
 
 import asyncio
 import contextlib
+import ctypes
 import hashlib
 import logging
 import os
@@ -48,6 +49,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self.digest = tokenizer_digest(data)
         self.json = data
+        _give_memory_back()
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
@@ -73,6 +75,12 @@ class Tokenizer:
     def stream(self, context: Sequence[int] = (), stops: Sequence[str] = ()) -> "TextStream":
         """Incremental text of the tokens that follow ``context``, up to a stop string."""
         return TextStream(self, context, stops)
+
+
+def _give_memory_back() -> None:
+    """Return to the system what parsing a tokenizer took for a moment: 18 MB for 32k tokens, which glibc keeps."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, or another system
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Decoder:
