@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-WIDTHS = (0, 2, 4, 8, 16, 32)
-"""Passes are told apart by their draft nodes: none, up to 2, up to 4, ..."""
+WIDTHS = (0, 1, 3, 7, 15, 31, 63)
+"""Passes are told apart by their draft nodes; with the tip that makes 1, 2, 4, 8 ... tokens."""
 
 BINS = 10
 
@@ -37,18 +37,41 @@ class Average:
         return math.sqrt(self.variance)
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The estimates at one moment, rounded so that what follows from them changes seldom.
+
+    ``round_trip_spread_s``: standard deviation. ``passes_s``: by WIDTHS; a width never seen counts as
+    the nearest smaller one that was. ``token_s``: cloud time per committed token, waiting included.
+    ``samples``: of what was seen least often among round trips, draft steps and guesses.
+    """
+
+    round_trip_s: float
+    round_trip_spread_s: float
+    draft_step_s: float
+    token_s: float
+    passes_s: tuple[float, ...]
+    ranks: tuple[float, ...]
+    samples: int
+
+    def pass_s(self, drafted: int) -> float:
+        """What a pass of so many nodes takes."""
+        return self.passes_s[width_class(drafted)]
+
+
 @dataclass(slots=True)
 class Estimates:
     """Round trip, speeds and acceptance as seen from the edge.
 
-    ``token_s``: cloud time per committed token, waiting included. ``ranks``: how often the
-    drafter's 1st, 2nd, ... guess is right. ``right``: by what the drafter said a guess's
-    probability was, how often it was right.
+    ``round_s`` and ``tokens``: cloud time, waiting included, and committed tokens, per pass.
+    ``ranks``: how often the drafter's 1st, 2nd, ... guess is right. ``right``: by what the
+    drafter said a guess's probability was, how often it was right.
     """
 
     round_trip_s: Average = field(default_factory=lambda: Average(0.2))
     draft_step_s: Average = field(default_factory=lambda: Average(0.2))
-    token_s: Average = field(default_factory=lambda: Average(0.1))
+    round_s: Average = field(default_factory=lambda: Average(0.1))
+    tokens: Average = field(default_factory=lambda: Average(0.1))
     ranks: list[Average] = field(default_factory=list)
     passes_s: list[Average] = field(default_factory=lambda: [Average(0.2) for _ in WIDTHS])
     right: list[Average] = field(default_factory=lambda: [Average(0.03) for _ in range(BINS)])
@@ -56,14 +79,8 @@ class Estimates:
     def saw_pass(self, drafted: int, pass_s: float, waited_s: float, tokens: int) -> None:
         """A pass of ``drafted`` nodes took ``pass_s`` and committed ``tokens``."""
         self.passes_s[width_class(drafted)].take(pass_s)
-        self.token_s.take((pass_s + waited_s) / tokens)
-
-    def pass_s(self, drafted: int) -> float:
-        """What a pass of so many nodes takes: as seen, or as the nearest smaller one that was seen."""
-        for seen in reversed(self.passes_s[: width_class(drafted) + 1]):
-            if seen.samples:
-                return seen.mean
-        return next((seen.mean for seen in self.passes_s if seen.samples), 0.0)
+        self.round_s.take(pass_s + waited_s)
+        self.tokens.take(tokens)
 
     def saw_guesses(self, said: Sequence[tuple[float, bool]]) -> None:
         """Of a node whose child is known by now: each guess's probability, and whether it was right."""
@@ -73,9 +90,23 @@ class Estimates:
             self.ranks[rank].take(float(right))
             self.right[_bin(probability)].take(float(right))
 
-    def rank_chances(self) -> tuple[float, ...]:
-        """How often each rank is right, in steps of 0.02, so that what follows from it changes seldom."""
-        return tuple(round(rank.mean * 50.0) / 50.0 for rank in self.ranks)
+    def snapshot(self) -> Snapshot:
+        """All of it, at this moment."""
+        passes_s: list[float] = []
+        known_s = next((seen.mean for seen in self.passes_s if seen.samples), 0.0)
+        for seen in self.passes_s:
+            known_s = seen.mean if seen.samples else known_s
+            passes_s.append(_rounded(known_s))
+        guessed = self.ranks[0].samples if self.ranks else 0
+        return Snapshot(
+            round_trip_s=_rounded(self.round_trip_s.mean),
+            round_trip_spread_s=_rounded(self.round_trip_s.deviation),
+            draft_step_s=_rounded(self.draft_step_s.mean),
+            token_s=_rounded(self.round_s.mean / self.tokens.mean) if self.tokens.samples else 0.0,
+            passes_s=tuple(passes_s),
+            ranks=tuple(round(rank.mean * 50.0) / 50.0 for rank in self.ranks),
+            samples=min(guessed, self.round_trip_s.samples, self.draft_step_s.samples),
+        )
 
     def calibrated(self, probability: float) -> float:
         """How often a guess of which the drafter says this is right, as far as that is known."""
@@ -91,6 +122,11 @@ PRIOR_SAMPLES = 8.0
 def width_class(drafted: int) -> int:
     """Which of WIDTHS a pass of so many nodes belongs to."""
     return next((index for index, most in enumerate(WIDTHS) if drafted <= most), len(WIDTHS) - 1)
+
+
+def _rounded(seconds: float) -> float:
+    """To two digits."""
+    return float(f"{seconds:.2g}")
 
 
 def _bin(probability: float) -> int:

@@ -2,121 +2,178 @@
 
 It begins as streaming from the cloud: the walker never waits. Meanwhile the edge drafts in the
 shadow of the streamed commits, which teaches it the acceptance at no cost. The walker is told
-to wait for a branch only where the tokens that it brings are worth more than the waiting.
+to wait for a branch only where the tokens that it brings are worth more than the waiting, and
+its own harm ledger (``core.ledger``) lets it spend no more than speculation has gained.
 
-Worth waiting for k draft steps: ``(tokens_k - 1) * token_s`` against ``round_trip + k * draft_step``
-plus what the wider pass costs more than one alone.
+All choices weigh one thing: a committed token is worth what a token takes at present, plus its
+share of the cloud's seconds at the user's price (``cost_weight``).
 """
 
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from foredraft.core.estimates import Estimates
+from foredraft.core.estimates import WIDTHS, Snapshot
 from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Step
 from foredraft.core.reach import expected_tokens
 from foredraft.core.tree import Node
+from foredraft.errors import ConfigError
 
 MIN_SAMPLES = 6
+"""Nothing is waited for before round trip, draft step and acceptance were each seen so often."""
+
 MOST_STEPS = 8
 SLACK = 1.25
+PASSES_AHEAD = 3
+"""How many passes' worth of nodes may be at the cloud."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What ``auto`` does at present.
+
+    ``nodes``: draft nodes in one pass; 0: none pay. ``steps``: for how many draft steps the walker
+    waits when nothing hangs below the tip; 0: it decodes alone. ``patience_s``: the same in seconds.
+    """
+
+    nodes: int
+    steps: int
+    patience_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class AutoPolicy:
-    """Chooses pass width, shipping and patience to minimise the expected time per token.
+    """Chooses pass width, shipping and patience to minimise expected time, and cost, per token.
 
-    ``width``: guesses per expanded node; ``batch``: nodes expanded per draft step.
+    ``cost_weight``: the price of a second of the target's or the draft's device, in seconds of
+    waiting. ``width``: guesses per expanded node; ``batch``: nodes expanded per draft step.
+    ``min_reach``: least probability that the walk gets to a node worth drafting or sending.
+    ``threshold``: least probability that a hint is right.
     """
 
+    cost_weight: float = 0.0
     width: int = 3
     batch: int = 8
     min_reach: float = 0.02
     threshold: float = 0.1
     name: str = "auto"
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.cost_weight < float("inf"):
+            raise ConfigError(f"cost_weight must be 0 or more, not {self.cost_weight!r}")
+        if self.width < 1 or self.batch < 1:
+            raise ConfigError(f"width and batch must be 1 or more, not {self.width!r} and {self.batch!r}")
+
+    def choice(self, grower: Grower) -> Choice:
+        """What to do, by what was measured so far."""
+        return choose(grower.estimates.snapshot(), _most_nodes(grower), self.cost_weight)
+
     def orders(self, grower: Grower) -> Orders:
         """Stream; wait only for branches that are worth it."""
-        estimates = grower.estimates
-        nodes = pass_nodes(estimates, 32 if grower.ready is None else grower.ready.max_pass_nodes)
-        steps = steps_worth_waiting(estimates, nodes)
-        patience_s = 0.0
-        if steps:
-            wait_s = estimates.round_trip_s.mean + steps * estimates.draft_step_s.mean
-            patience_s = _rounded(SLACK * wait_s + 2.0 * estimates.round_trip_s.deviation)
+        choice = self.choice(grower)
         return Orders(
             alone_until=grower.end,
-            patience_s=patience_s,
-            max_branches=nodes,
-            max_nodes=nodes,
+            patience_s=choice.patience_s,
+            max_branches=max(1, choice.nodes),
+            max_nodes=max(1, choice.nodes),
             exits=() if grower.ready is None else grower.ready.exits,
             threshold=self.threshold,
         )
 
     def step(self, grower: Grower) -> Step | None:
-        """Expand the likeliest nodes that were not expanded yet."""
+        """Expand the likeliest nodes that were not expanded yet, where that is worth a draft step."""
         deepest = grower.position + grower.useful_depth
         frontier = [
             (reach, -order, node)
             for order, (node, reach) in enumerate(grower.reaches)
-            if not node.expanded and reach >= self.min_reach and node.anchor.position < deepest
+            if reach >= self.min_reach and not node.expanded and node.anchor.position < deepest
         ]
         best = heapq.nlargest(self.batch, frontier, key=lambda entry: entry[:2])
-        return Step(tuple(node for _, _, node in best), self.width) if best else None
+        if not best or (self.cost_weight and not self._worth_drafting(grower, sum(reach for reach, _, _ in best))):
+            return None
+        return Step(tuple(node for _, _, node in best), self.width)
+
+    def _worth_drafting(self, grower: Grower, reach: float) -> bool:
+        """Whether the tokens that a draft step may bring are worth its price."""
+        seen = grower.estimates.snapshot()
+        right = sum(seen.ranks[: self.width]) if seen.samples >= MIN_SAMPLES else 1.0
+        return reach * right * token_worth_s(seen, self.cost_weight) >= self.cost_weight * seen.draft_step_s
 
     def ship(self, grower: Grower) -> Sequence[Node]:
         """What is likely enough and not there yet, likeliest first."""
-        estimates = grower.estimates
-        nodes = pass_nodes(estimates, 32 if grower.ready is None else grower.ready.max_pass_nodes)
-        room = 3 * nodes
+        choice = self.choice(grower)
+        room = PASSES_AHEAD * choice.nodes
         wanted: list[tuple[float, int, Node]] = []
         for order, (node, reach) in enumerate(grower.reaches):
             if node.sent:
                 room -= 1
-            elif node.parent is not None and reach >= self.min_reach:
+            elif reach >= self.min_reach and node.parent is not None:
                 wanted.append((-reach, order, node))
-        steps = steps_worth_waiting(estimates, nodes)
-        if steps > 1 and room == 3 * nodes and _depth(grower) < min(steps, grower.useful_depth):
-            return ()
+        if choice.steps > 1 and room == PASSES_AHEAD * choice.nodes:
+            if _depth(grower) < min(choice.steps, grower.useful_depth):
+                return ()
         wanted.sort(key=lambda entry: entry[:2])
         return [node for _, _, node in wanted[: max(0, room)]]
 
 
-def pass_nodes(estimates: Estimates, most: int) -> int:
-    """How many draft nodes a pass should take: twice as many while that brings more than it costs."""
-    nodes = 4
-    ranks = estimates.rank_chances()
-    while nodes * 2 <= most:
-        brings = expected_tokens(ranks, nodes * 2, MOST_STEPS) - expected_tokens(ranks, nodes, MOST_STEPS)
-        if estimates.pass_s(nodes * 2) - estimates.pass_s(nodes) > brings * estimates.token_s.mean:
+def token_worth_s(seen: Snapshot, cost_weight: float) -> float:
+    """What one more committed token saves: the time that it takes, and the pass that would make it, at its price."""
+    return seen.token_s + cost_weight * seen.passes_s[0]
+
+
+@lru_cache(maxsize=4096)
+def choose(seen: Snapshot, most: int, cost_weight: float) -> Choice:
+    """The choice by these estimates; ``most``: draft nodes that the target takes in one pass."""
+    nodes = pass_nodes(seen, most, cost_weight)
+    steps = steps_worth_waiting(seen, nodes, cost_weight)
+    if not steps:
+        return Choice(nodes, 0, 0.0)
+    wait_s = seen.round_trip_s + steps * seen.draft_step_s
+    patience_s = SLACK * wait_s + 2.0 * seen.round_trip_spread_s
+    return Choice(nodes, steps, float(f"{patience_s:.1g}"))
+
+
+def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
+    """How many draft nodes a pass should take: the next width while that brings more than it costs."""
+    nodes = 0
+    worth_s = token_worth_s(seen, cost_weight)
+    for wider in WIDTHS:
+        if wider > most:
             break
-        nodes *= 2
+        if seen.samples < MIN_SAMPLES:
+            nodes = min(most, 3)
+            break
+        brings = expected_tokens(seen.ranks, wider, MOST_STEPS) - expected_tokens(seen.ranks, nodes, MOST_STEPS)
+        costs_s = (1.0 + cost_weight) * (seen.pass_s(wider) - seen.pass_s(nodes))
+        if costs_s > brings * worth_s:
+            break
+        nodes = wider
     return nodes
 
 
-def steps_worth_waiting(estimates: Estimates, nodes: int) -> int:
+def steps_worth_waiting(seen: Snapshot, nodes: int, cost_weight: float) -> int:
     """For how many draft steps the walker should wait when nothing hangs below the tip; 0: not at all."""
-    guessed = estimates.ranks[0].samples if estimates.ranks else 0
-    if min(guessed, estimates.round_trip_s.samples, estimates.draft_step_s.samples) < MIN_SAMPLES:
+    if seen.samples < MIN_SAMPLES:
         return 0
-    ranks = estimates.rank_chances()
+    worth_s = token_worth_s(seen, cost_weight)
+    wider_s = seen.pass_s(nodes) - seen.pass_s(0)
     best_s, best = 0.0, 0
     for steps in range(1, MOST_STEPS + 1):
-        tokens = expected_tokens(ranks, nodes, steps)
-        wait_s = estimates.round_trip_s.mean + steps * estimates.draft_step_s.mean
-        wider_s = estimates.pass_s(nodes) - estimates.pass_s(0)
-        gain_s = (tokens - 1.0) * estimates.token_s.mean - wait_s - wider_s
+        tokens = expected_tokens(seen.ranks, nodes, steps)
+        wait_s = seen.round_trip_s + steps * seen.draft_step_s
+        costs_s = wait_s + wider_s + cost_weight * (steps * seen.draft_step_s + wider_s)
+        gain_s = (tokens - 1.0) * worth_s - costs_s
         if gain_s > best_s:
             best_s, best = gain_s, steps
     return best
 
 
+def _most_nodes(grower: Grower) -> int:
+    return WIDTHS[-1] if grower.ready is None else grower.ready.max_pass_nodes
+
+
 def _depth(grower: Grower) -> int:
     """How deep the tree is."""
     return max(node.anchor.position for node, _ in grower.reaches) - grower.position
-
-
-def _rounded(seconds: float) -> float:
-    """To two digits, so that new orders go out only when they matter."""
-    return float(f"{seconds:.1g}")
