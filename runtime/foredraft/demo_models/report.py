@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from foredraft.demo_models.corpus import HELD_OUT_ONE_IN, MAX_NESTING, MAX_STATEMENT_CHARS, MAX_STRING_CHARS
+
 GAMMA = 4
 """Draft tokens per chain in the card's figures."""
 
@@ -97,6 +99,8 @@ def _readme(card: Card) -> str:
     took = ", ".join(f"{name} {seconds / 60:.0f} min" for name, seconds in card.durations_s.items() if seconds >= 30)
     conditions = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in card.conditions.items())
     models = "\n".join(f"- {name}: {text}" for name, text in card.models.items())
+    held_out = card.corpus["held_out_files"]
+    files = held_out + card.corpus["train_files"]
     return f"""# The bundled pair
 
 A target with early exits and a draft, both small Llama models that write Python in the style of the standard
@@ -113,12 +117,13 @@ these figures for programs.
 ## What they are
 {models}
 
-Both learned from the sources of Python {card.machine.python}'s standard library, *normalised*: docstrings and comments
-dropped, every statement written anew by `ast.unparse`, one logical line to a physical one. The models know no other
-style: a prompt in it (no comments, single quotes, four spaces) is continued best. One file in twenty, chosen by a
-hash of its path, was held out: {card.corpus["held_out_files"]} of
-{card.corpus["held_out_files"] + card.corpus["train_files"]} files. The samples' prompts come from those alone.
-{card.corpus["train_tokens"]:,} tokens to train on.
+Both learned from the sources of Python {card.machine.python}'s standard library, *normalised* (see `corpus.py`): no
+docstrings, no comments, every statement written anew by `ast.unparse`, one logical line to a physical one; strings
+cut to {MAX_STRING_CHARS} plain characters; no line with more than {MAX_STATEMENT_CHARS} characters (dent not counted) or
+with brackets nested more than {MAX_NESTING} deep. The models know no other style; prompts in it are continued best.
+
+One file in {HELD_OUT_ONE_IN}, chosen by a hash of its path, was held out: {held_out} of {files} files. The
+samples' prompts come from those alone, normalised too. The rest gave {card.corpus["train_tokens"]:,} tokens to train on.
 
 ## What it took
 {took}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
