@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from foredraft.core.cloud import CloudService
 from foredraft.core.events import Observer
-from foredraft.core.ports import Detokenizer, Link, Target
+from foredraft.core.ports import Link, Target
 from foredraft.core.walker import Limits
 from foredraft.engines.loading import ModelOptions, load_target
 from foredraft.errors import ConfigError
@@ -47,7 +47,7 @@ class Cloud:
             target,
             limits=limits,
             api_key=api_key,
-            new_detokenizer=None if tokenizer is None else self._detokenizer,
+            new_detokenizer=None if tokenizer is None else tokenizer.stream,
             observer=observer,
         )
         self._max_sessions = max_sessions
@@ -121,11 +121,6 @@ class Cloud:
             api_key=self.api_key,
             bounds=Bounds(max_sessions=self._max_sessions),
         )
-
-    def _detokenizer(self) -> Detokenizer:
-        if self.tokenizer is None:
-            raise ConfigError("no tokenizer to find stop strings with")
-        return self.tokenizer.stream()
 
     async def close(self) -> None:
         """End the sessions of this process, then the target."""

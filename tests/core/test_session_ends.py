@@ -44,7 +44,7 @@ def test_stop_tokens_and_the_limit_end_the_text_wherever_they_fall_in_a_chain(po
 
 def finished(policy: str, rules: StopRules, **options: int) -> tuple[list[int], str]:
     async def main() -> tuple[list[int], str]:
-        here = room(ScriptedTarget(truth, **options), new_detokenizer=Letters)  # type: ignore[arg-type]
+        here = room(ScriptedTarget(truth, **options), new_detokenizer=lambda prompt: Letters())  # type: ignore[arg-type]
         session = here.session(policy, rules=rules, drafter=ScriptedDrafter(perfect))
         shown = await collect(session)
         await here.left()
@@ -66,7 +66,7 @@ def test_a_stop_string_ends_the_text_with_the_token_that_completes_it(string: st
 @pytest.mark.parametrize("cut_after", [1, 2, 5, 6, 7])
 async def test_a_stop_string_that_a_cut_link_splits_is_found(cut_after: int) -> None:
     letters = "".join(Letters().step(token) for token in text(8))
-    here = room(SlowTarget(truth), new_detokenizer=Letters)
+    here = room(SlowTarget(truth), new_detokenizer=lambda prompt: Letters())
     session = here.session("cloud", rules=StopRules(50, strings=(letters,)))
     shown: list[int] = []
 
@@ -90,7 +90,7 @@ async def test_a_stop_string_that_a_cut_link_splits_is_found(cut_after: int) -> 
     ],
 )
 async def test_a_text_resumed_at_its_very_end_is_told_again_why_it_ended(rules: StopRules, reason: str) -> None:
-    here = room(new_detokenizer=Letters)
+    here = room(new_detokenizer=lambda prompt: Letters())
     session = here.session("sync", rules=rules)
     session.grower.tree.advance(text(5))  # every token came, the reason was lost with the link
     assert await collect(session) == []

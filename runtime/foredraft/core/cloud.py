@@ -10,7 +10,7 @@ Nothing that an edge sends ends the service: it is answered with Refused, and ot
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from foredraft.core import messages
@@ -22,12 +22,16 @@ from foredraft.core.tree import Node
 from foredraft.core.walk import foresee
 from foredraft.core.walker import TICK_S, Go, Limits, StopSearch, Timing, Wait, Walker, parents_of
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
+from foredraft.stops import StopScanner
 
 log = logging.getLogger("foredraft.cloud")
 
 HANDSHAKE_S = 10.0
 MAX_UNSENT = 1024
 """Messages waiting for a slow edge; one more and its link is closed (it can resume)."""
+
+RESUMED_AT_A_TIME = 256
+"""Tokens of a resumed text searched for stop strings before others have a turn."""
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ class Counters:
 class CloudService:
     """Serves one target to any number of edges.
 
-    ``new_detokenizer`` makes the detokenizer with which stop strings are found; without one,
+    ``new_detokenizer`` makes the detokenizer that finds stop strings after a prompt; without one,
     a request with stop strings is refused.
     """
 
@@ -58,7 +62,7 @@ class CloudService:
         *,
         limits: Limits | None = None,
         api_key: str = "",
-        new_detokenizer: Callable[[], Detokenizer] | None = None,
+        new_detokenizer: Callable[[Sequence[int]], Detokenizer] | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.target = target
@@ -107,31 +111,25 @@ class CloudService:
             pass_s=card.pass_s,
         )
 
-    def stop_search(self, walker: Walker) -> StopSearch | None:
+    async def stop_search(self, walker: Walker) -> StopSearch | None:
         """What looks for the session's stop strings, fed with the text generated so far."""
         if not walker.rules.strings:
             return None
         if self.new_detokenizer is None:
             raise RefusedError(messages.INVALID, "this server has no tokenizer, so no stop strings")
-        search = StopStrings(walker.rules.strings, self.new_detokenizer())
-        if any(search(token) for token in walker.tree.tokens[walker.start :]):
-            walker.finish = messages.STOP
+        prompt, generated = walker.tree.tokens[: walker.start], walker.tree.tokens[walker.start :]
+        detokenizer, scanner = self.new_detokenizer(prompt), StopScanner(walker.rules.strings)
+
+        def search(token: int) -> bool:
+            scanner.feed(detokenizer.step(token))
+            return scanner.found
+
+        for count, token in enumerate(generated, start=1):
+            if search(token):
+                walker.finish = messages.STOP
+            if count % RESUMED_AT_A_TIME == 0:
+                await asyncio.sleep(0)
         return search
-
-
-class StopStrings:
-    """Finds stop strings in a text that comes token by token."""
-
-    def __init__(self, strings: tuple[str, ...], detokenizer: Detokenizer) -> None:
-        self._strings = strings
-        self._detokenizer = detokenizer
-        self._keep = max(map(len, strings)) - 1
-        self._tail = ""
-
-    def __call__(self, token: int) -> bool:
-        text = self._tail + self._detokenizer.step(token)
-        self._tail = text[-self._keep :] if self._keep else ""
-        return any(string in text for string in self._strings)
 
 
 class _Connection:
@@ -286,7 +284,7 @@ class _Session:
     async def run(self) -> None:
         """Take a seat, walk, and give it up whatever happens."""
         service, counters = self._service, self._service.counters
-        self._stops = service.stop_search(self.walker)
+        self._stops = await service.stop_search(self.walker)
         self.seat = await service.target.seat(self.walker.tree.tokens, self.walker.sampling)
         counters.sessions += 1
         counters.active += 1

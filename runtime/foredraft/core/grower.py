@@ -73,6 +73,7 @@ class Grower:
         self._held: dict[int, Commit] = {}
         self._foreseen: dict[int, list[int]] = {}
         self._predrafted = 0
+        self._opened = False  # a first commit came over this link
         self._full = False
         self._refusals = 0
 
@@ -129,6 +130,7 @@ class Grower:
         """A link is up: whatever was sent over the one before is not known to have arrived."""
         self.session += 1
         self.ready = ready
+        self._opened = False
         self._held.clear()
         self._foreseen.clear()
         self._full = False
@@ -190,7 +192,9 @@ class Grower:
             node = node.children.get(token)
 
     def _count(self, commit: Commit, tokens: int) -> None:
-        self.estimates.saw_pass(commit.drafted, commit.pass_s, commit.queue_s + commit.waited_s, tokens)
+        if self._opened:  # the first pass carries the prompt as well
+            self.estimates.saw_pass(commit.drafted, commit.pass_s, commit.queue_s + commit.waited_s, tokens)
+        self._opened = True
         tally = self.tally
         tally.passes += 1
         tally.drafted += commit.drafted

@@ -176,17 +176,19 @@ class Walker:
         """What to do next.
 
         Verify as soon as enough hangs below the tip; when patience is over, verify what there
-        is, or decode alone where that is allowed; else wait. A walker that may decode alone is
-        patient only as far as its ledger allows.
+        is, or decode alone where that is allowed; else wait. A walker that may decode alone
+        waits only as far as its ledger allows, and verifies nothing while that is overdrawn.
         """
         live = len(self.tree)
+        alone = self.steer.alone_until > self.tree.position
+        if alone and self._ledger.balance_s < 0.0:
+            return Go(())
         if live >= self.steer.min_nodes and live:
             return Go(self._choose())
-        alone = self.steer.alone_until > self.tree.position
         if not (live or alone):
             return Wait(self.idle_since_s + self._limits.idle_s, idle=True)
         patience_s = self.steer.patience_s
-        if alone and patience_s > self._ledger.allowance_s:
+        if alone and patience_s > self._ledger.balance_s:
             patience_s = 0.0
         patience_ends_s = self.idle_since_s + patience_s
         if now_s < patience_ends_s - TICK_S:

@@ -17,7 +17,7 @@ def chain_below(node: Node) -> list[Node]:
 def depth_allowed(grower: Grower, gamma: int) -> int:
     """How long a chain below the root may be: gamma, or what the cloud and the text's end leave."""
     depth = min(gamma, grower.useful_depth)
-    return depth if grower.ready is None else min(depth, grower.ready.max_pass_nodes)
+    return depth if grower.ready is None else min(depth, grower.ready.max_pass_nodes, grower.ready.max_nodes)
 
 
 def extend(node: Node, depth: int) -> Step | None:
