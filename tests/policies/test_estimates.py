@@ -1,0 +1,75 @@
+"""Averages that forget, guesses that are counted, and the snapshot that decisions are made from."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foredraft.core.estimates import WIDTHS, Average, Estimates, width_class
+
+
+def test_an_average_counts_its_first_samples_fully() -> None:
+    average = Average(0.1)
+    for value in (1.0, 2.0, 6.0):
+        average.take(value)
+    assert (average.mean, average.samples) == (pytest.approx(3.0), 3)
+    assert average.deviation == pytest.approx((14.0 / 3.0) ** 0.5)
+
+
+def test_an_average_follows_a_step_within_a_few_of_its_windows() -> None:
+    average = Average(0.2)
+    for _ in range(1000):
+        average.take(1.0)
+    for _ in range(15):
+        average.take(2.0)
+    assert average.mean == pytest.approx(2.0, abs=0.05)
+
+
+@given(st.lists(st.floats(0.0, 1e3), min_size=1), st.floats(0.01, 1.0))
+def test_a_mean_lies_between_the_least_and_the_greatest_sample(values: list[float], weight: float) -> None:
+    average = Average(weight)
+    for value in values:
+        average.take(value)
+    assert min(values) - 1e-9 <= average.mean <= max(values) + 1e-9
+    assert average.variance >= 0.0
+
+
+@pytest.mark.parametrize(("drafted", "least_of_class"), [(0, 0), (1, 1), (2, 2), (3, 2), (7, 4), (8, 8), (500, 32)])
+def test_passes_are_told_apart_by_powers_of_two_of_their_tokens(drafted: int, least_of_class: int) -> None:
+    assert width_class(drafted) == width_class(least_of_class)
+    assert width_class(least_of_class) == 0 or width_class(least_of_class - 1) < width_class(drafted) or drafted > 63
+
+
+def test_a_width_never_seen_counts_as_the_nearest_smaller_one_that_was() -> None:
+    estimates = Estimates()
+    estimates.saw_pass(0, 1.0, 0.0, 1)
+    estimates.saw_pass(7, 1.5, 0.0, 4)
+    seen = estimates.snapshot()
+    assert [seen.pass_s(nodes) for nodes in WIDTHS] == [1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 1.5]
+
+
+def test_time_per_token_is_all_time_over_all_tokens() -> None:
+    estimates = Estimates()
+    estimates.saw_pass(0, 1.0, 0.0, 1)
+    estimates.saw_pass(3, 1.0, 1.0, 4)
+    assert estimates.snapshot().token_s == pytest.approx(3.0 / 5.0)
+
+
+def test_ranks_are_by_what_the_drafter_said_and_not_by_the_order_of_drafting() -> None:
+    estimates = Estimates()
+    for _ in range(10):
+        estimates.saw_guesses([(0.1, False), (0.6, True), (0.2, False)])
+    assert estimates.snapshot().ranks == (1.0, 0.0, 0.0)
+
+
+def test_the_drafters_own_word_counts_until_the_session_knows_better() -> None:
+    estimates = Estimates()
+    assert estimates.calibrated(0.95) == pytest.approx(0.95)
+    for _ in range(200):
+        estimates.saw_guesses([(0.95, False)])
+    assert estimates.calibrated(0.95) < 0.1
+    assert estimates.calibrated(0.45) == pytest.approx(0.45)
+
+
+def test_before_anything_was_seen_the_snapshot_says_so() -> None:
+    seen = Estimates().snapshot()
+    assert (seen.samples, seen.token_s, seen.ranks) == (0, 0.0, ())

@@ -1,0 +1,105 @@
+"""The account of what speculation costs: waiting and wide passes come out of gains."""
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foredraft.core import messages
+from foredraft.core.ledger import SHARE, Ledger
+from foredraft.core.messages import Grow, Open, Steer, pack
+from foredraft.core.ports import Reading, TargetCard, Verdict
+from foredraft.core.walker import Go, Limits, Timing, Wait, Walker
+
+CARD = TargetCard("m", "t", 2000, 100_000, 8)
+
+
+def opened_ledger() -> Ledger:
+    """One that has seen the pass with the prompt, and one token alone, in a second."""
+    ledger = Ledger()
+    ledger.book(0, 1, 50.0, 0.0)
+    ledger.book(0, 1, 1.0, 0.0)
+    return ledger
+
+
+def test_the_pass_that_carries_the_prompt_tells_nothing() -> None:
+    assert opened_ledger().balance_s == pytest.approx(SHARE)
+
+
+def test_tokens_that_came_beyond_the_first_may_be_spent_on_waiting() -> None:
+    ledger = opened_ledger()
+    ledger.book(3, 4, 1.0, 0.0)
+    assert ledger.balance_s == pytest.approx(3.0 + 5 * SHARE)
+    ledger.book(3, 1, 1.0, 2.0)
+    assert ledger.balance_s == pytest.approx(1.0 + 6 * SHARE)
+
+
+def test_what_a_wide_pass_takes_more_than_one_alone_is_spent() -> None:
+    ledger = opened_ledger()
+    ledger.book(7, 1, 1.5, 0.0)
+    assert ledger.balance_s == pytest.approx(2 * SHARE - 0.5)
+
+
+def test_nothing_is_known_before_one_token_was_decoded_alone() -> None:
+    ledger = Ledger()
+    for _ in range(5):
+        ledger.book(3, 1, 1.0, 0.0)
+    assert ledger.balance_s == 0.0
+
+
+class Session:
+    """A walker that is always offered wrong branches: the clock and the text of a session of no use."""
+
+    def __init__(self, steer: Steer) -> None:
+        opened = Open(1, pack([1]), 1, 0.0, 0, 1.0, 0, 5000, (), (), steer)
+        self.walker = Walker(opened, CARD, Limits(), 0.0)
+        self.now_s = 0.0
+        self.passes: list[int] = []
+
+    def offer(self, tokens: Sequence[int]) -> None:
+        root = self.walker.tree.root.anchor
+        self.walker.take_grow(Grow(1, root.position, root.hash, pack(tokens)))
+
+    def commit(self, nodes: int, pass_s: float) -> None:
+        plan = self.walker.plan(self.now_s)
+        while isinstance(plan, Wait):
+            waited_s = plan.until_s - self.now_s
+            self.now_s = plan.until_s
+            plan = self.walker.plan(self.now_s)
+            assert waited_s > 0.0
+        assert isinstance(plan, Go)
+        began_s = self.now_s
+        took_s = pass_s if plan.nodes else 1.0
+        self.now_s += took_s
+        verdict = Verdict(Reading(8, (0,) * (len(plan.nodes) + 1), (1.0,) * (len(plan.nodes) + 1)), 0.0, took_s)
+        timing = Timing(waited_s=began_s - self.walker.idle_since_s)
+        self.passes.append(len(plan.nodes))
+        self.walker.commit(plan.nodes, verdict, timing, self.now_s)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 1 << 32), st.floats(0.0, 3.0), st.floats(1.0, 3.0), st.integers(50, 300))
+def test_whatever_the_orders_a_useless_draft_costs_little_more_than_decoding_alone(
+    seed: int, patience_s: float, wide_s: float, tokens: int
+) -> None:
+    """At most the share, one wait and one wide pass; the first pass of the session is not counted."""
+    rng = Random(seed)
+    session = Session(Steer(1, 1, alone_until=1 << 40, patience_s=patience_s, max_branches=9))
+    for _ in range(tokens):
+        if rng.random() < 0.5:
+            session.offer([rng.randrange(1, 9) for _ in range(rng.randint(1, 7))])
+        session.commit(7, wide_s)
+    unseen_s = patience_s + wide_s  # before a token was decoded alone nothing can be compared
+    wide_before_alone = next((at for at, nodes in enumerate(session.passes[1:]) if not nodes), tokens)
+    assert session.now_s <= tokens * (1.0 + SHARE) + (1 + wide_before_alone) * unseen_s + patience_s + wide_s
+
+
+def test_a_walker_that_may_not_decode_alone_has_no_account_to_overdraw() -> None:
+    session = Session(Steer(1, 1, alone_until=0))
+    for _ in range(20):
+        session.offer([5])
+        session.commit(1, 100.0)
+    assert session.passes == [1] * 20
+    assert not session.walker.finish or session.walker.finish == messages.LENGTH
