@@ -141,6 +141,7 @@ class Edge:
         if not servers:
             raise ConfigError("no server to connect to; give a URL like http://127.0.0.1:8471")
         self._places = list(servers)
+        self._ssl = ssl
         self._servers = Servers([_way(server, api_key, ssl) for server in servers])
         self._draft = draft
         self._options = options
@@ -177,7 +178,8 @@ class Edge:
         place = self._places[self._servers.current]
         if isinstance(place, Cloud):
             return place.tokenizer
-        return Tokenizer(await fetch_tokenizer(place, self.ready.tokenizer_digest, self._api_key))
+        data = await fetch_tokenizer(place, self.ready.tokenizer_digest, self._api_key, ssl=self._ssl)
+        return Tokenizer(data)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

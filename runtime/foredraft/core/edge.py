@@ -21,7 +21,7 @@ from foredraft.core.handshake import shake_hands
 from foredraft.core.messages import Close, Commit, Drain, Hint, Open, Ready, Refused, Steer
 from foredraft.core.policy import Orders, Policy, Step
 from foredraft.core.ports import Drafter, Link
-from foredraft.core.report import SessionReport
+from foredraft.core.report import SessionReport, report_of
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.core.signal import Signal
 from foredraft.errors import LinkClosedError, ModelError, ProtocolError, RefusedError, UnreachableError
@@ -84,9 +84,6 @@ class EdgeSession:
         self._sent_s: list[float] = []  # when Open, and each Grow and Steer after it, left
         self._resting = False  # the drafter has nothing to do until something happens
         self._begun = False  # the drafter knows the text
-        self._bytes_up = self._bytes_down = self._opening_bytes_up = 0
-        self._began_s = self._first_s = self._last_s = 0.0
-        self._first_tokens = 0
 
     async def stream(self) -> AsyncGenerator[list[int], None]:
         """The committed tokens, as they come. Closing the generator ends the session at the cloud.
@@ -95,7 +92,7 @@ class EdgeSession:
         ModelError when the two ends' tokenizers differ, or another model would go on with the text.
         What was yielded before stays valid.
         """
-        self._began_s = self._now_s()
+        self.grower.tally.began_at_s = self._now_s()
         runner = asyncio.create_task(self._run(), name=f"edge session {self.name}")
         try:
             while (tokens := await self._fresh.get()) is not None:
@@ -190,14 +187,14 @@ class EdgeSession:
             self._wake()
             self._sent_s = [self._now_s()]
             await link.send(self._opening())
-            self._opening_bytes_up += link.bytes_sent
+            self.grower.tally.opening_bytes_up += link.bytes_sent
             self._note("open", position=self.grower.position)
             await _first_of(self._read(link), self._ship(link))
             with suppress(LinkClosedError):
                 await link.send(Close(self.grower.session))
         finally:
-            self._bytes_up += link.bytes_sent
-            self._bytes_down += link.bytes_received
+            self.grower.tally.bytes_up += link.bytes_sent
+            self.grower.tally.bytes_down += link.bytes_received
             self.grower.ready = None
             await link.close()
 
@@ -314,9 +311,7 @@ class EdgeSession:
             return
         if self._begun:
             self._drafter.advance(new)
-        if not self._first_tokens:
-            self._first_s, self._first_tokens = now_s, len(new)
-        self._last_s = now_s
+        self.grower.tally.came(len(new), now_s)
         self._fresh.put_nowait(new)
 
     def _take_hint(self, hint: Hint) -> None:
@@ -341,37 +336,15 @@ class EdgeSession:
 
     def report(self, text: str = "") -> SessionReport:
         """What happened, once the stream has ended."""
-        tally = self.grower.tally
-        tokens = self.grower.tree.tokens[self.grower.start :]
-        later = len(tokens) - self._first_tokens
-        began_s = self._began_s if self._first_tokens else 0.0  # nothing came: no times to tell
-        return SessionReport(
-            text=text,
-            tokens=tokens,
+        grower = self.grower
+        return report_of(
+            grower.tally,
+            tokens=grower.tree.tokens[grower.start :],
+            prompt_tokens=grower.start,
             policy=self.policy.name,
-            seed=self._sampling.seed,
-            temperature=self._sampling.temperature,
-            prompt_tokens=self.grower.start,
-            new_tokens=len(tokens),
-            ttft_s=self._first_s - began_s,
-            tpot_s=(self._last_s - self._first_s) / later if later else 0.0,
-            e2e_s=self._last_s - began_s,
-            passes=tally.passes,
-            drafted=tally.drafted,
-            accepted=tally.accepted,
-            tokens_per_pass=len(tokens) / tally.passes if tally.passes else 0.0,
-            hints=tally.hints,
-            hints_right=tally.hints_right,
-            predraft_hits=tally.predraft_hits,
-            predraft_misses=tally.predraft_misses,
-            bytes_up=self._bytes_up,
-            bytes_down=self._bytes_down,
-            opening_bytes_up=self._opening_bytes_up,
-            target_s=tally.target_s,
-            queue_s=tally.queue_s,
-            draft_s=tally.draft_s,
-            reconnects=tally.reconnects,
-            finish_reason=self.grower.finish,
+            sampling=self._sampling,
+            finish=grower.finish,
+            text=text,
         )
 
 

@@ -5,7 +5,6 @@ Only a commit makes text; hints and drafts cost time when they are wrong, never 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from foredraft.core import messages
 from foredraft.core.anchor import Anchor
@@ -13,30 +12,13 @@ from foredraft.core.estimates import Estimates
 from foredraft.core.messages import Commit, Grow, Hint, Ready, Refused
 from foredraft.core.ports import Guess
 from foredraft.core.reach import reaches
+from foredraft.core.report import Tally
 from foredraft.core.sampling import StopRules
 from foredraft.core.tree import DraftTree, Node
 from foredraft.errors import ConfigError, ProtocolError
 
 MAX_HELD = 256
 """Commits held back because an earlier one is still missing."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a session counted. Seconds are the loop's; ``target_s`` is what the cloud reports."""
-
-    passes: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    hints: int = 0
-    hints_right: int = 0
-    predraft_hits: int = 0
-    predraft_misses: int = 0
-    target_s: float = 0.0
-    queue_s: float = 0.0
-    draft_s: float = 0.0
-    draft_steps: int = 0
-    reconnects: int = 0
 
 
 UNDRAFTED = 0.05

@@ -1,6 +1,40 @@
-"""What one session did, in the fields that ``foredraft generate --json`` prints."""
+"""What one session counts, and the report of it in the fields that ``foredraft generate --json`` prints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from foredraft.core.sampling import Sampling
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a session counts. Moments are of the loop's clock; ``target_s`` is what the cloud reports."""
+
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    hints: int = 0
+    hints_right: int = 0
+    predraft_hits: int = 0
+    predraft_misses: int = 0
+    target_s: float = 0.0
+    queue_s: float = 0.0
+    draft_s: float = 0.0
+    draft_steps: int = 0
+    reconnects: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    opening_bytes_up: int = 0
+    began_at_s: float = 0.0
+    first_at_s: float = 0.0
+    last_at_s: float = 0.0
+    first_tokens: int = 0
+
+    def came(self, tokens: int, now_s: float) -> None:
+        """So many tokens were committed."""
+        if not self.first_tokens:
+            self.first_at_s, self.first_tokens = now_s, tokens
+        self.last_at_s = now_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +75,39 @@ class SessionReport:
     draft_s: float
     reconnects: int
     finish_reason: str
+
+
+def report_of(
+    tally: Tally, *, tokens: Sequence[int], prompt_tokens: int, policy: str, sampling: Sampling, finish: str, text: str
+) -> SessionReport:
+    """The report of a session that has ended; its times are 0 where nothing came."""
+    later = len(tokens) - tally.first_tokens
+    began_s = tally.began_at_s if tally.first_tokens else 0.0
+    return SessionReport(
+        text=text,
+        tokens=list(tokens),
+        policy=policy,
+        seed=sampling.seed,
+        temperature=sampling.temperature,
+        prompt_tokens=prompt_tokens,
+        new_tokens=len(tokens),
+        ttft_s=tally.first_at_s - began_s,
+        tpot_s=(tally.last_at_s - tally.first_at_s) / later if later else 0.0,
+        e2e_s=tally.last_at_s - began_s,
+        passes=tally.passes,
+        drafted=tally.drafted,
+        accepted=tally.accepted,
+        tokens_per_pass=len(tokens) / tally.passes if tally.passes else 0.0,
+        hints=tally.hints,
+        hints_right=tally.hints_right,
+        predraft_hits=tally.predraft_hits,
+        predraft_misses=tally.predraft_misses,
+        bytes_up=tally.bytes_up,
+        bytes_down=tally.bytes_down,
+        opening_bytes_up=tally.opening_bytes_up,
+        target_s=tally.target_s,
+        queue_s=tally.queue_s,
+        draft_s=tally.draft_s,
+        reconnects=tally.reconnects,
+        finish_reason=finish,
+    )
