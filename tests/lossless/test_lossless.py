@@ -23,7 +23,7 @@ from foredraft.policies import make_policy
 from lossless.oracle import EPSILON, Oracle, Tally, Text
 from lossless.weather import Weather
 
-LENGTH = 32
+LENGTH = 24
 POLICIES = ("cloud", "sync", "seed:threshold=0.0", "ahead:threshold=0.0,patience_s=0.02", "auto:threshold=0.0")
 SAMPLINGS = {
     "greedy": Sampling(),
@@ -88,7 +88,7 @@ async def test_the_text_is_what_the_target_alone_writes(lab: Lab, oracle: Oracle
         oracle.check(report.tokens, prompt, SAMPLINGS[sampling])
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("sampling", ["greedy", "T 0.8 top-p"])
 @pytest.mark.parametrize("policy", POLICIES)
 async def test_late_commits_made_up_hints_and_cuts_change_no_token(
     lab: Lab, oracle: Oracle, policy: str, sampling: str
@@ -105,7 +105,7 @@ async def test_the_drafts_and_hints_of_these_tests_are_right_and_wrong_by_turns(
     assert 0 < report.accepted < report.drafted
     assert 0 < report.hints_right < report.hints
     same = await lab.write("sync:gamma=4", "same", PROMPTS[1], SAMPLINGS["T 0.8"])
-    assert same.tokens_per_pass == pytest.approx(5.0)
+    assert same.accepted == same.drafted > LENGTH / 2
 
 
 @pytest.mark.parametrize("family", FAMILIES)
