@@ -1,5 +1,6 @@
 """``foredraft demo``: the main job on one machine, with a device, a server and a link emulated."""
 
+import importlib
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -102,6 +103,8 @@ def demo(
 
 
 async def _run_all(plan: Plan) -> "tuple[list[Run], ProxyReport]":
+    import asyncio
+
     from foredraft.api import connect
     from foredraft.cli.emulation import proxies
     from foredraft.engines.loading import ModelOptions
@@ -111,12 +114,20 @@ async def _run_all(plan: Plan) -> "tuple[list[Run], ProxyReport]":
     profile = load_profile(LINK, "link")
     up, down = Shape(profile.up.delay_s), Shape(profile.down.delay_s)
     _say(plan, POINT, "Starting a cloud process and, behind a shaping proxy, an edge (this process) ...")
+    warming = asyncio.create_task(asyncio.to_thread(_warm_up, plan.draft))  # while the cloud loads, too
     async with _cloud_process(plan) as url:
+        await warming
         with proxies([url], up, down) as [(front, proxy)]:
             async with connect(front, draft=plan.draft, options=ModelOptions(threads=1, pace=EDGE)) as edge:
                 _say(plan, "", plan.prompt.rstrip("\n"))
                 runs = [await _generate(plan, edge, policy) for policy in plan.policies]
             return runs, proxy.report()
+
+
+def _warm_up(draft: str) -> None:
+    """Import what the edge's drafter will need."""
+    if draft != "ngram":
+        importlib.import_module("foredraft.engines.torch_draft")
 
 
 @asynccontextmanager

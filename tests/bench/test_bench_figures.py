@@ -1,0 +1,53 @@
+"""What the benches say, on little work: the figures that do not depend on the machine are held to their bounds."""
+
+import json
+
+from typer.testing import CliRunner
+
+from foredraft.bench import edge_memory, overhead, uplink
+from foredraft.bench.result import Figure, Result
+from foredraft.cli.main import app
+from foredraft.text import Tokenizer
+
+
+def figures(result: Result) -> dict[str, Figure]:
+    return {figure.name: figure for figure in result.figures}
+
+
+async def test_a_round_of_sync_sends_at_most_40_bytes() -> None:
+    sent = figures(await uplink.measure(tokens=1000))["bytes up per round, framing included"]
+    assert sent.holds
+    assert sent.value > 4  # four tokens do not fit into less
+
+
+async def test_the_overhead_is_the_round_less_the_echo_and_two_hops() -> None:
+    said = figures(await overhead.measure(rounds=50))
+    parts = [figure.value for figure in said.values()]
+    assert said["overhead"].value == parts[0] - parts[1] - 2 * parts[2]
+    assert min(parts[:3]) > 0
+
+
+async def test_an_ngram_edge_stays_below_80_mb_and_imports_no_model_library() -> None:
+    result = await edge_memory.measure(vocabularies=(1 << 15,), tokens=200)
+    assert [figure.holds for figure in result.figures if figure.bound is not None] == [True, True]
+
+
+def test_a_bound_that_does_not_hold_is_said_and_is_an_exit_code() -> None:
+    assert "DOES NOT HOLD" in str(Figure("slowness", 2.0, "s", bound=1.0))
+    assert Figure("speed", 2.0, "x", bound=1.0, at_least=True).holds
+    assert Figure("colour", 2.0, "").holds is None
+
+
+def test_json_names_each_measurement_and_its_figures() -> None:
+    result = CliRunner().invoke(app, ["bench", "uplink", "--json"])
+    said = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert said["uplink"]["figures"][0]["holds"] is True
+
+
+def test_the_tokenizer_of_the_benches_has_the_size_asked_for() -> None:
+    from foredraft.bench.bytes_tokenizer import byte_tokenizer
+
+    tokenizer: Tokenizer = byte_tokenizer(1000)
+    assert tokenizer.vocab_size == 1000
+    assert tokenizer.decode(tokenizer.encode("Grüße, 世界")) == "Grüße, 世界"

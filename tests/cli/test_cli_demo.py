@@ -1,0 +1,40 @@
+"""The demo as a user runs it, shorter."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foredraft.demo_models import bundled_pair
+from foredraft.errors import ModelError
+
+
+def bundled() -> bool:
+    try:
+        bundled_pair()
+    except ModelError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not bundled(), reason="the bundled models are not there; make them with `make demo-models`")
+@pytest.mark.timeout(180)
+def test_the_demo_says_the_same_text_three_times_and_draws_a_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "where.png"
+    command = [sys.executable, "-m", "foredraft", "demo", "--max-new-tokens", "10", "--picture", str(picture), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    runs = {run["policy"]: run for run in said["runs"]}
+    assert list(runs) == ["cloud", "sync", "seed"]
+    assert said["identical"]
+    assert runs["cloud"]["text"] == runs["sync"]["text"] == runs["seed"]["text"]
+    assert runs["cloud"]["passes"] == 10 > runs["sync"]["passes"]
+    assert runs["cloud"]["target_s"] >= 10 * 0.124
+    assert runs["sync"]["draft_s"] >= 0.0144
+    assert runs["seed"]["hints"] > 0
+    assert said["emulated_link"]["round_trip_s"] >= 0.024
+    assert "divided by 5" in said["emulation"]
+    assert Path(said["picture"]) == picture
+    assert picture.stat().st_size > 20_000
