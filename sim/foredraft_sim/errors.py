@@ -4,9 +4,11 @@ SimulationError(ForedraftError)
 ├── DeadlockError   nothing is scheduled and tasks wait
 ├── LivelockError   callbacks run on and on, and time stands still
 └── RealIOError     sockets, pipes, processes and signals, which have no place in simulated time
+
+ScenarioError(ConfigError)  a scenario that is malformed, or that cannot be simulated to its end
 """
 
-from foredraft.errors import ForedraftError
+from foredraft.errors import ConfigError, ForedraftError
 
 
 class SimulationError(ForedraftError):
@@ -26,6 +28,10 @@ class RealIOError(SimulationError, NotImplementedError):
 
     Also a NotImplementedError, which is what libraries expect of a loop that cannot do something.
     """
+
+
+class ScenarioError(ConfigError):
+    """A scenario that is malformed or cannot finish; the message names its file, the key and the value."""
 
 
 class ProfileRangeWarning(UserWarning):

@@ -22,7 +22,7 @@ from foredraft.engines.scripted import ScriptedSeat
 from foredraft_sim.streams import uniform
 
 
-class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic"):
     """The statistics.
 
     ``ranks[r]``: probability that the target's token is the draft's choice number r + 1; what

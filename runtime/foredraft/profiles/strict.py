@@ -41,7 +41,7 @@ def parse_toml(text: str, path: Path, error: type[ConfigError] = ProfileError) -
         raise error(f"{path}: not TOML: {failure}") from failure
 
 
-def convert(plain: dict[str, Any], kind: type[_T], path: Path, error: type[ConfigError] = ProfileError) -> _T:
+def convert(plain: dict[str, Any], kind: type[_T], path: Path | str, error: type[ConfigError] = ProfileError) -> _T:
     """``plain`` as ``kind``. Raises ``error`` naming ``path``, the key (with the nearest known one) and the value."""
     try:
         return msgspec.convert(plain, kind)
@@ -58,7 +58,7 @@ def convert(plain: dict[str, Any], kind: type[_T], path: Path, error: type[Confi
         raise error(f"{path}: {at or 'file'}{given}: {why}") from failure
 
 
-def unknown_key(path: Path, table: type[Any] | None, key: str, at: str) -> str:
+def unknown_key(path: Path | str, table: type[Any] | None, key: str, at: str) -> str:
     """What to say of a key that ``table`` does not have."""
     keys = keys_of(table) if table is not None else []
     where = f"{at}.{key}".lstrip(".")

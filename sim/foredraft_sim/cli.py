@@ -1,0 +1,176 @@
+"""``foredraft simulate``: what policies do on devices and links that one does not have."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MS, _PERCENT = 1e3, 100.0
+
+
+def simulate(
+    scenario: Annotated[Path, typer.Argument(help="A scenario: a TOML file.", show_default=False)],
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Simulate this policy in the place of the scenario's; may be repeated.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Use this seed in the place of the scenario's; may be repeated.", min=0)
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Replications at a time; by default as many as there are cores.", min=1)
+    ] = None,
+    events: Annotated[Path | None, typer.Option(help="Write what happened, one JSON object per line.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write a Chrome trace of the first seed, for ui.perfetto.dev.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Simulate a scenario: the deployed sessions, in simulated time, on emulated devices and links."""
+    from foredraft_sim.files import written_together
+    from foredraft_sim.perfetto import chrome_trace
+    from foredraft_sim.replications import replicate_all
+    from foredraft_sim.results import summarise
+    from foredraft_sim.scenario import read_scenario
+
+    wanted = read_scenario(scenario)
+    policies, seeds = policy or list(wanted.file.policies), seed or list(wanted.seeds)
+    _refuse_repeats(scenario, policies, seeds)
+    log = events is not None or trace is not None
+    with _progress(len(policies) * len(seeds)) as on_done:
+        done = replicate_all(wanted, policies, seeds, log=log, processes=processes, on_done=on_done)
+    files: dict[Path, bytes] = {}
+    if events is not None:
+        files[events] = b"".join(one.log for one in done)
+    if trace is not None:
+        files[trace] = chrome_trace([one for one in done if one.seed == seeds[0]])
+    written_together(files)
+    summary = summarise(wanted, done)
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.encode(summary).decode())
+    else:
+        show(summary)
+
+
+def _refuse_repeats(scenario: Path, policies: list[str], seeds: list[int]) -> None:
+    from foredraft_sim.errors import ScenarioError
+
+    for name, values in (("policies", policies), ("seeds", seeds)):
+        for value in values:
+            if list(values).count(value) > 1:
+                raise ScenarioError(f"{scenario}: {name}: {value!r} is there twice; once is enough")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, gone when it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.update(task, completed=count)
+
+
+_ROWS: Final = (
+    ("TTFT, ms", "ttft_s", _MS, ".1f"),
+    ("TPOT, ms", "tpot_s", _MS, ".2f"),
+    ("end to end, s", "e2e_s", 1.0, ".3f"),
+    ("wait for device, s", "wait_s", 1.0, ".3f"),
+    ("speed against first", "speed_against_first", 1.0, ".3f"),
+    ("tokens per pass", "tokens_per_pass", 1.0, ".3f"),
+    ("tokens/s in all", "tokens_per_s", 1.0, ".2f"),
+    ("target passes", "passes", 1.0, ",.0f"),
+    ("bytes up", "bytes_up", 1.0, ",.0f"),
+    ("bytes down", "bytes_down", 1.0, ",.0f"),
+    ("cloud busy, s", "cloud_s", 1.0, ",.2f"),
+    ("cloud utilisation, %", "utilisation", _PERCENT, ".1f"),
+    ("cost, USD", "cost_usd", 1.0, ".4g"),
+    ("cost if shared, USD", "cost_busy_usd", 1.0, ".4g"),
+    ("edge energy, J", "edge_energy_j", 1.0, ",.0f"),
+    ("edge J per token", "edge_j_per_token", 1.0, ".3f"),
+)
+
+
+def show(summary: dict[str, Any]) -> None:
+    """The figures for people."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    columns = len(summary["policies"])
+    console.print(table_of(summary), width=max(console.width, 24 + 20 * columns))
+    if not summary["same_texts"]:
+        console.print("The policies' texts DIFFER, which must never happen.", style="red")
+    for name in ("edge", "cloud", "link"):
+        console.print(_input_line(name, summary["inputs"][name]), highlight=False, markup=False)
+    console.print(f"pair: {_pair_line(summary['inputs']['pair'])}", highlight=False, markup=False)
+    for note in summary["notes"]:
+        console.print(note, highlight=False, markup=False, style="dim")
+    warned = Console(stderr=True, soft_wrap=True)
+    for warning in summary["warnings"]:
+        warned.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+
+
+def table_of(summary: dict[str, Any]) -> "Table":
+    """One column per policy: the mean over the seeds, and half of its 95% confidence interval."""
+    from rich.table import Table
+
+    seeds, requests = summary["seeds"], summary["requests_per_seed"]
+    caption = (
+        "TTFT: time to first token, TPOT: per output token after it. "
+        f"Mean over {len(seeds)} seed(s) ± half of its 95% confidence interval; {requests} request(s) per seed"
+    )
+    table = Table(title=summary["title"] or summary["scenario"], caption=caption)
+    table.add_column("", no_wrap=True)
+    for said in summary["policies"]:
+        table.add_column(said["policy"], justify="right", no_wrap=True)
+    for title, name, scale, form in _ROWS:
+        if name != "wait_s" or any(said["wait_s"] for said in summary["policies"]):
+            table.add_row(title, *(_cell(said, name, scale, form) for said in summary["policies"]))
+    for name, title, scale in (
+        ("ttft_s", "TTFT {}, ms", _MS),
+        ("tpot_s", "TPOT {}, ms", _MS),
+        ("e2e_s", "e2e {}, s", 1.0),
+    ):
+        for rank in summary["policies"][0]["percentiles"][name]:
+            cells = (f"{said['percentiles'][name][rank] * scale:,.2f}" for said in summary["policies"])
+            table.add_row(title.format(rank), *cells)
+    return table
+
+
+def _cell(said: dict[str, Any], name: str, scale: float, form: str) -> str:
+    if said[name] is None:
+        return "unknown"
+    text = format(said[name] * scale, form)
+    bounds = said["intervals"][name]
+    if bounds is None or bounds[1] - bounds[0] <= 1e-9 * abs(bounds[0]):
+        return text
+    return f"{text} ±{(bounds[1] - bounds[0]) / 2 * scale:.2g}"
+
+
+def _input_line(name: str, said: dict[str, Any]) -> str:
+    line = f"{name}: {said['title']} ({said['profile']})"
+    if said["overridden"]:
+        line += f", OVERRIDDEN here: {said['overridden']}"
+    if said["provenance"].get("measured", 0) == 0:
+        line += ", nothing measured"
+    if said["assumed"]:
+        line += f"; ASSUMED: {', '.join(said['assumed'])}"
+    return line
+
+
+def _pair_line(pair: Any) -> str:
+    from foredraft_sim.synthetic import SyntheticPair
+
+    if isinstance(pair, SyntheticPair):
+        exits = ", ".join(f"layer {layer}: {share:g}" for layer, share in pair.exits)
+        return f"synthetic (ASSUMED), ranks {list(pair.ranks)}, exits right: {exits or 'none'}"
+    return f"real models, target {pair.target!r}, draft {pair.draft!r}"

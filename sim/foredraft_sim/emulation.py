@@ -1,0 +1,300 @@
+"""One replication of a scenario: one policy and one seed, in simulated time.
+
+The sessions are those that are deployed: ``EdgeSession`` on each device, ``CloudService`` on each
+server. Emulated are the devices (``engines.paced``), the links (``network``) and, with a synthetic
+pair, the tokens. Every device has a link and random streams of its own.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
+
+from foredraft.core.cloud import CloudService
+from foredraft.core.edge import EdgeSession, Retry
+from foredraft.core.events import Observer
+from foredraft.core.ports import Link
+from foredraft.core.report import SessionReport
+from foredraft.core.sampling import StopRules
+from foredraft.engines.device import Device
+from foredraft.engines.pace import Residual
+from foredraft.engines.paced import PacedDrafter, PacedTarget
+from foredraft.errors import ForedraftError
+from foredraft.profiles import DeviceProfile, residual_factor
+from foredraft_sim.errors import ProfileRangeWarning, ScenarioError
+from foredraft_sim.event_log import REQUEST, EventLog, Taps
+from foredraft_sim.loop import SimLoop
+from foredraft_sim.network import SimLink, SimNetwork
+from foredraft_sim.scenario import Closed, Poisson, Scenario, length_of, most_of
+from foredraft_sim.sources import TokenSource, token_source
+from foredraft_sim.streams import Streams, uniform
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A request that has its text.
+
+    ``arrived_s``: when it came, since the start; ``began_s``: when its device took it up. The
+    report's tokens and text are left out unless asked for; ``digest`` stands for the tokens.
+    """
+
+    request: int
+    arrived_s: float
+    began_s: float
+    report: SessionReport
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """What one policy did with one seed. Seconds are simulated.
+
+    ``duration_s``: until the last text was complete. ``servers_busy_s``, ``devices_busy_s``: sums
+    of what their engines were occupied. ``log``: events as JSON lines, if asked for.
+    """
+
+    policy: str
+    seed: int
+    finished: list[Finished]
+    duration_s: float
+    servers_busy_s: float
+    devices_busy_s: float
+    warnings: Sequence[str] = ()
+    log: bytes = b""
+
+
+def replicate(
+    scenario: Scenario,
+    policy: str,
+    seed: int,
+    *,
+    log: bool = False,
+    texts: bool = False,
+    shuffle_seed: int | None = None,
+) -> Replication:
+    """Run ``policy`` with ``seed`` to the end. Raises ScenarioError, ModelError.
+
+    ``log``: keep the events. ``texts``: keep the tokens. ``shuffle_seed``: run timers of one
+    instant in another order; texts must not change by it.
+    """
+    source = token_source(scenario)
+    with _collected() as said, asyncio.Runner(loop_factory=partial(SimLoop, shuffle_seed=shuffle_seed)) as runner:
+        try:
+            done = runner.run(_run(scenario, policy, seed, source, log=log, texts=texts))
+        except ScenarioError:
+            raise
+        except ForedraftError as error:  # a deadlock, a livelock, a model that fails
+            raise ScenarioError(f"{scenario.path}: policies: {policy!r}, seed {seed}: {error}") from error
+    return replace(done, warnings=sorted(said))
+
+
+async def _run(
+    scenario: Scenario, policy: str, seed: int, source: TokenSource, *, log: bool, texts: bool
+) -> Replication:
+    emulation = _Emulation(scenario, policy, seed, source, EventLog(policy, seed) if log else None)
+    return await emulation.run(texts)
+
+
+class _Emulation:
+    """Everything that takes part in one replication."""
+
+    def __init__(self, scenario: Scenario, policy: str, seed: int, source: TokenSource, log: EventLog | None) -> None:
+        self.scenario, self.policy, self.seed, self.source, self.log = scenario, policy, seed, source, log
+        self.streams = Streams(seed)
+        self.finished: list[Finished] = []
+        self._serving: dict[asyncio.Task[None], None] = {}  # in the order in which they began
+        self._connections = 0
+        self._servers = [_Server(self, number) for number in range(scenario.file.cloud.servers)]
+        self._edges = [_Edge(self, number) for number in range(scenario.workload.devices)]
+
+    async def run(self, texts: bool) -> Replication:
+        """All requests, to the end of the last text."""
+        arrivals_s = arrivals(self.scenario, self.seed)
+        tasks = [asyncio.create_task(edge.run(arrivals_s, texts), name=f"device {edge.number}") for edge in self._edges]
+        try:
+            await asyncio.gather(*tasks)
+            duration_s = asyncio.get_running_loop().time()
+            await asyncio.gather(*self._serving)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for server in self._servers:
+                await server.engine.close()
+            for edge in self._edges:
+                await edge.engine.close()
+        return Replication(
+            self.policy,
+            self.seed,
+            sorted(self.finished, key=lambda one: one.request),
+            duration_s,
+            sum(server.engine.device.busy_s for server in self._servers),
+            sum(edge.engine.device.busy_s for edge in self._edges),
+            log=b"" if self.log is None else self.log.lines,
+        )
+
+    def serve(self, link: Link) -> None:
+        """A server takes a connection."""
+        server = self._next_server()
+        task = asyncio.create_task(server.handle(link), name=f"server {server.number}")
+        self._serving[task] = None
+        task.add_done_callback(self._serving.pop)
+
+    def _next_server(self) -> "_Server":
+        self._connections += 1
+        if self.scenario.file.cloud.balance == "round_robin":
+            return self._servers[(self._connections - 1) % len(self._servers)]
+        return min(self._servers, key=lambda server: server.open)
+
+    def residual(self, profile: DeviceProfile, place: str) -> Residual | None:
+        """What a device's durations vary by, from a stream of its own."""
+        if profile.residual is None or profile.residual.cv == 0.0:
+            return None
+        cv, draw = profile.residual.cv, self.streams.child(place).stream("residual")
+        return lambda kind: residual_factor(cv, draw.gauss(0.0, 1.0))
+
+
+class _Server:
+    """One server: a service, and an emulated device with the target on it."""
+
+    def __init__(self, emulation: _Emulation, number: int) -> None:
+        scenario = emulation.scenario
+        self.number = number
+        self.open = 0  # connections
+        self.engine = PacedTarget(
+            emulation.source.target(),
+            scenario.target,
+            device=Device(spin_s=0.0),
+            residual=emulation.residual(scenario.target, f"server {number}"),
+            outside=scenario.file.outside,
+            headroom_tokens=most_of(scenario.workload.new_tokens),
+        )
+        observer = None if emulation.log is None else emulation.log.observer(number)
+        self._service = CloudService(self.engine, observer=observer)
+
+    async def handle(self, link: Link) -> None:
+        """Serve one connection until it closes."""
+        self.open += 1
+        try:
+            await self._service.handle(link)
+        finally:
+            self.open -= 1
+
+
+class _Edge:
+    """One device: an emulated one with the draft on it, its link, and its requests one after another."""
+
+    def __init__(self, emulation: _Emulation, number: int) -> None:
+        scenario = emulation.scenario
+        self._emulation = emulation
+        self.number = number
+        self.engine = PacedDrafter(
+            emulation.source.drafter(),
+            scenario.draft,
+            device=Device(spin_s=0.0),
+            residual=emulation.residual(scenario.draft, f"device {number}"),
+            outside=scenario.file.outside,
+        )
+        self._network = SimNetwork(scenario.link, emulation.streams.child(f"link {number}"), self._accept)
+        self._observer: Observer | None = None
+        self._taps: Taps | None = None
+        if emulation.log is not None:
+            self._observer, self._taps = emulation.log.observer(number), emulation.log.taps(number)
+
+    def _accept(self, cloud: SimLink) -> None:
+        self._emulation.serve(cloud if self._taps is None else self._taps.cloud(cloud))
+
+    async def _connect(self) -> Link:
+        edge = await self._network.connect()
+        return edge if self._taps is None else self._taps.edge(edge)
+
+    async def run(self, arrivals_s: Sequence[float], texts: bool) -> None:
+        """This device's requests. Raises ScenarioError naming the one that fails."""
+        scenario, seed = self._emulation.scenario, self._emulation.seed
+        loop, pace = asyncio.get_running_loop(), scenario.workload.arrivals
+        for request in range(self.number, scenario.workload.requests, scenario.workload.devices):
+            if isinstance(pace, Closed):
+                await asyncio.sleep(-pace.think_s * math.log1p(-uniform(seed, "think", request)))
+                arrived_s = loop.time()
+            else:
+                arrived_s = arrivals_s[request] if arrivals_s else 0.0
+                await asyncio.sleep(arrived_s - loop.time())
+            began_s = loop.time()
+            REQUEST.set(request)
+            report = await self._generate(request)
+            digest = hashlib.sha256(json.dumps(report.tokens).encode()).hexdigest()[:16]
+            kept = report if texts else replace(report, tokens=[], text="")
+            self._emulation.finished.append(Finished(request, arrived_s, began_s, kept, digest))
+
+    async def _generate(self, request: int) -> SessionReport:
+        emulation = self._emulation
+        scenario, source = emulation.scenario, emulation.source
+        work, where = scenario.workload, f"{scenario.path}: policies: {emulation.policy!r}"
+        most = length_of(work.new_tokens, emulation.seed, "new tokens", request)
+        try:
+            session = EdgeSession(
+                source.prompt(emulation.seed, request),
+                connect=self._connect,
+                drafter=self.engine,
+                policy=scenario.policy(emulation.policy),
+                sampling=scenario.sampling(emulation.seed, request),
+                rules=StopRules(most, source.stop_tokens if work.end_marks else ()),
+                retry=Retry(attempts=scenario.file.edge.retries),
+                observer=self._observer,
+                name=str(request),
+            )
+            async for _ in session.stream():
+                pass
+        except ForedraftError as error:
+            raise ScenarioError(f"{where}: request {request} of seed {emulation.seed} failed: {error}") from error
+        except Exception as error:  # the policy may be anybody's
+            reason = f"{type(error).__name__}: {error}"
+            raise ScenarioError(f"{where}: request {request} of seed {emulation.seed} raised {reason}") from error
+        report = session.report()
+        return replace(report, text=source.text(report.tokens))
+
+
+def arrivals(scenario: Scenario, seed: int) -> list[float]:
+    """When each request comes, in seconds since the start; empty where that is not known beforehand, or at once."""
+    pace = scenario.workload.arrivals
+    if not isinstance(pace, Poisson):
+        return []
+    draw = Streams(seed).stream("arrivals")
+    gaps_s = (draw.expovariate(pace.rate_per_s) for _ in range(scenario.workload.requests))
+    return [round(arrived_s, 9) for arrived_s in accumulate(gaps_s)]  # whole nanoseconds, as the clock
+
+
+class _Said(logging.Handler):
+    """Keeps what the pacing says about ranges; what else the sessions log is in the results."""
+
+    def __init__(self, said: set[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "foredraft.engines.pace":
+            self._said.add(record.getMessage())
+
+
+@contextmanager
+def _collected() -> Iterator[set[str]]:
+    """Gather what was said about profiles used outside of their range."""
+    said: set[str] = set()
+    logger, handler = logging.getLogger("foredraft"), _Said(said)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ProfileRangeWarning)
+            yield said
+        said.update(str(one.message) for one in caught if issubclass(one.category, ProfileRangeWarning))
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate

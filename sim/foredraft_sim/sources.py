@@ -1,0 +1,170 @@
+"""Where the tokens of a simulation come from: a synthetic pair, or real models that take no simulated time."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from foredraft.core.ports import Drafter, Target
+from foredraft.text import Tokenizer
+from foredraft_sim.errors import ScenarioError
+from foredraft_sim.scenario import ModelPair, Scenario, length_of
+from foredraft_sim.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
+
+if TYPE_CHECKING:
+    from foredraft.engines.torch_model import LoadedModel
+
+_CACHE_BYTES = 2 << 30
+
+
+class TokenSource(Protocol):
+    """Makes engines that take no time; the emulation gives them a device's."""
+
+    stop_tokens: tuple[int, ...]
+
+    def target(self) -> Target:
+        """A server's target."""
+
+    def drafter(self) -> Drafter:
+        """A device's drafter."""
+
+    def prompt(self, seed: int, request: int) -> list[int]:
+        """The tokens that a request begins with. The same for all policies."""
+
+    def text(self, tokens: list[int]) -> str:
+        """What tokens read as; empty where they are no text."""
+
+
+def token_source(scenario: Scenario) -> TokenSource:
+    """What the scenario's pair is. Raises ScenarioError, ModelError."""
+    if isinstance(scenario.pair, SyntheticPair):
+        return SyntheticSource(scenario, scenario.pair)
+    return ModelSource(scenario, scenario.pair)
+
+
+class SyntheticSource:
+    """Statistics in the place of models."""
+
+    stop_tokens: tuple[int, ...] = ()
+
+    def __init__(self, scenario: Scenario, pair: SyntheticPair) -> None:
+        self._scenario = scenario
+        self._pair = pair
+
+    def target(self) -> Target:
+        """A target that says the pair's truth."""
+        return SyntheticTarget(self._pair, max_pass_nodes=self._scenario.file.cloud.max_pass_nodes)
+
+    def drafter(self) -> Drafter:
+        """A drafter that says the pair's choices."""
+        return SyntheticDrafter(self._pair)
+
+    def prompt(self, seed: int, request: int) -> list[int]:
+        """Random tokens, as long as the workload says."""
+        own = self._scenario.sampling(seed, request).seed
+        count = length_of(self._scenario.workload.prompt_tokens, seed, "prompt tokens", request)
+        return [self._pair.truth(own, position) for position in range(count)]
+
+    def text(self, tokens: list[int]) -> str:
+        """Nothing: the tokens are random numbers."""
+        return ""
+
+
+class ModelSource:
+    """Real models, loaded once in this process."""
+
+    def __init__(self, scenario: Scenario, pair: ModelPair) -> None:
+        self._scenario = scenario
+        target, draft, self._exits = _places(scenario.path.parent, pair)
+        self._target, self._draft = _loaded(target, pair.threads), _loaded(draft, pair.threads)
+        self.stop_tokens = self._target.stop_tokens
+        self._tokenizer = Tokenizer.from_folder(self._target.folder)
+        texts = list(scenario.workload.prompts)
+        if scenario.workload.prompts_file:
+            texts += read_prompts(scenario.path, scenario.workload.prompts_file)
+        self._prompts = [self._tokenizer.encode(text) for text in texts]
+
+    def target(self) -> Target:
+        """The model with its exits."""
+        from foredraft.engines.torch_target import TorchTarget
+        from foredraft.exits.heads import ExitHeads
+
+        heads = ExitHeads.load(self._exits, self._target) if self._exits else None
+        most = self._scenario.file.cloud.max_pass_nodes
+        seats = self._scenario.workload.devices
+        return TorchTarget(self._target, heads, cache_bytes=_CACHE_BYTES, max_seats=max(64, seats), max_pass_nodes=most)
+
+    def drafter(self) -> Drafter:
+        """The draft model; the weights are shared."""
+        from foredraft.engines.torch_draft import TorchDrafter
+
+        return TorchDrafter(self._draft)
+
+    def prompt(self, seed: int, request: int) -> list[int]:
+        """The workload's texts, one after another, again and again."""
+        return self._prompts[request % len(self._prompts)]
+
+    def text(self, tokens: list[int]) -> str:
+        """The text."""
+        return self._tokenizer.decode(tokens)
+
+
+def _places(folder: Path, pair: ModelPair) -> tuple[str, str, Path | None]:
+    """Target, draft and exits: the bundled ones, folders relative to the scenario's, or hub ids."""
+    names = [pair.target, pair.draft]
+    exits = folder / pair.exits if pair.exits else None
+    if "demo" in names:
+        from foredraft.demo_models.pair import bundled_pair
+
+        bundled = bundled_pair()
+        if pair.target == "demo":
+            exits = exits or bundled.exits
+        names = [
+            str(own) if name == "demo" else name
+            for name, own in zip(names, (bundled.target, bundled.draft), strict=True)
+        ]
+    target, draft = (str(folder / name) if (folder / name).is_dir() else name for name in names)
+    return target, draft, exits
+
+
+@lru_cache(maxsize=4)
+def _loaded(model: str, threads: int) -> "LoadedModel":
+    """A model by its folder or hub id; loaded once per process. Raises ModelError."""
+    import torch
+    from transformers.utils import logging
+
+    from foredraft.engines.torch_model import load_model
+
+    logging.disable_progress_bar()
+    if threads:
+        torch.set_num_threads(threads)
+    return load_model(model, "float32", "cpu")
+
+
+def read_prompts(path: Path, name: str) -> list[str]:
+    """The prompts in a file that the scenario in ``path`` names. Raises ScenarioError."""
+    file = path.parent / name
+    where = f"{path}: workload.prompts_file = {name!r}"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{where}: cannot be read: {error}") from error
+    if file.suffix != ".jsonl":
+        prompts = [text] if text.strip() else []
+    else:
+        lines = enumerate(text.splitlines(), 1)
+        prompts = [_prompt_in(line, f"{where}: line {number}") for number, line in lines if line.strip()]
+    if not prompts:
+        raise ScenarioError(f"{where}: no prompt in it")
+    return prompts
+
+
+def _prompt_in(line: str, where: str) -> str:
+    try:
+        entry = json.loads(line)
+        prompt = entry["prompt"] if "prompt" in entry else entry["turns"][0]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ScenarioError(f'{where}: neither a "prompt" nor "turns": {error}') from error
+    if not isinstance(prompt, str) or not prompt:
+        raise ScenarioError(f"{where}: the prompt must be a text, not {prompt!r}")
+    return prompt
