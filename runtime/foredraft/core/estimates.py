@@ -42,7 +42,8 @@ class Snapshot:
     """The estimates at one moment, rounded so that what follows from them changes seldom.
 
     ``round_trip_spread_s``: standard deviation. ``passes_s``: by WIDTHS; a width never seen counts as
-    the nearest smaller one that was. ``token_s``: cloud time per committed token, waiting included.
+    the nearest smaller one that was. ``token_s``: cloud time per committed token, waiting included;
+    ``tokens``: committed tokens per pass.
     ``samples``: of what was seen least often among round trips, draft steps and guesses.
     """
 
@@ -50,6 +51,7 @@ class Snapshot:
     round_trip_spread_s: float
     draft_step_s: float
     token_s: float
+    tokens: float
     passes_s: tuple[float, ...]
     ranks: tuple[float, ...]
     samples: int
@@ -103,6 +105,7 @@ class Estimates:
             round_trip_spread_s=_rounded(self.round_trip_s.deviation),
             draft_step_s=_rounded(self.draft_step_s.mean),
             token_s=_rounded(self.round_s.mean / self.tokens.mean) if self.tokens.samples else 0.0,
+            tokens=_rounded(self.tokens.mean),
             passes_s=tuple(passes_s),
             ranks=tuple(round(rank.mean * 50.0) / 50.0 for rank in self.ranks),
             samples=min(guessed, self.round_trip_s.samples, self.draft_step_s.samples),
@@ -124,9 +127,9 @@ def width_class(drafted: int) -> int:
     return next((index for index, most in enumerate(WIDTHS) if drafted <= most), len(WIDTHS) - 1)
 
 
-def _rounded(seconds: float) -> float:
+def _rounded(value: float) -> float:
     """To two digits."""
-    return float(f"{seconds:.2g}")
+    return float(f"{value:.2g}")
 
 
 def _bin(probability: float) -> int:

@@ -29,6 +29,13 @@ SLACK = 1.25
 PASSES_AHEAD = 3
 """How many passes' worth of nodes may be at the cloud."""
 
+LEAST_TOKENS = 1.1
+"""Tokens per pass below which speculation is of no use: then hints are not asked for (they lengthen passes), ..."""
+
+PROBE_EVERY = 32
+PROBE_TOKENS = 8
+"""... and of each 32 tokens only the first 8 are drafted for, to see whether the world has changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -36,11 +43,13 @@ class Choice:
 
     ``nodes``: draft nodes in one pass; 0: none pay. ``steps``: for how many draft steps the walker
     waits when nothing hangs below the tip; 0: it decodes alone. ``patience_s``: the same in seconds.
+    ``useful``: whether speculation brings anything.
     """
 
     nodes: int
     steps: int
     patience_s: float
+    useful: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +87,14 @@ class AutoPolicy:
             patience_s=choice.patience_s,
             max_branches=max(1, choice.nodes),
             max_nodes=max(1, choice.nodes),
-            exits=() if grower.ready is None else grower.ready.exits,
+            exits=grower.ready.exits if choice.useful and grower.ready is not None else (),
             threshold=self.threshold,
         )
 
     def step(self, grower: Grower) -> Step | None:
         """Expand the likeliest nodes that were not expanded yet, where that is worth a draft step."""
+        if self._resting(grower):
+            return None
         deepest = grower.position + grower.useful_depth
         frontier = [
             (reach, -order, node)
@@ -95,6 +106,11 @@ class AutoPolicy:
             return None
         return Step(tuple(node for _, _, node in best), self.width)
 
+    def _resting(self, grower: Grower) -> bool:
+        """Whether the edge leaves it to the cloud for now."""
+        useful = self.choice(grower).useful or grower.estimates.tokens.samples < PROBE_TOKENS
+        return not useful and (grower.position - grower.start) % PROBE_EVERY >= PROBE_TOKENS
+
     def _worth_drafting(self, grower: Grower, reach: float) -> bool:
         """Whether the tokens that a draft step may bring are worth its price."""
         seen = grower.estimates.snapshot()
@@ -103,6 +119,8 @@ class AutoPolicy:
 
     def ship(self, grower: Grower) -> Sequence[Node]:
         """What is likely enough and not there yet, likeliest first."""
+        if self._resting(grower):
+            return ()
         choice = self.choice(grower)
         room = PASSES_AHEAD * choice.nodes
         wanted: list[tuple[float, int, Node]] = []
@@ -129,10 +147,10 @@ def choose(seen: Snapshot, most: int, cost_weight: float) -> Choice:
     nodes = pass_nodes(seen, most, cost_weight)
     steps = steps_worth_waiting(seen, nodes, cost_weight)
     if not steps:
-        return Choice(nodes, 0, 0.0)
+        return Choice(nodes, 0, 0.0, seen.tokens >= LEAST_TOKENS)
     wait_s = seen.round_trip_s + steps * seen.draft_step_s
     patience_s = SLACK * wait_s + 2.0 * seen.round_trip_spread_s
-    return Choice(nodes, steps, float(f"{patience_s:.1g}"))
+    return Choice(nodes, steps, float(f"{patience_s:.1g}"), True)
 
 
 def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
