@@ -61,7 +61,7 @@ def test_broken_and_short_files_are_left_out(tmp_path: Path) -> None:
         ("x = f'{a!r} of {b:>3}'\n", "x = ' of '.format(a, b)\n"),
         ("x = f'plain'\n", "x = 'plain'\n"),
         ("if a:\n    x = [" + "1, " * 60 + "]\nelse:\n    y = 1\n", "if a:\n    pass\nelse:\n    y = 1\n"),
-        ("if f(g([a])):\n    x = 1\ny = f(g(h(a)))\nz = f(g(a))\n", "z = f(g(a))\n"),
+        ("if f(g(a)):\n    x = 1\ny = f(h(a))\nz = f(g(), [])\n", "z = f(g(), [])\n"),
         ("@d\nclass A(B):\n    @property\n    def f(self):\n        pass\n",) * 2,
         ("match x:\n    case 'a':\n        pass\n", "match x:\n    case 'a':\n        pass\n"),
     ],

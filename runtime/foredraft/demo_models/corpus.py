@@ -41,8 +41,10 @@ SKIPPED_PREFIXES = ("encodings/", "_sysconfigdata", "msilib/", "config-")
 MAX_STATEMENT_CHARS = 72
 """A statement's line may be this long; a longer simple statement is left out, a longer header takes its block along."""
 
-MAX_NESTING = 2
-"""How deep brackets may nest in a line."""
+MAX_NESTING = 1
+"""How deep brackets may nest in a line, empty pairs not counted. Small models lose count of closing ones first."""
+
+_EMPTY_PAIRS = re.compile(r"\(\)|\[\]|\{\}")
 
 MAX_STRING_CHARS = 16
 """Strings are cut at the last word that ends within this many characters."""
@@ -151,9 +153,9 @@ def _without_block(statement: ast.stmt) -> ast.stmt:
 
 
 def nesting(line: str) -> int:
-    """How deep brackets nest in a line whose strings hold none."""
+    """How deep brackets nest in a line whose strings hold none; an empty pair is no nest."""
     depth = deepest = 0
-    for sign in line:
+    for sign in _EMPTY_PAIRS.sub("", line):
         depth += (sign in "([{") - (sign in ")]}")
         deepest = max(deepest, depth)
     return deepest

@@ -17,10 +17,10 @@ from transformers import LlamaForCausalLM
 
 from foredraft.demo_models.train import LossOf
 
-HALF_WEIGHT = 0.6
+HALF_WEIGHT = 0.4
 """Weight of the loss at half depth, which is scored on every second step."""
 
-QUARTER_WEIGHT = 0.3
+QUARTER_WEIGHT = 0.2
 """Weight of the losses at a quarter and at three quarters, each scored on every fourth step."""
 
 LABEL_SHARE = 0.1

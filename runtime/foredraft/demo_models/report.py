@@ -119,11 +119,12 @@ these figures for programs.
 
 Both learned from the sources of Python {card.machine.python}'s standard library, *normalised* (see `corpus.py`): no
 docstrings, no comments, every statement written anew by `ast.unparse`, one logical line to a physical one; strings
-cut to {MAX_STRING_CHARS} plain characters; no line with more than {MAX_STATEMENT_CHARS} characters (dent not counted) or
-with brackets nested more than {MAX_NESTING} deep. The models know no other style; prompts in it are continued best.
+cut to {MAX_STRING_CHARS} plain characters; no line with more than {MAX_STATEMENT_CHARS} characters (dent not counted)
+or with brackets nested more than {MAX_NESTING} deep. The models know no other style; prompts in it are continued best.
 
 One file in {HELD_OUT_ONE_IN}, chosen by a hash of its path, was held out: {held_out} of {files} files. The
-samples' prompts come from those alone, normalised too. The rest gave {card.corpus["train_tokens"]:,} tokens to train on.
+samples' prompts come from those alone, normalised too. The rest made
+{card.corpus["train_tokens"]:,} tokens to train on.
 
 ## What it took
 {took}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
