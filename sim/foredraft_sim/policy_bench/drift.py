@@ -1,0 +1,205 @@
+"""The world changes in the middle of a session: how much is lost until ``auto`` has noticed.
+
+At token 96 the round trip, or the acceptance, steps to another value. What counts is the time of
+the next 64 tokens. The policy that knew is ``auto`` as well; at the step it is given the
+estimates of a whole session in the world that now begins.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from foredraft.core.cloud import CloudService
+from foredraft.core.edge import EdgeSession
+from foredraft.core.estimates import Estimates
+from foredraft.core.grower import Grower
+from foredraft.core.messages import Message
+from foredraft.core.policy import Orders, Step
+from foredraft.core.ports import Guess, Link
+from foredraft.core.sampling import Sampling, StopRules
+from foredraft.core.tree import Node
+from foredraft.engines.device import Device
+from foredraft.engines.paced import PacedDrafter, PacedTarget
+from foredraft.policies.auto import AutoPolicy
+from foredraft_sim.loop import SimLoop
+from foredraft_sim.network import SimNetwork
+from foredraft_sim.policy_bench.setting import Outcome, Times, scaled_pair
+from foredraft_sim.streams import Streams
+from foredraft_sim.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
+
+STEP_AT: Final = 96
+FOLLOWING: Final = 64
+_END: Final = STEP_AT + FOLLOWING
+PASS_S: Final = 0.03
+STEP_S: Final = 0.003
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """From one round trip and acceptance to another."""
+
+    says: str
+    round_trip_s: float
+    later_round_trip_s: float
+    acceptance: float
+    later_acceptance: float
+
+
+@dataclass
+class _World:
+    """Which side of the step the session is on."""
+
+    drift: Drift
+    seed: int
+    changed_s: float | None = None
+
+    def extra_s(self) -> float:
+        """What one way has grown by."""
+        drift = self.drift
+        return 0.0 if self.changed_s is None else (drift.later_round_trip_s - drift.round_trip_s) / 2
+
+
+@dataclass
+class _WatchingPolicy:
+    """``auto``, under which the world changes at a position; given ``estimates``, it then knows the new one."""
+
+    world: _World
+    estimates: Estimates | None
+    inner: AutoPolicy = AutoPolicy()
+    name: str = "auto"
+
+    def orders(self, grower: Grower) -> Orders:
+        """As ``auto``; asked after every message, so here the step is noticed."""
+        if self.world.changed_s is None and grower.position - grower.start >= STEP_AT:
+            self.world.changed_s = asyncio.get_running_loop().time()
+            if self.estimates is not None:
+                grower.estimates = deepcopy(self.estimates)
+        return self.inner.orders(grower)
+
+    def step(self, grower: Grower) -> Step | None:
+        """As ``auto``."""
+        return self.inner.step(grower)
+
+    def ship(self, grower: Grower) -> Sequence[Node]:
+        """As ``auto``."""
+        return self.inner.ship(grower)
+
+
+class _ChangingDrafter(SyntheticDrafter):
+    """After the step its choices are right as often as the later acceptance says; it does not know, and says as before."""
+
+    def __init__(self, before: SyntheticPair, after: SyntheticPair) -> None:
+        super().__init__(before)
+        self._before, self._after = before, after
+
+    async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
+        """The choices at each node's position; the prompt is one token."""
+        said = await super().draft(nodes, width)
+        for index, node in enumerate(nodes):
+            position = node.anchor.position
+            if position > STEP_AT:
+                said[index] = [
+                    Guess(self._after.choice(self._seed, position, rank), guess.probability)
+                    for rank, guess in enumerate(said[index])
+                ]
+        return said
+
+
+@dataclass
+class _ChangingLink:
+    """One end of a link of which each message takes longer from some moment on."""
+
+    inner: Link
+    extra_s: Callable[[], float]
+    _late: "set[asyncio.Task[None]]" = field(default_factory=set)
+
+    async def send(self, message: Message) -> None:
+        """Send, the extra time later."""
+        extra_s = self.extra_s()
+        if not extra_s:
+            await self.inner.send(message)
+            return
+
+        async def later() -> None:
+            await asyncio.sleep(extra_s)
+            await self.inner.send(message)
+
+        task = asyncio.create_task(later())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def receive(self) -> Message:
+        """As the link inside."""
+        return await self.inner.receive()
+
+    async def close(self) -> None:
+        """As the link inside; what is late is lost."""
+        for task in self._late:
+            task.cancel()
+        await self.inner.close()
+
+    @property
+    def bytes_sent(self) -> int:
+        """As the link inside."""
+        return self.inner.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        """As the link inside."""
+        return self.inner.bytes_received
+
+
+def try_drift(drift: Drift, policy: str, seed: int) -> Outcome:
+    """What the 64 tokens after the step take; ``policy``: "auto", or "knew"."""
+    estimates = None if policy == "auto" else _learned(drift, seed)
+    return _run(drift, seed, _END, estimates)[0]
+
+
+@lru_cache(maxsize=8)
+def _learned(drift: Drift, seed: int) -> Estimates:
+    """The estimates of a whole session in the world after the step."""
+    later = Drift("", *(drift.later_round_trip_s,) * 2, *(drift.later_acceptance,) * 2)
+    return _run(later, seed + 1_000_000, 512, None)[1]
+
+
+def _run(drift: Drift, seed: int, new_tokens: int, estimates: Estimates | None) -> tuple[Outcome, Estimates]:
+    with asyncio.Runner(loop_factory=SimLoop) as runner:
+        return runner.run(_session(_World(drift, seed), new_tokens, estimates))
+
+
+async def _session(world: _World, new_tokens: int, estimates: Estimates | None) -> tuple[Outcome, Estimates]:
+    drift = world.drift
+    before, after = scaled_pair(drift.acceptance), scaled_pair(drift.later_acceptance)
+    place = Times(PASS_S, 8, STEP_S, drift.round_trip_s)
+    target = PacedTarget(SyntheticTarget(before), place.target(), device=Device(spin_s=0.0), headroom_tokens=new_tokens)
+    drafter = PacedDrafter(_ChangingDrafter(before, after), place.draft(), device=Device(spin_s=0.0))
+    service = CloudService(target)
+    network = SimNetwork(place.link(), Streams(world.seed))
+    serving: list[asyncio.Task[None]] = []
+
+    async def connect() -> Link:
+        edge, cloud = network.pair()
+        serving.append(asyncio.create_task(service.handle(_ChangingLink(cloud, world.extra_s))))
+        return _ChangingLink(edge, world.extra_s)
+
+    session = EdgeSession(
+        [1],
+        connect=connect,
+        drafter=drafter,
+        policy=_WatchingPolicy(world, estimates),
+        sampling=Sampling(seed=world.seed),
+        rules=StopRules(new_tokens),
+    )
+    clock = asyncio.get_running_loop()
+    ended_s = 0.0
+    async for _ in session.stream():
+        ended_s = clock.time()
+    await asyncio.gather(*serving)
+    took_s = ended_s - (world.changed_s or 0.0)
+    report = session.report()
+    figures = {"bytes_up": 0.0, "bytes_down": 0.0, "target_s": report.target_s, "draft_s": report.draft_s}
+    outcome = Outcome(took_s, FOLLOWING, report.passes, 0.0, **figures, energy_j=None, cost_usd=None)
+    return outcome, session.grower.estimates
