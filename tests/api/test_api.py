@@ -201,9 +201,7 @@ def test_every_public_name_is_there_and_no_other() -> None:
 
 
 def test_importing_foredraft_imports_neither_torch_nor_a_web_library() -> None:
-    program = (
-        "import sys, foredraft; foredraft.ConfigError; print({'torch', 'aiohttp'} & set(sys.modules))"
-    )
+    program = "import sys, foredraft; foredraft.ConfigError; print({'torch', 'aiohttp'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
