@@ -38,6 +38,7 @@ class Plan:
     seed: int = 1
     threads: int = 2
     samples: int = 120
+    note: str = ""
 
 
 class Ledger:
@@ -80,7 +81,7 @@ def make_pair(plan: Plan, corpus: Corpus) -> Pair:
         steps.train_pair_exits(plan, corpus, made, plan.minutes * EXITS_SHARE)
     with ledger.step("judge"):
         judged = steps.judge(plan, corpus, made)
-    steps.write(judged, corpus, stream, made, ledger.durations_s)
+    steps.write(judged, corpus, stream, made, ledger.durations_s, plan.note)
     return deliver(made, plan.out)
 
 
@@ -104,10 +105,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="most threads to use")
     parser.add_argument("--samples", type=int, default=120, help="samples that the judge draws (at least)")
+    parser.add_argument("--note", default="", help="a sentence for the card, about how this run differed")
     given = parser.parse_args(arguments)
     if not 0 < given.minutes <= MAX_MINUTES:
         parser.error(f"--minutes must be above 0 and at most {MAX_MINUTES:g}")
-    plan = Plan(given.work, given.out, given.minutes, given.seed, given.threads, given.samples)
+    plan = Plan(given.work, given.out, given.minutes, given.seed, given.threads, given.samples, given.note)
     pair = make_pair(plan, load_corpus())
     card = json.loads(pair.card.read_text("utf-8"))
     print(pair.card.with_name("README.md").read_text("utf-8"))

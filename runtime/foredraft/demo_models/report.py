@@ -53,6 +53,7 @@ class Card:
     models: dict[str, Any]
     corpus: dict[str, Any]
     durations_s: dict[str, float]
+    note: str = ""
     hints: list[dict[str, float]] = field(default_factory=list)
     machine: Machine = field(default_factory=Machine)
 
@@ -128,6 +129,7 @@ samples' prompts come from those alone, normalised too. The rest made
 
 ## What it took
 {took}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
+{card.note}
 
 The sources are under the PSF License Agreement; the weights are part of this project.
 """

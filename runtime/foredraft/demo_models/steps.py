@@ -127,11 +127,13 @@ def judge(plan: Plan, corpus: Corpus, pair: Pair) -> Judged:
         return judge_pair(pair, corpus, plan.samples, lambda done, total: show(done, total, "samples"))
 
 
-def write(judged: Judged, corpus: Corpus, stream: Stream, pair: Pair, durations_s: Mapping[str, float]) -> None:
-    """Write card and README beside the pair."""
+def write(
+    judged: Judged, corpus: Corpus, stream: Stream, pair: Pair, durations_s: Mapping[str, float], note: str = ""
+) -> None:
+    """Write card and README beside the pair. `note`: how this run differed from the recipe, if it did."""
     facts = {
         "train_files": len(corpus.train),
         "held_out_files": len(corpus.held_out),
         "train_tokens": len(stream.tokens),
     }
-    write_card(fill_card(pair, judged, facts, durations_s), pair.card.parent)
+    write_card(fill_card(pair, judged, facts, durations_s, note), pair.card.parent)

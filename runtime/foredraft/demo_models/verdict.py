@@ -81,7 +81,9 @@ def choose_threshold(tallies: Mapping[float, Tally]) -> float:
     return max(sending, key=lambda threshold: tallies[threshold].hint_precision)
 
 
-def fill_card(pair: Pair, judged: Judged, corpus: Mapping[str, int], durations_s: Mapping[str, float]) -> Card:
+def fill_card(
+    pair: Pair, judged: Judged, corpus: Mapping[str, int], durations_s: Mapping[str, float], note: str = ""
+) -> Card:
     """The card of a judged pair; times the steps on this machine."""
     target, draft = load_model(pair.target), load_model(pair.draft)
     step_s = step_durations_s([target.model, draft.model])
@@ -103,6 +105,7 @@ def fill_card(pair: Pair, judged: Judged, corpus: Mapping[str, int], durations_s
         models={"target": _describe(target), "draft": _describe(draft), "exits": _exits(pair, target)},
         corpus=dict(corpus),
         durations_s=dict(durations_s),
+        note=note,
         hints=[
             {"threshold": at, "share": found.hint_share, "precision": found.hint_precision}
             for at, found in tallies.items()
