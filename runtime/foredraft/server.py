@@ -24,9 +24,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from foredraft.core.cloud import Counters
 from foredraft.core.messages import INTERNAL, PROTOCOL_VERSION, Refused
 from foredraft.core.ports import Link, TargetCard
+from foredraft.core.walking import Counters
 from foredraft.errors import ConfigError, ForedraftError
 from foredraft.links.address import MODEL_PATH, SESSION_PATH, TOKENIZER_PATH
 from foredraft.links.websocket import HEARTBEAT_S, STALL_S, WebSocketLink, accept

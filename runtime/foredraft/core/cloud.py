@@ -10,43 +10,20 @@ Nothing that an edge sends ends the service: it is answered with Refused, and ot
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from foredraft.core import messages
-from foredraft.core.events import Event, Observer, Value
-from foredraft.core.messages import Close, Drain, Grow, Hello, Hint, Open, Ready, Refused, Steer, ToEdge
-from foredraft.core.ports import Detokenizer, Link, Pass, Reading, Seat, Target, Verdict
-from foredraft.core.signal import Signal
-from foredraft.core.tree import Node
-from foredraft.core.walk import foresee
-from foredraft.core.walker import TICK_S, Go, Limits, StopSearch, Timing, Wait, Walker, parents_of
+from foredraft.core.events import Observer
+from foredraft.core.messages import Close, Drain, Grow, Hello, Open, Ready, Refused, Steer, ToEdge
+from foredraft.core.ports import Link, Target
+from foredraft.core.walker import Limits, Walker
+from foredraft.core.walking import Counters, NewDetokenizer, Session, Shared
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
-from foredraft.stops import StopScanner
 
 log = logging.getLogger("foredraft.cloud")
 
 HANDSHAKE_S = 10.0
 MAX_UNSENT = 1024
 """Messages waiting for a slow edge; one more and its link is closed (it can resume)."""
-
-RESUMED_AT_A_TIME = 256
-"""Tokens of a resumed text searched for stop strings before others have a turn."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the service has done since it started."""
-
-    sessions: int = 0
-    active: int = 0
-    passes: int = 0
-    tokens: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    hints: int = 0
-    refused: int = 0
-    pass_s: float = 0.0
 
 
 class CloudService:
@@ -62,16 +39,18 @@ class CloudService:
         *,
         limits: Limits | None = None,
         api_key: str = "",
-        new_detokenizer: Callable[[Sequence[int]], Detokenizer] | None = None,
+        new_detokenizer: NewDetokenizer | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self.target = target
         self.limits = limits or Limits()
-        self.new_detokenizer = new_detokenizer
-        self.observer = observer
-        self.counters = Counters()
+        self.shared = Shared(target, new_detokenizer, observer)
         self._api_key = api_key
         self._connections: list[_Connection] = []
+
+    @property
+    def counters(self) -> Counters:
+        """What the service has done since it started."""
+        return self.shared.counters
 
     async def handle(self, link: Link) -> None:
         """Serve one connection until it closes. Never raises for what the peer does."""
@@ -95,7 +74,7 @@ class CloudService:
             raise RefusedError(messages.VERSION, reason)
         if self._api_key and not hmac.compare_digest(hello.api_key.encode(), self._api_key.encode()):
             raise RefusedError(messages.UNAUTHORIZED, "the API key is missing or wrong")
-        card = self.target.card
+        card = self.shared.target.card
         return Ready(
             version=messages.PROTOCOL_VERSION,
             model_digest=card.model_digest,
@@ -111,26 +90,6 @@ class CloudService:
             pass_s=card.pass_s,
         )
 
-    async def stop_search(self, walker: Walker) -> StopSearch | None:
-        """What looks for the session's stop strings, fed with the text generated so far."""
-        if not walker.rules.strings:
-            return None
-        if self.new_detokenizer is None:
-            raise RefusedError(messages.INVALID, "this server has no tokenizer, so no stop strings")
-        prompt, generated = walker.tree.tokens[: walker.start], walker.tree.tokens[walker.start :]
-        detokenizer, scanner = self.new_detokenizer(prompt), StopScanner(walker.rules.strings)
-
-        def search(token: int) -> bool:
-            scanner.feed(detokenizer.step(token))
-            return scanner.found
-
-        for count, token in enumerate(generated, start=1):
-            if search(token):
-                walker.finish = messages.STOP
-            if count % RESUMED_AT_A_TIME == 0:
-                await asyncio.sleep(0)
-        return search
-
 
 class _Connection:
     """One edge's connection: its outbox and the session that runs over it."""
@@ -139,7 +98,7 @@ class _Connection:
         self._service = service
         self._link = link
         self._outbox: asyncio.Queue[ToEdge] = asyncio.Queue(MAX_UNSENT)
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
         self._cut: asyncio.Future[None] | None = None
 
@@ -233,12 +192,12 @@ class _Connection:
         if self._session is not None and opened.session <= self._session.walker.session:
             return
         now_s = asyncio.get_running_loop().time()
-        walker = Walker(opened, self._service.target.card, self._service.limits, now_s)
+        walker = Walker(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
-        self._session = _Session(self._service, walker, self.say)
+        self._session = Session(self._service.shared, walker, self.say)
         self._task = asyncio.create_task(self._walk(self._session), name=f"walker {opened.session}")
 
-    async def _walk(self, session: "_Session") -> None:
+    async def _walk(self, session: Session) -> None:
         try:
             await session.run()
         except RefusedError as error:
@@ -253,123 +212,3 @@ class _Connection:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-class _Session:
-    """One text being walked: the walker's state, its seat at the target, and its voice."""
-
-    seat: Seat
-
-    def __init__(self, service: CloudService, walker: Walker, say: Callable[[ToEdge], None]) -> None:
-        self.walker = walker
-        self._service = service
-        self._stops: StopSearch | None = None
-        self._say = say
-        self._changed = Signal()
-        self._prefill_s = 0.0
-        self._heard = 0
-        self._heard_at_s = walker.idle_since_s
-
-    def take(self, message: Grow | Steer) -> None:
-        """Change the state as the message says, and let the walker look again."""
-        self._heard += 1
-        self._heard_at_s = asyncio.get_running_loop().time()
-        if isinstance(message, Steer):
-            self.walker.take_steer(message)
-        elif (refused := self.walker.take_grow(message)) is not None:
-            self._service.counters.refused += 1
-            self._say(refused)
-        self._changed.set()
-
-    async def run(self) -> None:
-        """Take a seat, walk, and give it up whatever happens."""
-        service, counters = self._service, self._service.counters
-        self._stops = await service.stop_search(self.walker)
-        self.seat = await service.target.seat(self.walker.tree.tokens, self.walker.sampling)
-        counters.sessions += 1
-        counters.active += 1
-        try:
-            await self._walk()
-        finally:
-            counters.active -= 1
-            self.seat.close()
-
-    async def _walk(self) -> None:
-        """Verify, or decode alone, until the text is complete."""
-        walker, clock = self.walker, asyncio.get_running_loop()
-        chunk = self._service.target.card.prefill_chunk
-        if walker.finish:  # resumed at its very end: say so again
-            self._say(messages.Commit(walker.session, walker.tree.position, b"", 0, 0, 0, 0, 0, walker.finish))
-        while not walker.finish:
-            plan = walker.plan(clock.time())
-            uncached = walker.tree.position - self.seat.cached
-            if uncached > chunk or (uncached > 1 and not isinstance(plan, Go)):
-                await self._prefill(min(chunk, uncached - 1))
-            elif isinstance(plan, Go):
-                await self._verify(plan.nodes)
-            else:
-                await self._wait(plan)
-
-    async def _wait(self, plan: Wait) -> None:
-        clock = asyncio.get_running_loop()
-        await self._changed.wait(plan.until_s)
-        if plan.idle and clock.time() >= plan.until_s - TICK_S:
-            raise RefusedError(messages.BUSY, "idle for too long; the place went to others", 0.0)
-
-    async def _prefill(self, count: int) -> None:
-        cached = self.seat.cached
-        self._prefill_s += await self.seat.prefill(self.walker.tree.tokens[cached : cached + count])
-
-    async def _verify(self, nodes: tuple[Node, ...]) -> None:
-        """One target pass: hints on the way, a commit at the end."""
-        walker, clock = self.walker, asyncio.get_running_loop()
-        position, began_s = walker.tree.position, clock.time()
-        batch = Pass(
-            trunk=tuple(walker.tree.tokens[self.seat.cached :]),
-            tokens=tuple(node.token for node in nodes),
-            parents=tuple(parents_of(nodes)),
-            exits=tuple(sorted(set(walker.steer.exits))),
-        )
-
-        def on_exit(reading: Reading) -> None:
-            self._hint(batch, reading, position, clock.time() - began_s)
-
-        self._note("pass", position=position, nodes=len(nodes), trunk=len(batch.trunk))
-        waited_s = began_s - walker.idle_since_s
-        verdict = await self.seat.verify(batch, on_exit)
-        self._commit(nodes, verdict, waited_s, clock.time())
-
-    def _hint(self, batch: Pass, reading: Reading, position: int, after_s: float) -> None:
-        walker = self.walker
-        self._note("exit", position=position, layer=reading.layer)
-        foreseen, confidence = foresee(batch.tokens, batch.parents, reading, walker.steer.threshold)
-        if foreseen:
-            self._service.counters.hints += 1
-            packed = messages.pack(foreseen)
-            self._say(Hint(walker.session, position, reading.layer, packed, min(1.0, confidence), after_s))
-
-    def _commit(self, nodes: tuple[Node, ...], verdict: Verdict, waited_s: float, now_s: float) -> None:
-        timing = Timing(self._prefill_s, waited_s, self._heard, now_s - self._heard_at_s)
-        commit, kept = self.walker.commit(nodes, verdict, timing, now_s, self._stops)
-        self._prefill_s = 0.0
-        self.seat.keep(kept)
-        self._say(commit)
-        counters = self._service.counters
-        counters.passes += 1
-        counters.tokens += self.walker.tree.position - commit.position
-        counters.drafted += commit.drafted
-        counters.accepted += commit.accepted
-        counters.pass_s += verdict.pass_s
-        self._note(
-            "verdict",
-            position=commit.position,
-            tokens=self.walker.tree.tokens[commit.position :],
-            queue_s=verdict.queue_s,
-            pass_s=verdict.pass_s,
-        )
-
-    def _note(self, kind: str, **data: Value) -> None:
-        observer = self._service.observer
-        if observer is not None:
-            now_s = asyncio.get_running_loop().time()
-            observer(Event(now_s, "cloud", str(self.walker.session), kind, data))
