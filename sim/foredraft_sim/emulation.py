@@ -66,7 +66,7 @@ class Replication:
     duration_s: float
     servers_busy_s: float
     devices_busy_s: float
-    warnings: Sequence[str] = ()
+    warnings: tuple[str, ...] = ()
     log: bytes = b""
 
 
@@ -92,7 +92,7 @@ def replicate(
             raise
         except ForedraftError as error:  # a deadlock, a livelock, a model that fails
             raise ScenarioError(f"{scenario.path}: policies: {policy!r}, seed {seed}: {error}") from error
-    return replace(done, warnings=sorted(said))
+    return replace(done, warnings=tuple(sorted(said)))
 
 
 async def _run(
@@ -143,9 +143,15 @@ class _Emulation:
     def serve(self, link: Link) -> None:
         """A server takes a connection."""
         server = self._next_server()
-        task = asyncio.create_task(server.handle(link), name=f"server {server.number}")
+        server.open += 1
+        task = asyncio.create_task(server.service.handle(link), name=f"server {server.number}")
         self._serving[task] = None
-        task.add_done_callback(self._serving.pop)
+
+        def served(task: "asyncio.Task[None]") -> None:
+            server.open -= 1
+            del self._serving[task]
+
+        task.add_done_callback(served)
 
     def _next_server(self) -> "_Server":
         self._connections += 1
@@ -177,15 +183,7 @@ class _Server:
             headroom_tokens=most_of(scenario.workload.new_tokens),
         )
         observer = None if emulation.log is None else emulation.log.observer(number)
-        self._service = CloudService(self.engine, observer=observer)
-
-    async def handle(self, link: Link) -> None:
-        """Serve one connection until it closes."""
-        self.open += 1
-        try:
-            await self._service.handle(link)
-        finally:
-            self.open -= 1
+        self.service = CloudService(self.engine, observer=observer)
 
 
 class _Edge:
