@@ -19,9 +19,9 @@ import aiohttp
 import pytest
 import uvloop
 
-from foredraft.core.cloud import Counters
 from foredraft.core.messages import MAX_MESSAGE_BYTES, Close, Drain, Grow, Hello, Message, Refused, encode, pack
 from foredraft.core.ports import Link, TargetCard
+from foredraft.core.walking import Counters
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.links.websocket import connect
 from foredraft.listening import is_loopback, tls_context
