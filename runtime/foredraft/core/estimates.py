@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 WIDTHS = (0, 1, 3, 7, 15, 31, 63)
 """Passes are told apart by their draft nodes; with the tip that makes 1, 2, 4, 8 ... tokens."""
 
+UNSEEN = 1.1
+"""What a pass of the next width is thought to take, before one was seen: this many times as long."""
+
 BINS = 10
 
 
@@ -41,9 +44,9 @@ class Average:
 class Snapshot:
     """The estimates at one moment, rounded so that what follows from them changes seldom.
 
-    ``round_trip_spread_s``: standard deviation. ``passes_s``: by WIDTHS; a width never seen counts as
-    the nearest smaller one that was. ``token_s``: cloud time per committed token, waiting included;
-    ``tokens``: committed tokens per pass.
+    ``round_trip_spread_s``: standard deviation. ``passes_s``: by WIDTHS, 0 for those never seen.
+    ``token_s``: cloud time per committed token, waiting included;
+    ``tokens``: committed tokens per pass; ``drafted``: draft nodes per pass that had any.
     ``samples``: of what was seen least often among round trips, draft steps and guesses.
     """
 
@@ -52,20 +55,35 @@ class Snapshot:
     draft_step_s: float
     token_s: float
     tokens: float
+    drafted: float
     passes_s: tuple[float, ...]
     ranks: tuple[float, ...]
     samples: int
 
     def pass_s(self, drafted: int) -> float:
-        """What a pass of so many nodes takes."""
-        return self.passes_s[width_class(drafted)]
+        """What a pass of so many nodes takes.
+
+        One never seen: the nearest smaller one and a tenth more per class, or a wider one if that takes less.
+        """
+        width = width_class(drafted)
+        wider_s = [known_s for known_s in self.passes_s[width:] if known_s]
+        for known in range(width, -1, -1):
+            if self.passes_s[known]:
+                return min([self.passes_s[known] * UNSEEN ** (width - known), *wider_s])
+        return min(wider_s, default=0.0)
+
+    @property
+    def widest(self) -> int:
+        """The most nodes of which it is known what a pass takes."""
+        return max((nodes for nodes, known_s in zip(WIDTHS, self.passes_s, strict=True) if known_s), default=0)
 
 
 @dataclass(slots=True)
 class Estimates:
     """Round trip, speeds and acceptance as seen from the edge.
 
-    ``round_s`` and ``tokens``: cloud time, waiting included, and committed tokens, per pass.
+    ``round_s``, ``tokens``: cloud time, waiting included, and committed tokens, per pass; ``drafted``:
+    draft nodes in a pass that had any.
     ``ranks``: how often the drafter's 1st, 2nd, ... guess is right. ``right``: by what the
     drafter said a guess's probability was, how often it was right.
     """
@@ -74,6 +92,7 @@ class Estimates:
     draft_step_s: Average = field(default_factory=lambda: Average(0.2))
     round_s: Average = field(default_factory=lambda: Average(0.1))
     tokens: Average = field(default_factory=lambda: Average(0.1))
+    drafted: Average = field(default_factory=lambda: Average(0.1))
     ranks: list[Average] = field(default_factory=list)
     passes_s: list[Average] = field(default_factory=lambda: [Average(0.2) for _ in WIDTHS])
     right: list[Average] = field(default_factory=lambda: [Average(0.03) for _ in range(BINS)])
@@ -83,6 +102,8 @@ class Estimates:
         self.passes_s[width_class(drafted)].take(pass_s)
         self.round_s.take(pass_s + waited_s)
         self.tokens.take(tokens)
+        if drafted:
+            self.drafted.take(drafted)
 
     def saw_guesses(self, said: Sequence[tuple[float, bool]]) -> None:
         """Of a node whose child is known by now: each guess's probability, and whether it was right."""
@@ -94,11 +115,6 @@ class Estimates:
 
     def snapshot(self) -> Snapshot:
         """All of it, at this moment."""
-        passes_s: list[float] = []
-        known_s = next((seen.mean for seen in self.passes_s if seen.samples), 0.0)
-        for seen in self.passes_s:
-            known_s = seen.mean if seen.samples else known_s
-            passes_s.append(_rounded(known_s))
         guessed = self.ranks[0].samples if self.ranks else 0
         return Snapshot(
             round_trip_s=_rounded(self.round_trip_s.mean),
@@ -106,7 +122,8 @@ class Estimates:
             draft_step_s=_rounded(self.draft_step_s.mean),
             token_s=_rounded(self.round_s.mean / self.tokens.mean) if self.tokens.samples else 0.0,
             tokens=_rounded(self.tokens.mean),
-            passes_s=tuple(passes_s),
+            drafted=_rounded(self.drafted.mean),
+            passes_s=tuple(_rounded(seen.mean) for seen in self.passes_s),
             ranks=tuple(round(rank.mean * 50.0) / 50.0 for rank in self.ranks),
             samples=min(guessed, self.round_trip_s.samples, self.draft_step_s.samples),
         )

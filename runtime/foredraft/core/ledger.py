@@ -19,7 +19,7 @@ class Ledger:
         self._opened = False
         self._alone_s = Average(0.1)
         self._tokens = 0
-        self._gained_s = 0.0
+        self._speculated = 0  # tokens that came of passes with draft nodes
         self._spent_s = 0.0
 
     def book(self, drafted: int, tokens: int, pass_s: float, waited_s: float) -> None:
@@ -30,15 +30,20 @@ class Ledger:
         if not self._opened:
             self._opened = True
             return
-        if not drafted:
-            self._alone_s.take(pass_s)
-        alone_s = self._alone_s.mean
         self._tokens += tokens
-        if self._alone_s.samples:
-            self._gained_s += (tokens - 1) * alone_s
-            self._spent_s += waited_s + (max(0.0, pass_s - alone_s) if drafted else 0.0)
+        self._spent_s += waited_s
+        if drafted:
+            self._speculated += tokens
+            self._spent_s += pass_s
+        else:
+            self._alone_s.take(pass_s)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is unknown yet what decoding alone takes: one token must be decoded alone to see."""
+        return self._opened and not self._alone_s.samples
 
     @property
     def balance_s(self) -> float:
-        """What may be spent; below 0 when too much was. 0 while nobody knows what decoding alone takes."""
-        return SHARE * self._tokens * self._alone_s.mean + self._gained_s - self._spent_s
+        """What may be spent; below 0 when too much was."""
+        return self._alone_s.mean * (SHARE * self._tokens + self._speculated) - self._spent_s

@@ -177,11 +177,12 @@ class Walker:
 
         Verify as soon as enough hangs below the tip; when patience is over, verify what there
         is, or decode alone where that is allowed; else wait. A walker that may decode alone
-        waits only as far as its ledger allows, and verifies nothing while that is overdrawn.
+        waits only as far as its ledger allows, and verifies nothing while that is overdrawn
+        or knows nothing to compare with.
         """
         live = len(self.tree)
         alone = self.steer.alone_until > self.tree.position
-        if alone and self._ledger.balance_s < 0.0:
+        if alone and (self._ledger.empty or self._ledger.balance_s < 0.0):
             return Go(())
         if live >= self.steer.min_nodes and live:
             return Go(self._choose())

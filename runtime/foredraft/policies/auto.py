@@ -24,6 +24,9 @@ from foredraft.errors import ConfigError
 MIN_SAMPLES = 6
 """Nothing is waited for before round trip, draft step and acceptance were each seen so often."""
 
+FIRST_NODES = 3
+"""... and until then passes have so many draft nodes."""
+
 MOST_STEPS = 8
 SLACK = 1.25
 PASSES_AHEAD = 3
@@ -43,12 +46,14 @@ class Choice:
 
     ``nodes``: draft nodes in one pass; 0: none pay. ``steps``: for how many draft steps the walker
     waits when nothing hangs below the tip; 0: it decodes alone. ``patience_s``: the same in seconds.
-    ``useful``: whether speculation brings anything.
+    ``least``: it waits as long for so many nodes, before it verifies fewer. ``useful``: whether
+    speculation brings anything.
     """
 
     nodes: int
     steps: int
     patience_s: float
+    least: int
     useful: bool
 
 
@@ -85,6 +90,7 @@ class AutoPolicy:
         return Orders(
             alone_until=grower.end,
             patience_s=choice.patience_s,
+            min_nodes=choice.least,
             max_branches=max(1, choice.nodes),
             max_nodes=max(1, choice.nodes),
             exits=grower.ready.exits if choice.useful and grower.ready is not None else (),
@@ -147,21 +153,24 @@ def choose(seen: Snapshot, most: int, cost_weight: float) -> Choice:
     nodes = pass_nodes(seen, most, cost_weight)
     steps = steps_worth_waiting(seen, nodes, cost_weight)
     if not steps:
-        return Choice(nodes, 0, 0.0, seen.tokens >= LEAST_TOKENS)
+        return Choice(nodes, 0, 0.0, 1, seen.tokens >= LEAST_TOKENS)
     wait_s = seen.round_trip_s + steps * seen.draft_step_s
     patience_s = SLACK * wait_s + 2.0 * seen.round_trip_spread_s
-    return Choice(nodes, steps, float(f"{patience_s:.1g}"), True)
+    least = least_worth_a_pass(seen, nodes, cost_weight)
+    return Choice(nodes, steps, float(f"{patience_s:.1g}"), least, True)
 
 
 def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
-    """How many draft nodes a pass should take: the next width while that brings more than it costs."""
+    """How many draft nodes a pass should take: the next width while that brings more than it costs.
+
+    Only one width beyond those that were seen is tried at a time.
+    """
+    if seen.samples < MIN_SAMPLES or not seen.passes_s[0]:
+        return min(most, FIRST_NODES)
     nodes = 0
     worth_s = token_worth_s(seen, cost_weight)
-    for wider in WIDTHS:
-        if wider > most:
-            break
-        if seen.samples < MIN_SAMPLES:
-            nodes = min(most, 3)
+    for wider in WIDTHS[1:]:
+        if wider > most or nodes > seen.widest:
             break
         brings = expected_tokens(seen.ranks, wider, MOST_STEPS) - expected_tokens(seen.ranks, nodes, MOST_STEPS)
         costs_s = (1.0 + cost_weight) * (seen.pass_s(wider) - seen.pass_s(nodes))
@@ -186,6 +195,22 @@ def steps_worth_waiting(seen: Snapshot, nodes: int, cost_weight: float) -> int:
         if gain_s > best_s:
             best_s, best = gain_s, steps
     return best
+
+
+def least_worth_a_pass(seen: Snapshot, nodes: int, cost_weight: float) -> int:
+    """Fewer draft nodes than this are worth a round trip of waiting for the rest.
+
+    Never more than passes have had of late, so that a drafter with few ideas is not waited for.
+    """
+    worth_s = token_worth_s(seen, cost_weight)
+    most = min(nodes, max(1, int(seen.drafted)))
+    full = expected_tokens(seen.ranks, nodes, MOST_STEPS)
+    for least in range(1, most):
+        more_s = (full - expected_tokens(seen.ranks, least, MOST_STEPS)) * worth_s
+        wider_s = (1.0 + cost_weight) * (seen.pass_s(nodes) - seen.pass_s(least))
+        if more_s <= seen.round_trip_s + seen.round_trip_spread_s + seen.draft_step_s + wider_s:
+            return least
+    return most
 
 
 def _most_nodes(grower: Grower) -> int:
