@@ -53,12 +53,16 @@ def generate(
     from foredraft.api import connect
     from foredraft.cli.emulation import proxies, shape_of
     from foredraft.core.edge import Retry
+    from foredraft.core.sampling import Sampling, StopRules
     from foredraft.engines.loading import ModelOptions
+    from foredraft.policies import make_policy
 
+    Sampling(temperature, top_k, top_p, seed or 0)  # what is wrong with them is said before anything is tried
+    StopRules(max_new_tokens, strings=tuple(stop or ()))
     text = _read_prompt(prompt, prompt_file)
     noted: list[Event] = []
     asked: dict[str, Any] = {
-        "policy": policy_spec(policy, gamma, threshold),
+        "policy": make_policy(policy_spec(policy, gamma, threshold)),
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
