@@ -5,14 +5,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from foredraft.errors import ForedraftError
 from foredraft_sim.emulation import Replication, replicate
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario import ModelPair, Scenario, read_scenario
+from foredraft_sim.scenario import ModelPair, Scenario
 
 WORTH_S: Final = 3.0
 """Processes take about a second to start: less work than this is done in this one."""
@@ -54,7 +55,7 @@ def replicate_all(
         taken_s = time.perf_counter() - began_s
         worth = processes is not None or (len(results) and taken_s / len(results) * left > WORTH_S)
         if workers > 1 and worth:
-            return results + _in_processes(scenario.path, jobs[len(results) :], workers, log, tell, len(results))
+            return results + _in_processes(scenario, jobs[len(results) :], workers, log, tell, len(results))
         results.append(replicate(scenario, *jobs[len(results)], log=log))
         tell(len(results))
     return results
@@ -65,10 +66,12 @@ def _cores(scenario: Scenario) -> int:
 
 
 def _in_processes(
-    path: Path, jobs: Sequence[tuple[str, int]], workers: int, log: bool, tell: Done, done: int
+    scenario: Scenario, jobs: Sequence[tuple[str, int]], workers: int, log: bool, tell: Done, done: int
 ) -> list[Replication]:
     results: list[Replication] = []
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (path,)) as pool:
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _begin, (_without_sources(scenario),)
+    ) as pool:
         running: list[Future[Replication | _Failure]] = [pool.submit(_one, *job, log) for job in jobs]
         try:
             for future in running:
@@ -87,9 +90,20 @@ _scenario: Scenario
 """In a worker process: what it works on."""
 
 
-def _begin(path: Path) -> None:
+def _begin(scenario: Scenario) -> None:
     global _scenario
-    _scenario = read_scenario(path)
+    _scenario = scenario
+
+
+def _without_sources(scenario: Scenario) -> Scenario:
+    """The scenario as it travels to another process: where its numbers come from stays here."""
+    bare = msgspec.structs.replace
+    return replace(
+        scenario,
+        draft=bare(scenario.draft, provenance={}),
+        target=bare(scenario.target, provenance={}),
+        link=bare(scenario.link, provenance={}),
+    )
 
 
 def _one(policy: str, seed: int, log: bool) -> Replication | _Failure:
