@@ -135,9 +135,9 @@ class AutoPolicy:
                 room -= 1
             elif reach >= self.min_reach and node.parent is not None:
                 wanted.append((-reach, order, node))
-        if choice.steps > 1 and room == PASSES_AHEAD * choice.nodes:
-            if _depth(grower) < min(choice.steps, grower.useful_depth):
-                return ()
+        nothing_there = room == PASSES_AHEAD * choice.nodes
+        if nothing_there and choice.steps > 1 and _depth(grower) < min(choice.steps, grower.useful_depth):
+            return ()  # the walker waits for a chain of so many, not for its first token
         wanted.sort(key=lambda entry: entry[:2])
         return [node for _, _, node in wanted[: max(0, room)]]
 

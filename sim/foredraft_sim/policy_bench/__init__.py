@@ -1,1 +1,1 @@
-"""``foredraft bench policies``: every policy against streaming from the cloud, on the same tokens, in simulated time."""
+"""``foredraft bench policies``: each policy against streaming from the cloud, on the same tokens, simulated."""

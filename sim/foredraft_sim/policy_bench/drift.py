@@ -68,7 +68,7 @@ class _WatchingPolicy:
 
     world: _World
     estimates: Estimates | None
-    inner: AutoPolicy = AutoPolicy()
+    inner: AutoPolicy = field(default_factory=AutoPolicy)
     name: str = "auto"
 
     def orders(self, grower: Grower) -> Orders:
@@ -89,7 +89,7 @@ class _WatchingPolicy:
 
 
 class _ChangingDrafter(SyntheticDrafter):
-    """After the step its choices are right as often as the later acceptance says; it does not know, and says as before."""
+    """After the step its choices are right as often as the later acceptance says; it goes on to say the former."""
 
     def __init__(self, before: SyntheticPair, after: SyntheticPair) -> None:
         super().__init__(before)

@@ -102,7 +102,7 @@ class Shipped:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where a policy is tried. ``outage``: the link is out for 2 s after 2 s; "cut" also breaks it."""
+    """Where a policy is tried. ``outage``: the link is out for 2 s after 1 s; "cut" also breaks it."""
 
     place: Times | Shipped
     acceptance: float = 0.58
@@ -113,7 +113,7 @@ class Setting:
         """The same as a scenario of the simulator."""
         link = self.place.link()
         if self.outage:
-            out = Outage(start_s=2.0, duration_s=2.0, cuts=self.outage == "cut")
+            out = Outage(start_s=1.0, duration_s=2.0, cuts=self.outage == "cut")
             link = msgspec.structs.replace(link, outages=(*link.outages, out))
         requests = 1 if isinstance(self.new_tokens, int) else len(self.new_tokens)
         file = ScenarioFile(

@@ -6,7 +6,7 @@ rows and figures. Requirements are those of the project; a figure without a boun
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from statistics import fmean
 from typing import Any, Final
 
@@ -70,8 +70,8 @@ def best_gammas(setting: Setting, count: int = 3) -> list[int]:
 
 
 def rivals(setting: Setting) -> list[str]:
-    """``sync`` with the gammas worth trying, and ``seed``."""
-    return [*(f"sync:gamma={gamma}" for gamma in best_gammas(setting)), "seed"]
+    """``sync`` with the gammas worth trying, and ``seed`` as it comes and with a longer chain."""
+    return [*(f"sync:gamma={gamma}" for gamma in best_gammas(setting)), "seed", "seed:gamma=7"]
 
 
 def per_policy(outcomes: Outcomes, where: Setting, policies: Sequence[str], seeds: Sequence[int]) -> list[Row]:
@@ -146,9 +146,7 @@ def grid(seeds: Sequence[int], axes: Sequence[Sequence[float]]) -> Suite:
     def judge(outcomes: Outcomes) -> tuple[list[Row], list[Figure]]:
         rows: list[Row] = []
         for (round_trip, acceptance, step), where in cells.items():
-            taken_s = {
-                policy: mean_s(outcomes, where, policy, seeds) for policy in ("cloud", "auto", *rivals(where))
-            }
+            taken_s = {policy: mean_s(outcomes, where, policy, seeds) for policy in ("cloud", "auto", *rivals(where))}
             auto_s = taken_s.pop("auto")
             best = min(taken_s, key=lambda policy: taken_s[policy])
             row: Row = {"rtt/pass": round_trip, "acceptance": acceptance, "step/pass": step}
@@ -170,7 +168,9 @@ def grid(seeds: Sequence[int], axes: Sequence[Sequence[float]]) -> Suite:
 
 def harm(name: str, says: str, settings: Mapping[Any, Setting], seeds: Sequence[int]) -> Suite:
     """``auto`` against ``cloud`` over cells, seed by seed summed."""
-    trials = [Trial(where, policy, seed) for where in settings.values() for policy in ("cloud", "auto") for seed in seeds]
+    trials = [
+        Trial(where, policy, seed) for where in settings.values() for policy in ("cloud", "auto") for seed in seeds
+    ]
 
     def judge(outcomes: Outcomes) -> tuple[list[Row], list[Figure]]:
         rows: list[Row] = []
@@ -185,7 +185,10 @@ def harm(name: str, says: str, settings: Mapping[Any, Setting], seeds: Sequence[
 
 def drift(seeds: Sequence[int]) -> Suite:
     """A step in the round trip and in the acceptance, against the policy that knew."""
-    drifts = [Drift("round trip 20 to 200 ms", 0.02, 0.2, 0.8, 0.8), Drift("acceptance 0.8 to 0.4", 0.02, 0.02, 0.8, 0.4)]
+    drifts = [
+        Drift("round trip 20 to 200 ms", 0.02, 0.2, 0.8, 0.8),
+        Drift("acceptance 0.8 to 0.4", 0.02, 0.02, 0.8, 0.4),
+    ]
     trials = [Trial(one, policy, seed) for one in drifts for policy in ("auto", "knew") for seed in seeds]
 
     def judge(outcomes: Outcomes) -> tuple[list[Row], list[Figure]]:
@@ -209,8 +212,8 @@ def cost(seeds: Sequence[int], weights: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4
         for row in rows:
             row["device_s"] = row["target_s"] + row["draft_s"]
         billed = [row["device_s"] for row in rows[1:]]
-        rise = max(later / earlier for earlier, later in zip(billed, billed[1:], strict=False))
-        return rows, [Figure("device seconds per token, next larger weight over the one before, at worst", rise, "x", 1.0)]
+        rise = max(later / earlier for earlier, later in pairwise(billed))
+        return rows, [Figure("device seconds per token, a weight over the next smaller one, at worst", rise, "x", 1.0)]
 
     trials = [Trial(where, policy, seed) for policy in ("cloud", *policies) for seed in seeds]
     return Suite("cost", "robot point, --cost-weight 0 to 4", trials, judge)
@@ -245,16 +248,18 @@ def suites(quick: bool) -> list[Suite]:
     """All of them. ``quick``: a few cells and seeds, to see that all is well."""
     axes: Sequence[Sequence[float]] = QUICK if quick else (ROUND_TRIPS, ACCEPTANCES, STEPS)
     few, some = ((1, 2), (1,)) if quick else (range(1, 9), (1, 2, 3))
-    outages = {"held": "messages wait", "cut": "connections break"}
+
+    def outage(kind: str, says: str) -> Suite:
+        cells = cells_of(axes, new_tokens=256, outage=kind)
+        return harm(f"outage-{kind}", f"an outage of 2 s ({says}), 256 tokens", cells, some[:1])
+
     return [
         robot(few),
         jetson(few[:1] if quick else (1, 2), ("lan", "3g") if quick else LINKS),
         grid(some, axes),
         harm("short", f"answers of {SHORT} tokens", cells_of(axes, new_tokens=SHORT), some),
-        *(
-            harm(f"outage {kind}", f"an outage of 2 s ({says}), 256 tokens", cells_of(axes, new_tokens=256, outage=kind), some[:1])
-            for kind, says in outages.items()
-        ),
+        outage("held", "messages wait"),
+        outage("cut", "connections break"),
         drift(few),
         cost(few),
     ]
