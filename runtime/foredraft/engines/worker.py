@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 
 from foredraft.core.messages import INTERNAL
+from foredraft.engines.worker_thread import WorkerThread
 from foredraft.errors import ModelError, RefusedError
 
 _Result = TypeVar("_Result")
@@ -21,7 +21,7 @@ class DeviceWorker:
     """
 
     def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._executor = WorkerThread(name)
         self._closed = False
 
     async def run(self, job: Callable[[], _Result]) -> _Result:
