@@ -1,0 +1,218 @@
+"""``auto``: what it chooses, that it falls back, and what it never does."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foredraft.core.anchor import ORIGIN, Anchor
+from foredraft.core.estimates import WIDTHS, Estimates, Snapshot
+from foredraft.core.grower import Grower
+from foredraft.core.policy import Orders, Policy, Step
+from foredraft.core.reach import expected_tokens
+from foredraft.core.tree import Node
+from foredraft.errors import ConfigError
+from foredraft.policies import make_policy
+from foredraft.policies.auto import (
+    FIRST_NODES,
+    MIN_SAMPLES,
+    PASSES_AHEAD,
+    PROBE_EVERY,
+    PROBE_TOKENS,
+    AutoPolicy,
+    choose,
+    pass_nodes,
+    steps_worth_waiting,
+)
+from foredraft_sim.policy_bench.setting import Times
+from policies.stage import ROBOT, USELESS, Played, play
+
+FAR = Times(pass_s=0.03, flat_tokens=8, step_s=0.003, round_trip_s=0.3)
+NEAR = Times(pass_s=0.03, flat_tokens=8, step_s=0.003, round_trip_s=0.009)
+
+
+def seen(
+    *,
+    round_trip_s: float = 0.1,
+    step_s: float = 0.05,
+    ranks: tuple[float, ...] = (0.6, 0.1),
+    passes_s: tuple[float, ...] = (1.0,) * len(WIDTHS),
+    samples: int = 100,
+) -> Snapshot:
+    return Snapshot(round_trip_s, 0.0, step_s, passes_s[0], 1.0, 4.0, passes_s, ranks, samples)
+
+
+SNAPSHOTS = st.builds(
+    seen,
+    round_trip_s=st.floats(0.01, 10.0),
+    step_s=st.floats(0.01, 2.0),
+    ranks=st.floats(0.0, 1.0).map(lambda first: (first, (1.0 - first) * 0.3)),
+    passes_s=st.lists(st.floats(0.0, 0.5), min_size=len(WIDTHS), max_size=len(WIDTHS)).map(
+        lambda rises: tuple(1.0 + sum(rises[:width]) for width in range(len(rises)))
+    ),
+)
+
+
+def saved_s(snapshot: Snapshot, nodes: int, steps: int) -> float:
+    """Device seconds that waiting for so many draft steps saves against decoding alone."""
+    if not steps:
+        return 0.0
+    wider_s = snapshot.pass_s(nodes) - snapshot.pass_s(0)
+    tokens = expected_tokens(snapshot.ranks, nodes, steps)
+    return (tokens - 1.0) * snapshot.pass_s(0) - wider_s - steps * snapshot.draft_step_s
+
+
+@given(SNAPSHOTS, st.lists(st.floats(0.0, 20.0), min_size=2, max_size=2).map(sorted))
+def test_a_larger_price_never_chooses_a_wait_that_saves_fewer_device_seconds(
+    snapshot: Snapshot, weights: list[float]
+) -> None:
+    less, more = (saved_s(snapshot, 7, steps_worth_waiting(snapshot, 7, weight)) for weight in weights)
+    assert more >= less - 1e-6
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_larger_price_never_costs_more_device_seconds_in_a_session(seed: int) -> None:
+    billed = []
+    for weight in (0, 1, 8):
+        report = play(f"auto:cost_weight={weight}", new_tokens=96, seed=seed).report
+        billed.append(report.target_s + report.draft_s)
+    assert billed == sorted(billed, reverse=True)
+
+
+def test_nothing_is_waited_for_before_enough_was_seen() -> None:
+    choice = choose(seen(samples=MIN_SAMPLES - 1), 31, 0.0)
+    assert (choice.steps, choice.patience_s, choice.nodes) == (0, 0.0, FIRST_NODES)
+    assert choose(seen(samples=MIN_SAMPLES), 31, 0.0).steps > 0
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [seen(round_trip_s=5.0), seen(step_s=3.0), seen(ranks=(0.02, 0.01))],
+    ids=["far", "slow draft", "poor draft"],
+)
+def test_the_walker_does_not_wait_where_it_cannot_win(snapshot: Snapshot) -> None:
+    assert choose(snapshot, 31, 0.0).steps == 0
+
+
+def test_passes_are_as_wide_as_pays() -> None:
+    rising = (1.0, 1.0, 1.0, 1.0, 2.0, 4.0, 8.0)
+    assert pass_nodes(seen(passes_s=rising), 31, 0.0) == 7
+    assert pass_nodes(seen(), 31, 0.0) == 31
+    assert pass_nodes(seen(), 20, 0.0) == 15
+    assert pass_nodes(seen(passes_s=(1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 32.0)), 31, 0.0) == 0
+
+
+def test_only_one_width_beyond_those_seen_is_tried() -> None:
+    assert pass_nodes(seen(passes_s=(1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)), 31, 0.0) == 7
+
+
+def test_a_draft_that_has_become_useless_is_given_up_within_100_rounds() -> None:
+    estimates = Estimates()
+    for _ in range(100):
+        estimates.round_trip_s.take(0.1)
+        estimates.draft_step_s.take(0.05)
+        estimates.saw_guesses([(0.8, True)])
+        estimates.saw_pass(7, 1.0, 0.0, 4)
+        estimates.saw_pass(0, 1.0, 0.0, 1)
+    assert choose(estimates.snapshot(), 31, 0.0).steps > 0
+    rounds = 0
+    while choose(estimates.snapshot(), 31, 0.0).useful:
+        estimates.saw_guesses([(0.8, False)])
+        estimates.saw_pass(7, 1.0, 0.2, 1)
+        rounds += 1
+    assert 1 < rounds <= 100
+
+
+def test_a_draft_that_was_useless_from_the_start_rests_after_eight_tokens_but_for_probes() -> None:
+    played = play("auto", NEAR, pair=USELESS, new_tokens=160)
+    cloud = play("cloud", NEAR, pair=USELESS, new_tokens=160)
+    later = [position for position in played.drafted_at() if position > PROBE_TOKENS + 2]
+    assert all((position - 1) % PROBE_EVERY <= PROBE_TOKENS + 2 for position in later)
+    assert played.report.e2e_s <= 1.01 * cloud.report.e2e_s
+    assert played.report.hints == 0
+
+
+@pytest.mark.parametrize("place", [ROBOT, NEAR, FAR], ids=["robot", "near", "far"])
+@pytest.mark.parametrize("acceptance", [0.3, 0.8])
+def test_it_is_not_slower_than_streaming(place: Times, acceptance: float) -> None:
+    auto, cloud = (play(policy, place, acceptance=acceptance).report for policy in ("auto", "cloud"))
+    assert auto.e2e_s <= 1.02 * cloud.e2e_s
+
+
+def promoted(played: Played, pass_s: float) -> int:
+    """Passes over draft nodes that began at the very end of the pass before."""
+    return sum(
+        bool(batch.tokens) and began_s - before_s <= pass_s + 1e-6
+        for (before_s, _, _), (began_s, _, batch) in zip(played.passes, played.passes[1:], strict=False)
+    )
+
+
+@pytest.mark.parametrize("policy", ["auto", "ahead"])
+def test_a_branch_that_came_true_is_verified_next_without_a_round_trip(policy: str) -> None:
+    assert promoted(play(policy), ROBOT.pass_s) >= 10
+    assert promoted(play("sync"), ROBOT.pass_s) == 0
+
+
+@pytest.mark.parametrize("policy", ["auto", "ahead", "ahead:width=2,branches=2", "seed"])
+@pytest.mark.parametrize("place", [ROBOT, NEAR, FAR], ids=["robot", "near", "far"])
+def test_a_dead_branch_is_never_verified(policy: str, place: Times) -> None:
+    """Each verified node is one that was drafted, with exactly the committed text above it."""
+    watcher = Watcher(make_policy(policy))
+    played = play(watcher, place)
+    text = [1, *played.report.tokens]
+    for _, position, batch in played.passes:
+        tip = ORIGIN.after(text[:position])
+        anchors = [tip]
+        for token, parent in zip(batch.tokens, batch.parents, strict=True):
+            anchors.append(anchors[parent + 1].then(token))
+        assert set(anchors[1:]) <= watcher.shipped
+
+
+class Watcher:
+    """A policy that remembers what was shipped, and that its budgets held."""
+
+    name = "watcher"
+
+    def __init__(self, inner: Policy) -> None:
+        self.inner = inner
+        self.shipped: set[Anchor] = set()
+        self.most_nodes = 0
+
+    def orders(self, grower: Grower) -> Orders:
+        return self.inner.orders(grower)
+
+    def step(self, grower: Grower) -> Step | None:
+        step = self.inner.step(grower)
+        assert step is None or all(node.alive for node in step.nodes)
+        return step
+
+    def ship(self, grower: Grower) -> list[Node]:
+        wanted = list(self.inner.ship(grower))
+        self.shipped |= {node.anchor for leaf in wanted for node in leaf.path()}
+        new = {node for leaf in wanted for node in leaf.path() if not node.sent}
+        if isinstance(self.inner, AutoPolicy) and new:
+            there = sum(node.sent for node in grower.tree.nodes())
+            assert there + len(new) <= PASSES_AHEAD * self.inner.choice(grower).nodes
+        assert grower.ready is None or len(grower.tree) <= grower.ready.max_nodes
+        self.most_nodes = max(self.most_nodes, len(grower.tree))
+        return wanted
+
+
+@pytest.mark.parametrize("acceptance", [0.3, 0.9])
+def test_budgets_hold(acceptance: float) -> None:
+    watcher = Watcher(AutoPolicy())
+    played = play(watcher, NEAR, acceptance=acceptance, new_tokens=128)
+    assert max(len(batch.tokens) for _, _, batch in played.passes) <= 15  # 7 pay, the next width was tried once
+    assert sum(len(batch.tokens) > 7 for _, _, batch in played.passes) <= 2
+    assert watcher.most_nodes > 0
+
+
+def test_a_draft_step_that_is_not_worth_its_price_is_not_made() -> None:
+    slow = Times(pass_s=0.03, flat_tokens=8, step_s=0.03, round_trip_s=0.009)
+    free, dear = (play(f"auto:cost_weight={weight}", slow, acceptance=0.3).report for weight in (0, 10))
+    assert dear.draft_s < 0.5 * free.draft_s
+
+
+@pytest.mark.parametrize("spec", ["auto:cost_weight=-1", "auto:cost_weight=nan", "auto:width=0", "ahead:batch=0"])
+def test_impossible_parameters_are_refused(spec: str) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        make_policy(spec)
