@@ -1,17 +1,41 @@
-"""``foredraft bench``: what the project promises, measured here and now."""
+"""``foredraft bench``: what the project promises, measured here and now.
+
+Benches of other packages, the simulator's among them, come through the entry-point group
+``foredraft.benches``: a function is one bench, a typer app a group of them.
+"""
 
 import json
 from collections.abc import Coroutine
 from dataclasses import asdict
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from foredraft.cli.main import command_of
 
 if TYPE_CHECKING:
     from foredraft.bench.result import Result
 
-app = typer.Typer(help="Measure what the project promises, here and now.", no_args_is_help=True)
+GROUP = "foredraft.benches"
+
+
+class Benches(TyperGroup):
+    """The benches here, and those of other installed packages."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        return sorted({*super().list_commands(ctx), *entry_points(group=GROUP).names})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The bench of that name; None where there is none."""
+        known = entry_points(group=GROUP)
+        return command_of(known[cmd_name]) if cmd_name in known.names else super().get_command(ctx, cmd_name)
+
+
+app = typer.Typer(cls=Benches, help="Measure what the project promises, here and now.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Model = Annotated[str, typer.Option(help="Target: folder, hub id or 'demo'.")]
@@ -32,7 +56,7 @@ def overhead(
     """What the session logic costs per verification round: at most 0.3 ms."""
     from foredraft.bench.overhead import measure
 
-    _show([_run(measure(rounds))], as_json)
+    show([_run(measure(rounds))], as_json)
 
 
 @app.command()
@@ -40,7 +64,7 @@ def uplink(as_json: Json = False) -> None:
     """Bytes that a round of sync at gamma 4 sends: at most 40."""
     from foredraft.bench.uplink import measure
 
-    _show([_run(measure())], as_json)
+    show([_run(measure())], as_json)
 
 
 @app.command()
@@ -48,7 +72,7 @@ def edge_memory(as_json: Json = False) -> None:
     """Memory of an edge with the n-gram drafter: at most 80 MB, and no model library."""
     from foredraft.bench.edge_memory import measure
 
-    _show([_run(measure())], as_json)
+    show([_run(measure())], as_json)
 
 
 @app.command()
@@ -62,7 +86,7 @@ def engine(
     """The engines against transformers' own generation: at least as fast."""
     from foredraft.bench.engine import measure
 
-    _show([_run(measure(model, exits, draft, threads))], as_json)
+    show([_run(measure(model, exits, draft, threads))], as_json)
 
 
 @app.command(name="all")
@@ -70,7 +94,7 @@ def everything(as_json: Json = False) -> None:
     """All of them, one after the other."""
     from foredraft.bench import edge_memory, engine, overhead, uplink
 
-    _show([_run(module.measure()) for module in (uplink, overhead, edge_memory, engine)], as_json)
+    show([_run(module.measure()) for module in (uplink, overhead, edge_memory, engine)], as_json)
 
 
 def _run(measuring: "Coroutine[Any, Any, Result]") -> "Result":
@@ -82,7 +106,7 @@ def _run(measuring: "Coroutine[Any, Any, Result]") -> "Result":
         return runner.run(measuring)
 
 
-def _show(results: "list[Result]", as_json: bool) -> None:
+def show(results: "list[Result]", as_json: bool) -> None:
     """Print the figures. Exit code 1 when a bound does not hold."""
     if as_json:
         said = {

@@ -28,7 +28,7 @@ class Verbs(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The verb of that name; None where there is none."""
         known = entry_points(group=GROUP)
-        return _command(known[cmd_name]) if cmd_name in known.names else None
+        return command_of(known[cmd_name]) if cmd_name in known.names else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Which verb is meant. Raises UnknownNameError, which names the nearest."""
@@ -49,7 +49,7 @@ class Verbs(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _command(entry: EntryPoint) -> Any:
+def command_of(entry: EntryPoint) -> Any:
     """The command behind an entry point; one that cannot be imported says so when it is used."""
     try:
         verb = entry.load()

@@ -1,0 +1,32 @@
+"""``foredraft bench simulator``: the command."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from foredraft.bench.result import Result
+from foredraft.cli.bench import show
+from foredraft.errors import UnknownNameError
+
+
+def simulator(
+    only: Annotated[
+        list[str] | None, typer.Option(help="session-speed, loop-speed, fleet or wall-clock; may be repeated.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of the fleet.", min=1000)] = 200_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """What simulating costs, and how well it meets the wall clock. The whole takes some minutes."""
+    from foredraft_sim import bench_sessions
+
+    known: dict[str, Callable[[], Result]] = {
+        "session-speed": bench_sessions.session_speed,
+        "loop-speed": bench_sessions.loop_speed,
+        "wall-clock": bench_sessions.wall_clock,
+        "fleet": lambda: bench_sessions.fleet(rounds),
+    }
+    for name in only or ():
+        if name not in known:
+            raise UnknownNameError("measurement", name, known)
+    show([measure() for name, measure in known.items() if not only or name in only], as_json)

@@ -1,0 +1,49 @@
+"""The simulator's benches, on little work: they run, and say what they promise; speeds are not asserted."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from foredraft.bench.result import Figure, Result
+from foredraft.cli.main import app
+from foredraft_sim.bench_sessions import bench_scenario, fleet, rounds_per_s, session_speed, wall_clock
+
+
+def test_a_session_is_compared_with_a_bare_pair_of_the_same_sleeps() -> None:
+    scenario = bench_scenario(1, 1, 1, 60)
+    _, rounds = rounds_per_s(scenario)
+    assert 15 < rounds < 40
+    result = session_speed(rounds=20, times=1)
+    assert [figure.unit for figure in result.figures] == ["rounds/s"] * 3 + ["x"]
+    assert result.figures[-1].value == pytest.approx(result.figures[0].value / result.figures[1].value)
+    assert result.figures[-1].holds is not None
+
+
+def test_fleets_run_in_processes_of_their_own() -> None:
+    result = fleet(rounds=300, few=1, many=3)
+    assert "of 3 devices" in result.method
+    assert all(figure.value > 0.0 for figure in result.figures)
+
+
+def test_sessions_over_real_sockets_say_the_same_and_take_about_as_long() -> None:
+    result = wall_clock(requests=1, tokens=6, policies=("cloud",))
+    texts = result.figures[-1]
+    assert texts.name == "texts that differ"
+    assert texts.holds
+
+
+def test_the_benches_are_found_below_foredraft_bench() -> None:
+    listed = CliRunner().invoke(app, ["bench", "--help"])
+    assert {"simulator", "overhead"} <= set(listed.stdout.split())
+    wrong = CliRunner().invoke(app, ["bench", "simulator", "--only", "loop-sped"])
+    assert wrong.exit_code == 2
+    assert "did you mean 'loop-speed'?" in wrong.stderr
+
+
+def test_a_bound_that_does_not_hold_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Result("session-speed", "made up", (Figure("a ratio", 0.1, "x", bound=0.4, at_least=True),))
+    monkeypatch.setattr("foredraft_sim.bench_sessions.session_speed", lambda: slow)
+    done = CliRunner().invoke(app, ["bench", "simulator", "--only", "session-speed", "--json"])
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["session-speed"]["figures"][0]["holds"] is False
