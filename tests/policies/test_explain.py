@@ -1,0 +1,78 @@
+"""The explanation: closed forms by hand, and words that follow from the figures."""
+
+from dataclasses import replace
+
+import pytest
+
+from foredraft.bound import bound_s, knowing_bound_s
+from foredraft.core.estimates import WIDTHS, Snapshot
+from foredraft.core.reach import expected_tokens
+from foredraft.explain import explain, outlook
+from policies.stage import ROBOT, play
+
+FLAT = Snapshot(0.12, 0.0, 0.072, 0.3, 2.0, 8.0, (0.62,) * len(WIDTHS), (0.58, 0.12, 0.06, 0.04, 0.03), 99)
+
+
+def test_the_closed_forms_at_the_robot_point() -> None:
+    found = outlook(FLAT, 1.0, 31)
+    a = 0.58
+    by_hand = {gamma: (gamma * 0.072 + 0.12 + 0.62) / ((1 - a ** (gamma + 1)) / (1 - a)) for gamma in range(1, 10)}
+    assert found.cloud_s == 0.62
+    assert found.sync_s == pytest.approx(min(by_hand.values()))
+    assert found.gamma == min(by_hand, key=lambda gamma: by_hand[gamma])
+    assert found.break_even_s == pytest.approx(
+        max((a - a ** (g + 1)) / (1 - a) * 0.62 - g * 0.072 for g in range(1, 10))
+    )
+    assert found.seed_s == pytest.approx(found.sync_s)  # nothing is hidden where every commit leaves the tree
+
+
+def test_hits_make_drafting_ahead_cheaper_and_the_seed_too() -> None:
+    never, always = outlook(FLAT, 1.0, 31), outlook(FLAT, 0.0, 31)
+    assert always.ahead_s < never.ahead_s
+    assert always.seed_s < never.seed_s
+    assert always.ahead_s >= always.bound_s >= always.knowing_s
+
+
+def test_the_bound_of_flat_passes_is_the_projects_own() -> None:
+    """Passes flat to 32 tokens: 0.31 of cloud time with a tree, 0.42 with a chain."""
+    assert bound_s(FLAT.ranks, lambda nodes: 1.0, 31) == pytest.approx(0.31, abs=0.005)
+    assert bound_s(FLAT.ranks[:1], lambda nodes: 1.0, 31) == pytest.approx(0.42, abs=0.005)
+    assert knowing_bound_s(lambda nodes: 1.0, 31) == pytest.approx(1 / 32)
+
+
+def test_no_draft_is_worth_anything_where_passes_cost_as_much_per_token() -> None:
+    assert bound_s((0.9,), lambda nodes: 1.0 + nodes, 31) == pytest.approx(1.0)
+    assert expected_tokens((0.9,), 0, 0) == 1.0
+
+
+def test_a_session_is_explained_with_its_own_figures() -> None:
+    played = play("auto", ROBOT, new_tokens=96)
+    seen = played.session.grower.estimates.snapshot()
+    said = "\n".join(explain(seen, played.report))
+    assert "round trip 120 ms" in said
+    assert "draft step 72 ms" in said
+    assert "620 ms for up to 1" in said
+    assert "this session (auto)" in said
+    assert "times the bound" in said
+    assert "what would save most" in said
+    times = float(said.split("this session took ")[1].split(" times")[0])
+    assert 1.0 <= times < 3.0
+
+
+def test_where_a_round_trip_is_too_long_it_says_so_and_what_would_help() -> None:
+    report = play("auto", ROBOT, new_tokens=32).report
+    far = replace(FLAT, round_trip_s=9.0, ranks=(0.1,), tokens=1.0)
+    said = "\n".join(explain(far, report))
+    assert "auto streams from the cloud" in said
+    assert "a target twice as fast (50%)" in said
+
+
+def test_a_hopeless_draft_has_no_break_even() -> None:
+    report = play("auto", ROBOT, new_tokens=32).report
+    said = "\n".join(explain(replace(FLAT, ranks=(0.02,), tokens=1.0), report))
+    assert "does not beat streaming at any round trip" in said
+
+
+def test_a_session_that_never_drafted_has_nothing_to_explain() -> None:
+    played = play("cloud", ROBOT, new_tokens=16)
+    assert explain(played.session.grower.estimates.snapshot(), played.report)[0].startswith("nothing to explain yet")
