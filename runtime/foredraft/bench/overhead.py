@@ -17,7 +17,6 @@ from statistics import median
 from foredraft.api import connect
 from foredraft.bench.bytes_tokenizer import byte_tokenizer
 from foredraft.bench.result import Figure, Result
-from foredraft.core.events import Event
 from foredraft.core.ports import Guess
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.engines.worker_thread import WorkerThread
@@ -54,26 +53,26 @@ async def measure(rounds: int = 2000, turns: int = 5) -> Result:
 
 
 async def _rounds(rounds: int) -> tuple[list[float], int, int]:
-    """Seconds from commit to commit, and the payload bytes of a round in each direction."""
+    """Seconds from one piece of text to the next, and the payload bytes of a round in each direction."""
 
     def truth(position: int) -> int:
         return position % 251 + 3
 
     tokenizer = byte_tokenizer()
-    events: list[Event] = []
+    pieces_s: list[float] = []
     with WorkerThread("target") as target_worker, WorkerThread("draft") as draft_worker:
         target = ScriptedTarget(truth, worker=target_worker, tokenizer_digest=tokenizer.digest, vocab_size=257)
         drafter = ScriptedDrafter(lambda position, _: [Guess(truth(position), 0.9)], worker=draft_worker)
         async with Cloud(target, tokenizer) as cloud, cloud.listen() as url, connect(url, draft=drafter) as edge:
-            asked = edge.generate(
-                [5, 6, 7], policy="sync:gamma=1", max_new_tokens=2 * (rounds + WARM_UP_ROUNDS), observer=events.append
-            )
-            report = await asked.finish()
-    commits_s = [event.t_s for event in events if event.kind == "commit"][WARM_UP_ROUNDS:]
+            asked = edge.generate([5, 6, 7], policy="sync:gamma=1", max_new_tokens=2 * (rounds + WARM_UP_ROUNDS))
+            async for _ in asked:
+                pieces_s.append(time.perf_counter())
+    report = asked.report
     header = framed_bytes(0, masked=True), framed_bytes(0, masked=False)
     up_bytes = round((report.bytes_up - report.opening_bytes_up) / report.passes) - header[0]
     down_bytes = round(report.bytes_down / report.passes) - header[1]
-    return [later - earlier for earlier, later in pairwise(commits_s)], up_bytes, down_bytes
+    rounds_s = [later - earlier for earlier, later in pairwise(pieces_s[WARM_UP_ROUNDS:])]
+    return rounds_s, up_bytes, down_bytes
 
 
 async def _bare_visits_s(count: int) -> list[float]:

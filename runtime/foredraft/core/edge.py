@@ -312,6 +312,7 @@ class EdgeSession:
         if self._begun:
             self._drafter.advance(new)
         self.grower.tally.came(len(new), now_s)
+        self._wake()  # the next draft step first; whoever shows the text works while it runs
         self._fresh.put_nowait(new)
 
     def _take_hint(self, hint: Hint) -> None:
