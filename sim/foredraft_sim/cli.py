@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from foredraft_sim.scenario import Scenario
+
 _MS, _PERCENT = 1e3, 100.0
 
 
@@ -28,10 +30,14 @@ def simulate(
     trace: Annotated[
         Path | None, typer.Option(help="Write a Chrome trace of the first seed, for ui.perfetto.dev.")
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Simulate nothing: write what the pair says to a file, for pairs of kind 'recorded'."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Simulate a scenario: the deployed sessions, in simulated time, on emulated devices and links."""
-    from foredraft_sim.files import written_together
+    from foredraft_sim.files import check_folders, written_together
     from foredraft_sim.perfetto import chrome_trace
     from foredraft_sim.replications import replicate_all
     from foredraft_sim.results import summarise
@@ -40,6 +46,10 @@ def simulate(
     wanted = read_scenario(scenario)
     policies, seeds = policy or list(wanted.file.policies), seed or list(wanted.seeds)
     _refuse_repeats(scenario, policies, seeds)
+    check_folders([path for path in (events, trace, record) if path is not None])
+    if record is not None:
+        _record(wanted, seeds[0], record)
+        return
     log = events is not None or trace is not None
     with _progress(len(policies) * len(seeds)) as on_done:
         done = replicate_all(wanted, policies, seeds, log=log, processes=processes, on_done=on_done)
@@ -56,6 +66,17 @@ def simulate(
         typer.echo(msgspec.json.encode(summary).decode())
     else:
         show(summary)
+
+
+def _record(scenario: "Scenario", seed: int, path: Path) -> None:
+    from foredraft_sim.files import written_together
+    from foredraft_sim.recorded import write_recording
+    from foredraft_sim.sources import record
+
+    recording = record(scenario, seed)
+    written_together({path: write_recording(recording)})
+    tokens = sum(len(text.tokens) for text in recording.texts)
+    typer.echo(f"{len(recording.texts)} texts of {tokens} tokens in all, seed {seed}: {path}")
 
 
 def _refuse_repeats(scenario: Path, policies: list[str], seeds: list[int]) -> None:
@@ -168,9 +189,12 @@ def _input_line(name: str, said: dict[str, Any]) -> str:
 
 
 def _pair_line(pair: Any) -> str:
+    from foredraft_sim.scenario import RecordedPair
     from foredraft_sim.synthetic import SyntheticPair
 
     if isinstance(pair, SyntheticPair):
         exits = ", ".join(f"layer {layer}: {share:g}" for layer, share in pair.exits)
         return f"synthetic (ASSUMED), ranks {list(pair.ranks)}, exits right: {exits or 'none'}"
+    if isinstance(pair, RecordedPair):
+        return f"recorded, {pair.file}"
     return f"real models, target {pair.target!r}, draft {pair.draft!r}"

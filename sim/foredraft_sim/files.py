@@ -2,11 +2,20 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from foredraft.errors import ConfigError
+
+
+def check_folders(files: Iterable[Path]) -> None:
+    """Whether files could be written, before the work is done that they are for. Raises ConfigError."""
+    for path in files:
+        if not path.parent.is_dir():
+            raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise ConfigError(f"cannot write {path}: it is a folder")
 
 
 def written_together(files: Mapping[Path, bytes]) -> None:
@@ -19,8 +28,6 @@ def written_together(files: Mapping[Path, bytes]) -> None:
                 cleared.callback(Path(name).unlink, missing_ok=True)
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
-                if path.is_dir():
-                    raise IsADirectoryError(21, "is a folder")
             except OSError as error:
                 raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
             ready.append((name, path))

@@ -28,6 +28,7 @@ from foredraft.profiles import (
 from foredraft.profiles.strict import convert, parse_toml, read_text
 from foredraft_sim.channel import Channel
 from foredraft_sim.errors import ScenarioError
+from foredraft_sim.recorded import read_recording
 from foredraft_sim.streams import Streams, key, uniform
 from foredraft_sim.synthetic import SyntheticPair
 from foredraft_sim.traces import read_trace
@@ -92,6 +93,15 @@ class ModelPair(_Table, frozen=True, tag_field="kind", tag="models"):
     threads: Annotated[int, Meta(ge=0, le=1024)] = 1
 
 
+class RecordedPair(_Table, frozen=True, tag_field="kind", tag="recorded"):
+    """What real models said, from a file that ``foredraft simulate --record`` wrote."""
+
+    file: str
+
+
+Pair = SyntheticPair | ModelPair | RecordedPair
+
+
 class AtOnce(_Table, frozen=True, tag_field="kind", tag="at_once"):
     """All requests are there at the start; each device takes its own one after another."""
 
@@ -111,8 +121,9 @@ class Closed(_Table, frozen=True, tag_field="kind", tag="closed"):
 class Workload(_Table, frozen=True):
     """What is asked. Request r is device (r modulo devices)'s.
 
-    A synthetic pair takes ``prompt_tokens``. Models take ``prompts``, or ``prompts_file``: the
-    lines of a .jsonl file (their "prompt", or the first of their "turns"), or one text.
+    A synthetic pair takes ``prompt_tokens``; a recorded one has its prompts. Models take ``prompts``,
+    or ``prompts_file``: the lines of a .jsonl file (their "prompt", or the first of their "turns"),
+    or one text.
     """
 
     requests: AtLeastOne = 1
@@ -144,7 +155,7 @@ class ScenarioFile(_Table, frozen=True, kw_only=True):
     edge: EdgeTable
     cloud: CloudTable
     link: Override
-    pair: str | SyntheticPair | ModelPair
+    pair: str | SyntheticPair | ModelPair | RecordedPair
     workload: Workload = Workload()
     sampling: SamplingTable = SamplingTable()
 
@@ -158,7 +169,7 @@ class Scenario:
     draft: DraftProfile
     target: TargetProfile
     link: LinkProfile
-    pair: SyntheticPair | ModelPair
+    pair: Pair
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -267,7 +278,7 @@ def assumed_in(profile: Profile) -> list[str]:
     return [at for at, origin in profile.provenance.items() if origin.provenance == "assumed"]
 
 
-def _pair(path: Path, pair: str | SyntheticPair | ModelPair) -> SyntheticPair | ModelPair:
+def _pair(path: Path, pair: str | Pair) -> Pair:
     if not isinstance(pair, str):
         return pair
     if pair == "demo":
@@ -276,12 +287,12 @@ def _pair(path: Path, pair: str | SyntheticPair | ModelPair) -> SyntheticPair | 
         raise ScenarioError(f"{path}: pair = {pair!r}: neither 'demo' nor a .toml file with the keys of [pair]")
     file = path.parent / pair
     plain = parse_toml(read_text(file, ScenarioError), file, ScenarioError)
-    loaded: SyntheticPair | ModelPair = convert({"pair": plain}, _PairFile, file, ScenarioError).pair
+    loaded: Pair = convert({"pair": plain}, _PairFile, file, ScenarioError).pair
     return loaded
 
 
 class _PairFile(_Table, frozen=True):
-    pair: SyntheticPair | ModelPair
+    pair: Pair
 
 
 def _check_link(scenario: Scenario) -> None:
@@ -307,8 +318,12 @@ def _check_workload(scenario: Scenario) -> None:
             raise ScenarioError(f"{path}: workload.prompts is missing: models need texts (or workload.prompts_file)")
         return
     if work.prompts or work.prompts_file:
+        kind = "synthetic" if isinstance(scenario.pair, SyntheticPair) else "recorded"
         name = "prompts" if work.prompts else "prompts_file"
-        raise ScenarioError(f"{path}: workload.{name}: a synthetic pair reads no text; give workload.prompt_tokens")
+        raise ScenarioError(f"{path}: workload.{name}: a {kind} pair reads no text; leave it out")
+    if isinstance(scenario.pair, RecordedPair):
+        _check_recording(scenario, scenario.pair)
+        return
     longest = most_of(work.prompt_tokens) + most_of(work.new_tokens)
     if longest > scenario.pair.context:
         raise ScenarioError(
@@ -322,4 +337,15 @@ def _check_workload(scenario: Scenario) -> None:
             raise ScenarioError(
                 f"{path}: workload: one request of {longest} tokens needs {needed_bytes:,} bytes on cloud.profile = "
                 f"{scenario.file.cloud.profile!r}, which has {memory.device_bytes:,}: it could never begin"
+            )
+
+
+def _check_recording(scenario: Scenario, pair: RecordedPair) -> None:
+    recording = read_recording(scenario.path.parent / pair.file)
+    for number, text in enumerate(recording.texts, 1):
+        ended = text.tokens[-1] in recording.models.stop_tokens and scenario.workload.end_marks
+        if not ended and len(text.tokens) < most_of(scenario.workload.new_tokens):
+            raise ScenarioError(
+                f"{scenario.path}: workload.new_tokens: up to {most_of(scenario.workload.new_tokens)} tokens, and text "
+                f"{number} of pair.file = {pair.file!r} has {len(text.tokens)}"
             )

@@ -1,5 +1,6 @@
 """Where the tokens of a simulation come from: a synthetic pair, or real models that take no simulated time."""
 
+import asyncio
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +9,16 @@ from typing import TYPE_CHECKING, Protocol
 from foredraft.core.ports import Drafter, Target
 from foredraft.text import Tokenizer
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario import ModelPair, Scenario, length_of
+from foredraft_sim.recorded import (
+    RecordedDrafter,
+    RecordedTarget,
+    Recording,
+    Replays,
+    models_of,
+    read_recording,
+    record_text,
+)
+from foredraft_sim.scenario import ModelPair, RecordedPair, Scenario, length_of
 from foredraft_sim.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
 
 if TYPE_CHECKING:
@@ -39,6 +49,8 @@ def token_source(scenario: Scenario) -> TokenSource:
     """What the scenario's pair is. Raises ScenarioError, ModelError."""
     if isinstance(scenario.pair, SyntheticPair):
         return SyntheticSource(scenario, scenario.pair)
+    if isinstance(scenario.pair, RecordedPair):
+        return RecordedSource(scenario, scenario.pair)
     return ModelSource(scenario, scenario.pair)
 
 
@@ -67,6 +79,32 @@ class SyntheticSource:
 
     def text(self, tokens: list[int]) -> str:
         """Nothing: the tokens are random numbers."""
+        return ""
+
+
+class RecordedSource:
+    """What models said once, in the place of models."""
+
+    def __init__(self, scenario: Scenario, pair: RecordedPair) -> None:
+        self._scenario = scenario
+        recording = read_recording(scenario.path.parent / pair.file)
+        self._replays = Replays(recording)
+        self.stop_tokens = recording.models.stop_tokens
+
+    def target(self) -> Target:
+        """A target that says what was recorded."""
+        return RecordedTarget(self._replays, max_pass_nodes=self._scenario.file.cloud.max_pass_nodes)
+
+    def drafter(self) -> Drafter:
+        """A drafter that guesses what was recorded."""
+        return RecordedDrafter(self._replays)
+
+    def prompt(self, seed: int, request: int) -> list[int]:
+        """The recorded texts' prompts, one after another, again and again."""
+        return list(self._replays.assign(self._scenario.sampling(seed, request).seed, request).prompt)
+
+    def text(self, tokens: list[int]) -> str:
+        """Nothing: a recording has no tokenizer."""
         return ""
 
 
@@ -168,3 +206,23 @@ def _prompt_in(line: str, where: str) -> str:
     if not isinstance(prompt, str) or not prompt:
         raise ScenarioError(f"{where}: the prompt must be a text, not {prompt!r}")
     return prompt
+
+
+def record(scenario: Scenario, seed: int) -> Recording:
+    """What the scenario's pair says in each of its requests. Raises ScenarioError, ModelError."""
+    return asyncio.run(_record(scenario, seed))
+
+
+async def _record(scenario: Scenario, seed: int) -> Recording:
+    source = token_source(scenario)
+    target, drafter = source.target(), source.drafter()
+    texts = []
+    try:
+        for request in range(scenario.workload.requests):
+            most = length_of(scenario.workload.new_tokens, seed, "new tokens", request)
+            prompt = source.prompt(seed, request)
+            texts.append(await record_text(target, drafter, prompt, scenario.sampling(seed, request), most))
+    finally:
+        await drafter.close()
+        await target.close()
+    return Recording(models_of(target.card), tuple(texts))

@@ -26,8 +26,10 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     """The statistics.
 
     ``ranks[r]``: probability that the target's token is the draft's choice number r + 1; what
-    is left to 1 falls to tokens that the draft does not name. ``exits``: after which layer, and
-    the probability that the exit names the target's token.
+    is left to 1 falls to tokens that the draft does not name. ``ranks_from``: other ranks, each from
+    a position of the text on (prompt included). ``exits``: after which layer, and the probability
+    that the exit names the target's token. ``overconfidence``: 1 for calibrated exits; above 1 they
+    claim to be surer than they are, below 1 less sure.
     """
 
     ranks: tuple[float, ...]
@@ -35,12 +37,21 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     layers: int = 32
     vocab_size: int = 32000
     context: int = 1 << 20
+    ranks_from: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    overconfidence: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.ranks or any(rank < 0.0 for rank in self.ranks) or sum(self.ranks) > 1.0 + 1e-9:
-            raise ValueError(f"ranks must be probabilities with a sum of at most 1, not {self.ranks}")
-        if self.vocab_size < len(self.ranks) + 2:
-            raise ValueError(f"vocab_size must be above {len(self.ranks) + 1}, not {self.vocab_size}")
+        for ranks in (self.ranks, *(ranks for _, ranks in self.ranks_from)):
+            if not ranks or any(rank < 0.0 for rank in ranks) or sum(ranks) > 1.0 + 1e-9:
+                raise ValueError(f"ranks must be probabilities with a sum of at most 1, not {ranks}")
+        starts = [start for start, _ in self.ranks_from]
+        if starts != sorted(set(starts)) or any(start < 0 for start in starts):
+            raise ValueError(f"the positions of ranks_from must ascend from 0, not {starts}")
+        if not self.overconfidence > 0.0:
+            raise ValueError(f"overconfidence must be above 0, not {self.overconfidence}")
+        longest = max(len(ranks) for ranks in (self.ranks, *(ranks for _, ranks in self.ranks_from)))
+        if self.vocab_size < longest + 2:
+            raise ValueError(f"vocab_size must be above {longest + 1}, not {self.vocab_size}")
         layers = [layer for layer, _ in self.exits]
         if layers != sorted(set(layers)) or any(not 0 < layer < self.layers for layer in layers):
             raise ValueError(f"exits must ascend within the {self.layers} layers, not {layers}")
@@ -51,14 +62,23 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         """The target's token."""
         return int(uniform(seed, "truth", position) * self.vocab_size)
 
+    def ranks_at(self, position: int) -> tuple[float, ...]:
+        """The ranks that hold at a position."""
+        ranks = self.ranks
+        for start, later in self.ranks_from:
+            if position < start:
+                break
+            ranks = later
+        return ranks
+
     def rank(self, seed: int, position: int) -> int:
         """Which of the draft's choices the target's token is, from 0; ``len(ranks)`` for none of them."""
-        luck = uniform(seed, "rank", position)
-        for rank, probability in enumerate(self.ranks):
+        luck, ranks = uniform(seed, "rank", position), self.ranks_at(position)
+        for rank, probability in enumerate(ranks):
             luck -= probability
             if luck < 0.0:
                 return rank
-        return len(self.ranks)
+        return len(ranks)
 
     def choice(self, seed: int, position: int, rank: int) -> int:
         """The draft's choice number ``rank`` (from 0): the truth at its own rank, wrong at all others."""
@@ -67,9 +87,10 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     def guesses(self, seed: int, position: int, width: int) -> list[Guess]:
         """The draft's first ``width`` choices."""
+        truth, right, vocab_size = self.truth(seed, position), self.rank(seed, position), self.vocab_size
         return [
-            Guess(self.choice(seed, position, rank), probability)
-            for rank, probability in enumerate(self.ranks[:width])
+            Guess(truth if rank == right else (truth + 1 + rank) % vocab_size, probability)
+            for rank, probability in enumerate(self.ranks_at(position)[:width])
             if probability > 0.0
         ]
 
@@ -77,10 +98,11 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         """What the exit after ``layer`` names, and how sure it is. When wrong, it names a likely draft."""
         agreement = dict(self.exits)[layer]
         confidence = float(uniform(seed, "exit confidence", position) ** ((1.0 - agreement) / agreement))
+        said = confidence if self.overconfidence == 1.0 else confidence ** (1.0 / self.overconfidence)
         if uniform(seed, "exit luck", position) < confidence:
-            return self.truth(seed, position), confidence
+            return self.truth(seed, position), said
         wrong = 1 if self.rank(seed, position) == 0 else 0
-        return (self.truth(seed, position) + 1 + wrong) % self.vocab_size, confidence
+        return (self.truth(seed, position) + 1 + wrong) % self.vocab_size, said
 
 
 DIGEST = "synthetic"

@@ -85,7 +85,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[s
 def test_nothing_is_written_when_something_fails(tmp_path: Path) -> None:
     gone = ("[pair]", "[link.override]\noutages = [{ start_s = 3.0, duration_s = 1e6, cuts = true }]\n[pair]")
     file = tmp_path / "events.jsonl"
-    done = simulate(write(tmp_path, gone), "--events", file, "--trace", tmp_path / "no" / "trace.json")
+    done = simulate(write(tmp_path, gone), "--events", file, "--trace", tmp_path / "trace.json")
     assert done.exit_code == 2
     assert "request 0 of seed 1 failed" in done.stderr
     there = simulate(write(tmp_path), "--events", file, "--trace", tmp_path / "no" / "trace.json")
