@@ -260,7 +260,7 @@ class EdgeSession:
                 self._sent_s.append(self._now_s())
                 await link.send(grow)
             orders = self._wanted_orders()
-            if orders != self._orders:
+            if orders is not self._orders and orders != self._orders:
                 self._orders = orders
                 self._serial += 1
                 self._sent_s.append(self._now_s())

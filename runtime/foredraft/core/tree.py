@@ -134,15 +134,15 @@ class DraftTree:
     def advance(self, tokens: Iterable[int]) -> None:
         """Commit ``tokens``: the root moves down along them; everything beside that path dies."""
         for token in tokens:
-            self.tokens.append(token)
-            self._anchors.append(self._anchors[-1].then(token))
             heir = self.root.children.pop(token, None)
             self._kill(self.root)
             if heir is None:
-                heir = Node(self._anchors[-1], token, None, 1.0)
+                heir = Node(self.root.anchor.then(token), token, None, 1.0)
             else:
                 del self._nodes[heir.anchor]
                 heir.parent = None
+            self.tokens.append(token)
+            self._anchors.append(heir.anchor)
             self.root = heir
 
     def _kill(self, top: Node) -> None:

@@ -13,6 +13,8 @@ from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies.chain import depth_allowed, extend, finished_chain
 
+_ORDERS = Orders()
+
 
 @dataclass(frozen=True, slots=True)
 class SyncPolicy:
@@ -27,7 +29,7 @@ class SyncPolicy:
 
     def orders(self, grower: Grower) -> Orders:
         """Verify whatever comes; never decode alone."""
-        return Orders()
+        return _ORDERS
 
     def step(self, grower: Grower) -> Step | None:
         """Extend the chain below the tip, unless it is being verified."""
