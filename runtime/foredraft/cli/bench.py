@@ -5,6 +5,7 @@ Benches of other packages, the simulator's among them, come through the entry-po
 """
 
 import json
+import os
 from collections.abc import Coroutine
 from dataclasses import asdict
 from importlib.metadata import entry_points
@@ -107,7 +108,8 @@ def _run(measuring: "Coroutine[Any, Any, Result]") -> "Result":
 
 
 def show(results: "list[Result]", as_json: bool) -> None:
-    """Print the figures. Exit code 1 when a bound does not hold."""
+    """Print the figures, and how busy the machine was. Exit code 1 when a bound does not hold."""
+    machine = {"cores": os.cpu_count() or 1, "load": os.getloadavg()[0]}
     if as_json:
         said = {
             result.name: {
@@ -116,11 +118,14 @@ def show(results: "list[Result]", as_json: bool) -> None:
             }
             for result in results
         }
-        typer.echo(json.dumps(said))
+        typer.echo(json.dumps(said | {"machine": machine}))
     else:
         for result in results:
             typer.echo(f"{result.name}: {result.method}")
             for figure in result.figures:
                 typer.echo(f"  {figure}")
+        typer.echo(
+            f"the machine: {machine['cores']} cores, {machine['load']:.1f} runnable in the last minute on average"
+        )
     if any(figure.holds is False for result in results for figure in result.figures):
         raise typer.Exit(1)
