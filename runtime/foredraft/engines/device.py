@@ -112,6 +112,8 @@ class Device:
 
     async def enter(self, work: Work) -> Turn:
         """Wait for the device; the caller must ``leave`` the turn. Raises what the pricing raises."""
+        if not (self._busy or self._waiting):
+            return Turn(self._begin([work]))
         waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, waiter))
         if not self._busy:
@@ -152,18 +154,22 @@ class Device:
             if not works:
                 return
             try:
-                duration_s = works[0].pricing.batch_s(works)
+                batch = self._begin(works)
             except ForedraftError as error:
                 for waiter in waiters:
                     waiter.set_exception(error)
                 continue
-            self._busy, self._start_s = True, self.now()
-            self.calls += len(works)
-            self.batches += 1
-            batch = _Batch(self, self._start_s, duration_s, len(works))
             for waiter in waiters:
                 waiter.set_result(Turn(batch))
             return
+
+    def _begin(self, works: Sequence[Work]) -> _Batch:
+        """Occupy the device with a batch. Raises what the pricing raises, and stays free then."""
+        duration_s = works[0].pricing.batch_s(works)
+        self._busy, self._start_s = True, self.now()
+        self.calls += len(works)
+        self.batches += 1
+        return _Batch(self, self._start_s, duration_s, len(works))
 
     def _next_batch(self) -> tuple[list[Work], list["asyncio.Future[Turn]"]]:
         """Take the first waiting call, and those next in line for as long as they fit in with it."""

@@ -48,7 +48,8 @@ class Pace:
         miss = outside(curve, new_tokens, context, len(works))
         if miss:
             self._complain(kind, miss)
-        exits_s = self.profile.model.exit_s * sum(work.exits for work in works)
+        exits = works[0].exits if len(works) == 1 else sum(work.exits for work in works)
+        exits_s = self.profile.model.exit_s * exits
         factor = 1.0 if self._residual is None else self._residual(kind)
         return (seconds(curve, new_tokens, context, len(works)) + exits_s) * factor
 
@@ -86,4 +87,6 @@ class Pace:
 
 
 def _sums(works: Sequence[Work]) -> tuple[int, int]:
+    if len(works) == 1:
+        return works[0].new_tokens, works[0].context
     return sum(work.new_tokens for work in works), sum(work.context for work in works)
