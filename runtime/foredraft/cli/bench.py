@@ -109,7 +109,8 @@ def _run(measuring: "Coroutine[Any, Any, Result]") -> "Result":
 
 def show(results: "list[Result]", as_json: bool) -> None:
     """Print the figures, and how busy the machine was. Exit code 1 when a bound does not hold."""
-    machine = {"cores": os.cpu_count() or 1, "load": os.getloadavg()[0]}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # which Windows lacks
+    machine = {"cores": os.cpu_count() or 1, "load": load}
     if as_json:
         said = {
             result.name: {
@@ -124,8 +125,7 @@ def show(results: "list[Result]", as_json: bool) -> None:
             typer.echo(f"{result.name}: {result.method}")
             for figure in result.figures:
                 typer.echo(f"  {figure}")
-        typer.echo(
-            f"the machine: {machine['cores']} cores, {machine['load']:.1f} runnable in the last minute on average"
-        )
+        if load is not None:
+            typer.echo(f"the machine: {machine['cores']} cores, {load:.1f} runnable in the last minute on average")
     if any(figure.holds is False for result in results for figure in result.figures):
         raise typer.Exit(1)
