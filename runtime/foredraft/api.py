@@ -30,6 +30,7 @@ from foredraft.core.report import SessionReport
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.engines.loading import NGRAM, ModelOptions, load_drafter
 from foredraft.errors import ConfigError, ModelError
+from foredraft.explain import explain
 from foredraft.hosting import Cloud
 from foredraft.links import websocket
 from foredraft.links.address import SESSION_PATH, endpoint
@@ -75,6 +76,11 @@ class Generation:
     def report(self) -> SessionReport:
         """What happened so far; complete once the iteration has ended."""
         return self._session.report("".join(self._text))
+
+    def explanation(self) -> list[str]:
+        """In words and figures: what was measured and chosen, what each scheme would cost, what would help."""
+        grower = self._session.grower
+        return explain(grower.estimates.snapshot(), self.report, grower.most_pass_nodes)
 
     def __aiter__(self) -> Self:
         return self

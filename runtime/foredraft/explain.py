@@ -78,9 +78,11 @@ def outlook(seen: Snapshot, misses: float, most_nodes: int) -> Outlook:
     )
 
 
-def explain(seen: Snapshot, report: SessionReport, most_nodes: int = 31) -> list[str]:
+def explain(seen: Snapshot, report: SessionReport, most_nodes: int) -> list[str]:
     """The explanation, line by line."""
-    if seen.samples < MIN_SAMPLES or not report.passes:
+    if not seen.pass_s(0):
+        return ["nothing to explain: the target's passes took no time that could be measured"]
+    if seen.samples < MIN_SAMPLES:
         return [
             f"nothing to explain yet: {seen.samples} round trips, draft steps and guesses were measured, and it takes "
             f"{MIN_SAMPLES}; the policy {report.policy!r} may draft too little, or the text was too short"
@@ -166,4 +168,4 @@ def _better(seen: Snapshot) -> Snapshot:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+    return f"{round(seconds * 1e3, 3):.3g} ms"

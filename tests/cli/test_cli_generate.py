@@ -192,4 +192,23 @@ def test_ctrl_c_ends_the_edge_with_130_and_the_server_goes_on() -> None:
 def test_gamma_and_threshold_go_into_the_specification(
     policy: str, gamma: int | None, threshold: float | None, spec: str
 ) -> None:
-    assert policy_spec(policy, gamma, threshold) == spec
+    assert policy_spec(policy, gamma=gamma, threshold=threshold) == spec
+
+
+def test_explain_adds_its_lines_to_the_figures(url: str) -> None:
+    """Here the target takes next to no time, so what they say depends on the machine."""
+    code, _, err = generate("--server", url, "--prompt", PROMPT, "--policy", "sync", "--explain")
+    assert code == 0
+    assert "measured: round trip" in err or "nothing to explain" in err
+
+
+def test_explain_in_json_is_a_list_of_lines(url: str) -> None:
+    asked = ("--policy", "auto", "--cost-weight", "1", "--max-new-tokens", "2", "--explain", "--json")
+    _, out, _ = generate("--server", url, "--prompt", PROMPT, *asked)
+    assert json.loads(out)["explanation"][0].startswith("nothing to explain")
+
+
+def test_a_price_for_a_policy_that_knows_none_is_refused_by_name(url: str) -> None:
+    code, _, err = generate("--server", url, "--prompt", PROMPT, "--policy", "sync", "--cost-weight", "1")
+    assert code != 0
+    assert "cost_weight" in err

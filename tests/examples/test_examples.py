@@ -40,7 +40,7 @@ def run(name: str, *arguments: str, cache: Path) -> str:
 
 
 def test_every_example_has_a_test() -> None:
-    tested = {"live_session.py", "in_memory.py", "own_stop_rule.py", "own_server.py"}
+    tested = {"own_policy.py", "live_session.py", "in_memory.py", "own_stop_rule.py", "own_server.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -65,3 +65,8 @@ def test_own_stop_rule_ends_the_text_and_takes_a_second_turn(url: str, tmp_path:
 def test_own_server_outlives_its_first_address(model: Path, tmp_path: Path) -> None:
     out = run("own_server.py", str(model), cache=tmp_path)
     assert int(out.rpartition("reconnects: ")[2]) >= 1
+
+
+def test_own_policy_runs_beside_sync_in_simulated_time(tmp_path: Path) -> None:
+    lines = run("own_policy.py", cache=tmp_path).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["cloud", "sync", "confident"]

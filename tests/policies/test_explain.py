@@ -48,7 +48,7 @@ def test_no_draft_is_worth_anything_where_passes_cost_as_much_per_token() -> Non
 def test_a_session_is_explained_with_its_own_figures() -> None:
     played = play("auto", ROBOT, new_tokens=96)
     seen = played.session.grower.estimates.snapshot()
-    said = "\n".join(explain(seen, played.report))
+    said = "\n".join(explain(seen, played.report, 31))
     assert "round trip 120 ms" in said
     assert "draft step 72 ms" in said
     assert "620 ms for up to 1" in said
@@ -62,17 +62,24 @@ def test_a_session_is_explained_with_its_own_figures() -> None:
 def test_where_a_round_trip_is_too_long_it_says_so_and_what_would_help() -> None:
     report = play("auto", ROBOT, new_tokens=32).report
     far = replace(FLAT, round_trip_s=9.0, ranks=(0.1,), tokens=1.0)
-    said = "\n".join(explain(far, report))
+    said = "\n".join(explain(far, report, 31))
     assert "auto streams from the cloud" in said
     assert "a target twice as fast (50%)" in said
 
 
 def test_a_hopeless_draft_has_no_break_even() -> None:
     report = play("auto", ROBOT, new_tokens=32).report
-    said = "\n".join(explain(replace(FLAT, ranks=(0.02,), tokens=1.0), report))
+    said = "\n".join(explain(replace(FLAT, ranks=(0.02,), tokens=1.0), report, 31))
     assert "does not beat streaming at any round trip" in said
 
 
 def test_a_session_that_never_drafted_has_nothing_to_explain() -> None:
     played = play("cloud", ROBOT, new_tokens=16)
-    assert explain(played.session.grower.estimates.snapshot(), played.report)[0].startswith("nothing to explain yet")
+    assert explain(played.session.grower.estimates.snapshot(), played.report, 31)[0].startswith(
+        "nothing to explain yet"
+    )
+
+
+def test_passes_that_take_no_time_leave_nothing_to_explain() -> None:
+    report = play("auto", ROBOT, new_tokens=16).report
+    assert "no time" in explain(replace(FLAT, passes_s=(0.0,) * len(WIDTHS)), report, 31)[0]

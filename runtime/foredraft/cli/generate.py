@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from foredraft.api import Edge
+    from foredraft.api import Edge, Generation
     from foredraft.core.events import Event
     from foredraft.core.report import SessionReport
 
@@ -28,6 +28,9 @@ def generate(
     policy: Annotated[str, typer.Option(help="cloud, sync, seed ..., with parameters: sync:gamma=6.")] = "seed",
     gamma: Annotated[int | None, typer.Option(help="Tokens drafted per round.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Least confidence of a hint.")] = None,
+    cost_weight: Annotated[
+        float | None, typer.Option(help="Price of a second of either device, in seconds of waiting (auto).")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Sample from the k most probable tokens; 0 from all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Sample from the most probable tokens of this mass; 1 from all.")] = 1.0,
@@ -45,6 +48,7 @@ def generate(
     ssl_cafile: Annotated[Path | None, typer.Option(help="PEM certificate to trust.")] = None,
     retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
     events: Annotated[Path | None, typer.Option(help="Write what happened, one JSON object per line.")] = None,
+    explain: Annotated[bool, typer.Option(help="Say what was chosen and why, and what would help.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
 ) -> None:
     """Generate a text: drafted here, verified by the server, printed as it comes."""
@@ -62,7 +66,7 @@ def generate(
     text = _read_prompt(prompt, prompt_file)
     noted: list[Event] = []
     asked: dict[str, Any] = {
-        "policy": make_policy(policy_spec(policy, gamma, threshold)),
+        "policy": make_policy(policy_spec(policy, gamma=gamma, threshold=threshold, cost_weight=cost_weight)),
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -82,15 +86,17 @@ def generate(
             retry=Retry(attempts=retries),
             ssl=_trusting(ssl_cafile),
         )
-        report = _run(edge, text, asked, quiet=as_json)
+        generation = _run(edge, text, asked, quiet=as_json)
+        report = generation.report
         links = [proxy.report() for _, proxy in fronts]
     if events is not None:
         _write_events(events, noted)
     extra = {"draft": draft, "top_k": top_k, "top_p": top_p, "pace": pace, "emulated_links": list(map(asdict, links))}
+    said = generation.explanation() if explain else []
     if as_json:
-        typer.echo(json.dumps(asdict(report) | extra))
+        typer.echo(json.dumps(asdict(report) | extra | ({"explanation": said} if explain else {})))
         return
-    for line in summary(report):
+    for line in (*summary(report), *said):
         typer.echo(line, err=True)
     for link in links:
         typer.echo(f"EMULATION: {link}", err=True)
@@ -98,11 +104,10 @@ def generate(
         typer.echo(f"EMULATION: draft steps took the time of {pace}", err=True)
 
 
-def policy_spec(policy: str, gamma: int | None, threshold: float | None) -> str:
+def policy_spec(policy: str, **given: float | None) -> str:
     """The policy's specification, with the convenience options among its parameters."""
     from foredraft.policies import policy_names
 
-    given = {"gamma": gamma, "threshold": threshold}
     extra = [f"{name}={value}" for name, value in given.items() if value is not None]
     if not extra:
         return policy
@@ -158,12 +163,12 @@ def _trusting(cafile: Path | None) -> "SSLContext | None":
         raise ConfigError(f"cannot use the certificate in {cafile}: {error}") from error
 
 
-def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "SessionReport":
+def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "Generation":
     import asyncio
 
     from foredraft.loop import new_event_loop
 
-    async def session() -> "SessionReport":
+    async def session() -> "Generation":
         async with edge:
             generation = edge.generate(prompt, **asked)
             async for piece in generation:
@@ -171,7 +176,7 @@ def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "S
                     await asyncio.to_thread(show, piece.text)  # a pipe may be slow, the link must not wait for it
             if not quiet:
                 typer.echo()
-            return generation.report
+            return generation
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(session())

@@ -48,6 +48,7 @@ class Grower:
         self.tally = Tally()
         self.estimates = Estimates()
         self.ready: Ready | None = None
+        self.most_pass_nodes = 0  # draft nodes that the target takes in one pass, once that is known
         self.hinted: Node | None = None
         self.told: dict[Node, tuple[Node, float]] = {}
         self._reaches: list[tuple[Node, float]] | None = None
@@ -112,6 +113,7 @@ class Grower:
         """A link is up: whatever was sent over the one before is not known to have arrived."""
         self.session += 1
         self.ready = ready
+        self.most_pass_nodes = ready.max_pass_nodes
         self._opened = False
         self._held.clear()
         self._foreseen.clear()
