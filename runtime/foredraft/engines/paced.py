@@ -267,7 +267,7 @@ class PacedDrafter:
         alive = [node for node in nodes if node.alive]
         if not alive:
             return await self._inner.draft(nodes, width)
-        fresh = {step.anchor for node in alive for step in node.path()} - self._cached
+        fresh = self._uncached(alive)
         new_tokens = max(1, self._behind + len(fresh))
         work = Work("step", new_tokens, len(self._text) - self._behind, 0, self.pace)
 
@@ -278,6 +278,16 @@ class PacedDrafter:
 
         guesses, _ = await _occupy(self.device, self.pace, work, step)
         return guesses
+
+    def _uncached(self, nodes: Sequence[Node]) -> set[Anchor]:
+        """The nodes, and those above them, that the device's cache lacks; it holds nothing without what is above."""
+        fresh: set[Anchor] = set()
+        for node in nodes:
+            step = node
+            while step.parent is not None and step.anchor not in self._cached and step.anchor not in fresh:
+                fresh.add(step.anchor)
+                step = step.parent
+        return fresh
 
     def advance(self, tokens: Sequence[int]) -> None:
         """The committed text grew; what of it was never drafted is run with the next step."""
