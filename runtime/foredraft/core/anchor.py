@@ -22,7 +22,8 @@ class Anchor(NamedTuple):
     def then(self, token: int) -> "Anchor":
         """The anchor of this prefix with one more token."""
         mixed = ((self.hash ^ (token + 1)) * _MULTIPLIER) & _MASK
-        return Anchor(self.position + 1, mixed ^ (mixed >> 29))
+        # As Anchor(...) does, without a call of its own: this is done for each token several times.
+        return tuple.__new__(Anchor, (self.position + 1, mixed ^ (mixed >> 29)))
 
     def after(self, tokens: Iterable[int]) -> "Anchor":
         """The anchor of this prefix with ``tokens`` appended."""

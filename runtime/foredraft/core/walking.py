@@ -62,6 +62,7 @@ class Session:
         self._stops: StopSearch | None = None
         self._say = say
         self._changed = Signal()
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._prefill_s = 0.0
         self._heard = 0
         self._heard_at_s = walker.idle_since_s
@@ -89,6 +90,8 @@ class Session:
         finally:
             counters.active -= 1
             self.seat.close()
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
 
     async def _walk(self) -> None:
         """Verify, or decode alone, until the text is complete."""
@@ -108,9 +111,16 @@ class Session:
 
     async def _wait(self, plan: Wait) -> None:
         clock = asyncio.get_running_loop()
-        await self._changed.wait(plan.until_s)
+        if plan.idle and self._idle_timer is None:
+            # One timer for many waits: their ends only move on, and it looks again when it comes too early.
+            self._idle_timer = clock.call_at(plan.until_s, self._look_whether_idle)
+        await self._changed.wait(None if plan.idle else plan.until_s)
         if plan.idle and clock.time() >= plan.until_s - TICK_S:
             raise RefusedError(messages.BUSY, "idle for too long; the place went to others", 0.0)
+
+    def _look_whether_idle(self) -> None:
+        self._idle_timer = None
+        self._changed.set()
 
     async def _prefill(self, count: int) -> None:
         cached = self.seat.cached
