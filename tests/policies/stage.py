@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from foredraft.core.cloud import CloudService
 from foredraft.core.edge import EdgeSession
+from foredraft.core.local import LocalText
 from foredraft.core.policy import Policy
 from foredraft.core.ports import Link, Pass, Reading, Seat, Target, TargetCard, Verdict
 from foredraft.core.report import SessionReport
@@ -13,6 +16,7 @@ from foredraft.core.sampling import Sampling, StopRules
 from foredraft.engines.device import Device
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.policies import make_policy
+from foredraft.profiles import Outage
 from foredraft_sim.loop import SimLoop
 from foredraft_sim.network import SimNetwork
 from foredraft_sim.policy_bench.setting import Times, scaled_pair
@@ -86,6 +90,8 @@ def play(
     acceptance: float = 0.58,
     new_tokens: int = 64,
     seed: int = 1,
+    outages: tuple[Outage, ...] = (),
+    local: LocalText | None = None,
 ) -> Played:
     """One session in simulated time."""
     pair = pair or scaled_pair(acceptance)
@@ -94,21 +100,20 @@ def play(
         engine = PacedTarget(SyntheticTarget(pair), place.target(), device=Device(spin_s=0.0))
         target = _Watched(engine)
         service = CloudService(target)
-        network = SimNetwork(place.link(), Streams(seed))
         serving: list[asyncio.Task[None]] = []
 
-        async def connect() -> Link:
-            edge, cloud = network.pair()
-            serving.append(asyncio.create_task(service.handle(cloud)))
-            return edge
+        def accept(link: Link) -> None:
+            serving.append(asyncio.create_task(service.handle(link)))
 
+        network = SimNetwork(msgspec.structs.replace(place.link(), outages=outages), Streams(seed), accept)
         session = EdgeSession(
             [1],
-            connect=connect,
+            connect=network.connect,
             drafter=PacedDrafter(SyntheticDrafter(pair), place.draft(), device=Device(spin_s=0.0)),
             policy=make_policy(policy) if isinstance(policy, str) else policy,
             sampling=Sampling(seed=seed),
             rules=StopRules(new_tokens),
+            local=local,
         )
         shown = [token async for tokens in session.stream() for token in tokens]
         await asyncio.gather(*serving)

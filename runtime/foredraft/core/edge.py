@@ -18,6 +18,7 @@ from foredraft.core import messages
 from foredraft.core.events import Event, Observer, Value
 from foredraft.core.grower import Grower
 from foredraft.core.handshake import shake_hands
+from foredraft.core.local import LocalText
 from foredraft.core.messages import Close, Commit, Drain, Hint, Open, Ready, Refused, Steer
 from foredraft.core.policy import Orders, Policy, Step
 from foredraft.core.ports import Drafter, Link
@@ -63,8 +64,10 @@ class EdgeSession:
         retry: Retry | None = None,
         observer: Observer | None = None,
         name: str = "1",
+        local: LocalText | None = None,
     ) -> None:
         self.grower = Grower(prompt, rules)
+        self._local = local
         self.policy = policy
         self.name = name
         self._prompt = list(prompt)
@@ -138,8 +141,11 @@ class EdgeSession:
 
     def _next_step(self) -> Step | None:
         """The policy's next step, as far as it can lead anywhere: each node is asked about once per width."""
-        grower = self.grower
-        if grower.finish or grower.room <= 0 or (step := self.policy.step(grower)) is None:
+        grower, local = self.grower, self._local
+        if grower.finish or grower.room <= 0:
+            return None
+        step = local.step(grower) if local is not None and local.away else self.policy.step(grower)
+        if step is None:
             return None
         useful = [node for node in step.nodes if node.alive and node.expanded < step.width]
         return Step(tuple(useful[: self._drafter.max_nodes_per_step]), step.width) if useful else None
@@ -177,6 +183,9 @@ class EdgeSession:
         log.warning("%s; trying again in %.2g s (%d)", error, wait_s, failures)
         self._note("retry", reason=str(error), wait_s=wait_s)
         self.grower.tally.reconnects += 1
+        if self._local is not None:
+            self._local.away = True
+            self._wake()
         await asyncio.sleep(wait_s)
 
     async def _converse(self) -> None:
@@ -184,6 +193,8 @@ class EdgeSession:
         link = await self._connect()
         try:
             self.grower.connected(self._suits(await _in_time(shake_hands(link, self._api_key))))
+            if self._local is not None:
+                self._local.away = False
             self._wake()
             self._sent_s = [self._now_s()]
             await link.send(self._opening())
@@ -309,6 +320,8 @@ class EdgeSession:
         )
         if not new:
             return
+        if self._local is not None:
+            self._local.committed(new)
         if self._begun:
             self._drafter.advance(new)
         self.grower.tally.came(len(new), now_s)

@@ -48,6 +48,7 @@ class Grower:
         self.tally = Tally()
         self.estimates = Estimates()
         self.ready: Ready | None = None
+        self._most_nodes = DEFAULT_MAX_NODES
         self.most_pass_nodes = 0  # draft nodes that the target takes in one pass, once that is known
         self.hinted: Node | None = None
         self.told: dict[Node, tuple[Node, float]] = {}
@@ -85,7 +86,7 @@ class Grower:
     @property
     def room(self) -> int:
         """How many more nodes the tree may take."""
-        return (DEFAULT_MAX_NODES if self.ready is None else self.ready.max_nodes) - len(self.tree)
+        return self._most_nodes - len(self.tree)
 
     @property
     def reaches(self) -> list[tuple[Node, float]]:
@@ -113,6 +114,7 @@ class Grower:
         """A link is up: whatever was sent over the one before is not known to have arrived."""
         self.session += 1
         self.ready = ready
+        self._most_nodes = ready.max_nodes
         self.most_pass_nodes = ready.max_pass_nodes
         self._opened = False
         self._held.clear()
