@@ -23,6 +23,7 @@ from typing import Self
 
 from foredraft.core.edge import Connect, EdgeSession, Retry
 from foredraft.core.events import Observer
+from foredraft.core.local import LocalText
 from foredraft.core.messages import Ready
 from foredraft.core.policy import Policy
 from foredraft.core.ports import Drafter
@@ -210,12 +211,14 @@ class Edge:
         stop: Sequence[str] = (),
         end_marks: bool = True,
         observer: Observer | None = None,
+        local: LocalText | None = None,
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
         ``policy``: a name with parameters (``sync:gamma=6``) or a policy of one's own. ``seed``: drawn
         when None. ``stop``: strings that end the text. ``end_marks``: whether the model's own end
-        tokens end it. Raises ConfigError, UnknownNameError.
+        tokens end it. ``local``: is told what the draft says while no cloud is in reach, and what
+        became of it; none of that is part of the text. Raises ConfigError, UnknownNameError.
         """
         if self._drafter is None:
             raise ConfigError("this edge is not connected yet; write: async with connect(...) as edge")
@@ -233,6 +236,7 @@ class Edge:
             retry=self._retry,
             observer=observer,
             name=str(self._count),
+            local=local,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         return Generation(session, text, seed, self._take_turn)

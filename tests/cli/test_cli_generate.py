@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from api import clouds
-from foredraft.cli.generate import policy_spec
+from foredraft.cli.generate import local_line, policy_spec
 from foredraft.cli.main import app
+from foredraft.core.local import Confirmed, Unverified, Withdrawn
 from foredraft.core.report import SessionReport
 from foredraft.hosting import Cloud
 
@@ -212,3 +213,19 @@ def test_a_price_for_a_policy_that_knows_none_is_refused_by_name(url: str) -> No
     code, _, err = generate("--server", url, "--prompt", PROMPT, "--policy", "sync", "--cost-weight", "1")
     assert code != 0
     assert "cost_weight" in err
+
+
+def test_what_is_shown_without_a_server_is_marked() -> None:
+    said = [
+        local_line(told, lambda tokens: "-".join(map(str, tokens))) for told in (Unverified(7, (1, 2)), Confirmed(8))
+    ]
+    assert said == ["UNVERIFIED from token 7: '1-2' (2 tokens)", "CONFIRMED up to token 8"]
+    assert local_line(Withdrawn(8, (2,)), lambda tokens: "x") == "WITHDRAWN from token 8: 'x' (1 tokens)"
+
+
+def test_local_changes_nothing_while_the_server_is_there(url: str) -> None:
+    code, out, err = generate(
+        "--server", url, "--prompt", PROMPT, "--policy", "sync", "--max-new-tokens", "20", "--local"
+    )
+    assert (code, out) == (0, clouds.text_between(START, START + 20) + "\n")
+    assert "UNVERIFIED" not in err

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ssl import SSLContext
 
     from foredraft.api import Edge, Generation
     from foredraft.core.events import Event
+    from foredraft.core.local import LocalText, Told
     from foredraft.core.report import SessionReport
 
 
@@ -48,6 +50,9 @@ def generate(
     ssl_cafile: Annotated[Path | None, typer.Option(help="PEM certificate to trust.")] = None,
     retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
     events: Annotated[Path | None, typer.Option(help="Write what happened, one JSON object per line.")] = None,
+    local: Annotated[
+        bool, typer.Option(help="While no server is in reach, go on with the draft alone, marked as unverified.")
+    ] = False,
     explain: Annotated[bool, typer.Option(help="Say what was chosen and why, and what would help.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
 ) -> None:
@@ -86,6 +91,8 @@ def generate(
             retry=Retry(attempts=retries),
             ssl=_trusting(ssl_cafile),
         )
+        if local:
+            asked["local"] = _local_text(edge)
         generation = _run(edge, text, asked, quiet=as_json)
         report = generation.report
         links = [proxy.report() for _, proxy in fronts]
@@ -180,6 +187,26 @@ def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "G
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(session())
+
+
+def _local_text(edge: "Edge") -> "LocalText":
+    """Tells on stderr what is shown without a server, and what became of it."""
+    from foredraft.core.local import LocalText, Told
+
+    def tell(told: Told) -> None:
+        typer.echo(local_line(told, lambda tokens: edge.tokenizer.decode(tokens) if edge.tokenizer else ""), err=True)
+
+    return LocalText(tell)
+
+
+def local_line(told: "Told", decode: "Callable[[list[int]], str]") -> str:
+    """What happened to the text beyond the committed one, in a line."""
+    from foredraft.core.local import Confirmed, Unverified
+
+    if isinstance(told, Confirmed):
+        return f"CONFIRMED up to token {told.position}"
+    word = "UNVERIFIED" if isinstance(told, Unverified) else "WITHDRAWN"
+    return f"{word} from token {told.position}: {decode(list(told.tokens))!r} ({len(told.tokens)} tokens)"
 
 
 def show(text: str) -> None:
