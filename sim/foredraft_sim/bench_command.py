@@ -18,13 +18,13 @@ def simulator(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What simulating costs, and how well it meets the wall clock. The whole takes some minutes."""
-    from foredraft_sim import bench_sessions
+    from foredraft_sim import sessions_bench
 
     known: dict[str, Callable[[], Result]] = {
-        "session-speed": bench_sessions.session_speed,
-        "loop-speed": bench_sessions.loop_speed,
-        "wall-clock": bench_sessions.wall_clock,
-        "fleet": lambda: bench_sessions.fleet(rounds),
+        "session-speed": sessions_bench.session_speed,
+        "loop-speed": sessions_bench.loop_speed,
+        "wall-clock": sessions_bench.wall_clock,
+        "fleet": lambda: sessions_bench.fleet(rounds),
     }
     for name in only or ():
         if name not in known:

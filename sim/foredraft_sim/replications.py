@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,10 +12,10 @@ import msgspec
 from foredraft.errors import ForedraftError
 from foredraft_sim.emulation import Replication, replicate
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario import ModelPair, Scenario
+from foredraft_sim.scenario import ModelPair, Scenario, most_of
 
-WORTH_S: Final = 3.0
-"""Processes take about a second to start: less work than this is done in this one."""
+WORTH_TOKENS: Final = 4000
+"""Processes take about a second to start; about a thousand tokens are simulated in one."""
 
 Done = Callable[[int], None]
 """Told how many replications are done."""
@@ -40,33 +39,33 @@ def replicate_all(
 ) -> list[Replication]:
     """Each policy with each seed, in that order. Raises ScenarioError, ModelError.
 
-    ``processes``: how many at a time; None: as many as there are cores, if the first replication
-    shows that it is worth it. Real models stay in this process: each would load them again.
+    ``processes``: how many at a time; None: as many as there are cores, if there is enough to do.
+    Real models stay in this process: each would load them again.
     """
     jobs = [(policy, seed) for policy in policies for seed in seeds]
     for policy in policies:
         scenario.policy(policy)
     tell = on_done or (lambda count: None)
+    workers = min(_cores(scenario, len(jobs)) if processes is None else processes, len(jobs))
+    if workers > 1:
+        return _in_processes(scenario, jobs, workers, log, tell)
     results: list[Replication] = []
-    began_s = time.perf_counter()
-    workers = min(_cores(scenario) if processes is None else processes, len(jobs))
-    while len(results) < len(jobs):
-        left = len(jobs) - len(results)
-        taken_s = time.perf_counter() - began_s
-        worth = processes is not None or (len(results) and taken_s / len(results) * left > WORTH_S)
-        if workers > 1 and worth:
-            return results + _in_processes(scenario, jobs[len(results) :], workers, log, tell, len(results))
-        results.append(replicate(scenario, *jobs[len(results)], log=log))
+    for policy, seed in jobs:
+        results.append(replicate(scenario, policy, seed, log=log))
         tell(len(results))
     return results
 
 
-def _cores(scenario: Scenario) -> int:
-    return 1 if isinstance(scenario.pair, ModelPair) else len(os.sched_getaffinity(0))
+def _cores(scenario: Scenario, jobs: int) -> int:
+    """How many processes are worth their start."""
+    tokens = jobs * scenario.workload.requests * most_of(scenario.workload.new_tokens)
+    if isinstance(scenario.pair, ModelPair) or tokens < WORTH_TOKENS:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_processes(
-    scenario: Scenario, jobs: Sequence[tuple[str, int]], workers: int, log: bool, tell: Done, done: int
+    scenario: Scenario, jobs: Sequence[tuple[str, int]], workers: int, log: bool, tell: Done
 ) -> list[Replication]:
     results: list[Replication] = []
     with ProcessPoolExecutor(
@@ -79,7 +78,7 @@ def _in_processes(
                 if isinstance(result, _Failure):
                     raise ScenarioError(result.message)
                 results.append(result)
-                tell(done + len(results))
+                tell(len(results))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
