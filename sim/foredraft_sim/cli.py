@@ -127,7 +127,7 @@ def show(summary: dict[str, Any]) -> None:
 
     console = Console(soft_wrap=True)
     columns = len(summary["policies"])
-    console.print(table_of(summary), width=max(console.width, 24 + 20 * columns))
+    console.print(table_of(summary), width=max(console.width, 26 + 21 * columns))
     if not summary["same_texts"]:
         console.print("The policies' texts DIFFER, which must never happen.", style="red")
     for name in ("edge", "cloud", "link"):
@@ -174,7 +174,8 @@ def _cell(said: dict[str, Any], name: str, scale: float, form: str) -> str:
     bounds = said["intervals"][name]
     if bounds is None or bounds[1] - bounds[0] <= 1e-9 * abs(bounds[0]):
         return text
-    return f"{text} ±{(bounds[1] - bounds[0]) / 2 * scale:.2g}"
+    half = (bounds[1] - bounds[0]) / 2 * scale
+    return f"{text} ±{format(half, '.2g' if form.endswith('g') else form)}"
 
 
 def _input_line(name: str, said: dict[str, Any]) -> str:
