@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from foredraft.core.anchor import ORIGIN, Anchor
 from foredraft.core.estimates import WIDTHS, Estimates, Snapshot
 from foredraft.core.grower import Grower
+from foredraft.core.messages import Ready
 from foredraft.core.policy import Orders, Policy, Step
+from foredraft.core.ports import Guess
 from foredraft.core.reach import expected_tokens
+from foredraft.core.sampling import StopRules
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies import make_policy
@@ -21,6 +24,7 @@ from foredraft.policies.auto import (
     AutoPolicy,
     choose,
     pass_nodes,
+    rounded_up,
     steps_worth_waiting,
 )
 from foredraft_sim.policy_bench.setting import Times
@@ -216,3 +220,40 @@ def test_a_draft_step_that_is_not_worth_its_price_is_not_made() -> None:
 def test_impossible_parameters_are_refused(spec: str) -> None:
     with pytest.raises(ConfigError, match="must be"):
         make_policy(spec)
+
+
+@given(st.floats(1e-6, 50.0))
+def test_patience_is_rounded_up_and_not_by_more_than_half(seconds: float) -> None:
+    assert seconds * (1.0 - 1e-9) <= rounded_up(seconds) <= 1.5 * seconds
+
+
+def knowing_grower() -> Grower:
+    """An edge that has seen enough to wait for chains of several tokens."""
+    grower = Grower([1, 2, 3], StopRules(500))
+    grower.connected(Ready(1, "m", "t", 2000, 1000, 8, (), 64, 31, 32, ()))
+    for _ in range(50):
+        grower.estimates.round_trip_s.take(0.05)
+        grower.estimates.draft_step_s.take(0.02)
+        grower.estimates.saw_guesses([(0.9, True)])
+        grower.estimates.saw_pass(3, 1.0, 0.0, 3)
+        grower.estimates.saw_pass(0, 1.0, 0.0, 1)
+    return grower
+
+
+def test_a_chain_is_sent_when_it_is_as_long_as_the_walker_waits_for() -> None:
+    grower, policy = knowing_grower(), AutoPolicy()
+    steps = policy.choice(grower).steps
+    assert steps > 2
+    for depth in range(1, steps + 1):
+        step = policy.step(grower)
+        assert step is not None
+        grower.grew(step.nodes, [[Guess(10 + depth, 0.9)]], step.width)
+        assert len(policy.ship(grower)) == (depth if depth >= steps else 0)
+
+
+def test_a_drafter_that_has_no_more_ideas_sends_what_it_has() -> None:
+    grower, policy = knowing_grower(), AutoPolicy()
+    (child,) = grower.grew([grower.root], [[Guess(9, 0.9)]], policy.width)
+    assert not policy.ship(grower)
+    grower.grew([child], [[]], policy.width)
+    assert policy.ship(grower) == [child]

@@ -10,6 +10,7 @@ share of the cloud's seconds at the user's price (``cost_weight``).
 """
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -130,13 +131,15 @@ class AutoPolicy:
         choice = self.choice(grower)
         room = PASSES_AHEAD * choice.nodes
         wanted: list[tuple[float, int, Node]] = []
+        growing = False
         for order, (node, reach) in enumerate(grower.reaches):
+            growing = growing or (reach >= self.min_reach and not node.expanded)
             if node.sent:
                 room -= 1
             elif reach >= self.min_reach and node.parent is not None:
                 wanted.append((-reach, order, node))
         nothing_there = room == PASSES_AHEAD * choice.nodes
-        if nothing_there and choice.steps > 1 and _depth(grower) < min(choice.steps, grower.useful_depth):
+        if nothing_there and growing and choice.steps > 1 and _depth(grower) < min(choice.steps, grower.useful_depth):
             return ()  # the walker waits for a chain of so many, not for its first token
         wanted.sort(key=lambda entry: entry[:2])
         return [node for _, _, node in wanted[: max(0, room)]]
@@ -157,7 +160,7 @@ def choose(seen: Snapshot, most: int, cost_weight: float) -> Choice:
     wait_s = seen.round_trip_s + steps * seen.draft_step_s
     patience_s = SLACK * wait_s + 2.0 * seen.round_trip_spread_s
     least = least_worth_a_pass(seen, nodes, cost_weight)
-    return Choice(nodes, steps, float(f"{patience_s:.1g}"), least, True)
+    return Choice(nodes, steps, rounded_up(patience_s), least, True)
 
 
 def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
@@ -211,6 +214,12 @@ def least_worth_a_pass(seen: Snapshot, nodes: int, cost_weight: float) -> int:
         if more_s <= seen.round_trip_s + seen.round_trip_spread_s + seen.draft_step_s + wider_s:
             return least
     return most
+
+
+def rounded_up(seconds: float) -> float:
+    """To one digit or one and a half (1, 1.5, 2, ... 9.5), so that new orders go out only when they matter."""
+    decade = 10.0 ** math.floor(math.log10(seconds)) if seconds > 0.0 else 1.0
+    return math.ceil(2.0 * seconds / decade - 1e-9) / 2.0 * decade
 
 
 def _most_nodes(grower: Grower) -> int:
