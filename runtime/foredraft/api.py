@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from foredraft.core.edge import Connect, EdgeSession, Retry
+from foredraft.core.estimates import Estimates
 from foredraft.core.events import Observer
 from foredraft.core.local import LocalText
 from foredraft.core.messages import Ready
@@ -156,6 +157,7 @@ class Edge:
         self._retry = retry
         self._drafter: Drafter | None = None
         self._generation: Generation | None = None
+        self._estimates = Estimates()  # what one text teaches of link and models serves the next
         self._count = 0
 
     async def __aenter__(self) -> Self:
@@ -237,6 +239,7 @@ class Edge:
             observer=observer,
             name=str(self._count),
             local=local,
+            estimates=self._estimates,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         return Generation(session, text, seed, self._take_turn)

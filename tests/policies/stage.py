@@ -8,6 +8,7 @@ import msgspec
 
 from foredraft.core.cloud import CloudService
 from foredraft.core.edge import EdgeSession
+from foredraft.core.estimates import Estimates
 from foredraft.core.local import LocalText
 from foredraft.core.policy import Policy
 from foredraft.core.ports import Link, Pass, Reading, Seat, Target, TargetCard, Verdict
@@ -92,6 +93,7 @@ def play(
     seed: int = 1,
     outages: tuple[Outage, ...] = (),
     local: LocalText | None = None,
+    estimates: Estimates | None = None,
 ) -> Played:
     """One session in simulated time."""
     pair = pair or scaled_pair(acceptance)
@@ -114,6 +116,7 @@ def play(
             sampling=Sampling(seed=seed),
             rules=StopRules(new_tokens),
             local=local,
+            estimates=estimates,
         )
         shown = [token async for tokens in session.stream() for token in tokens]
         await asyncio.gather(*serving)

@@ -257,3 +257,12 @@ def test_a_drafter_that_has_no_more_ideas_sends_what_it_has() -> None:
     assert not policy.ship(grower)
     grower.grew([child], [[]], policy.width)
     assert policy.ship(grower) == [child]
+
+
+def test_what_an_earlier_session_learned_serves_a_short_answer() -> None:
+    learned = play("auto", NEAR, acceptance=0.9, new_tokens=96).session.grower.estimates
+    fresh, knowing = (
+        play("auto", NEAR, acceptance=0.9, new_tokens=24, seed=2, estimates=estimates).report
+        for estimates in (None, learned)
+    )
+    assert knowing.e2e_s < fresh.e2e_s

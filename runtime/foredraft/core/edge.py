@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from foredraft.core import messages
+from foredraft.core.estimates import Estimates
 from foredraft.core.events import Event, Observer, Value
 from foredraft.core.grower import Grower
 from foredraft.core.handshake import shake_hands
@@ -65,8 +66,12 @@ class EdgeSession:
         observer: Observer | None = None,
         name: str = "1",
         local: LocalText | None = None,
+        estimates: Estimates | None = None,
     ) -> None:
+        """``estimates``: what earlier sessions over this link learned; this one goes on learning in it."""
         self.grower = Grower(prompt, rules)
+        if estimates is not None:
+            self.grower.estimates = estimates
         self._local = local
         self.policy = policy
         self.name = name
