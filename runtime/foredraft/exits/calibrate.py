@@ -37,7 +37,7 @@ class ConfidenceMap:
     def __call__(self, best: Tensor) -> Tensor:
         """The confidence of tokens whose best two scores are ``best``, ``[rows, 2]``, higher first."""
         first, second = best.unbind(-1)
-        return self.table.index_select(0, torch.bucketize((first - second).to(torch.float64), self.edges))
+        return self.table.index_select(0, torch.bucketize((first - second).to(torch.float32), self.edges))
 
     @classmethod
     def between(
@@ -49,7 +49,7 @@ class ConfidenceMap:
         span = high.temperature - low.temperature
         share = (temperature - low.temperature) / span if span > 0.0 else 0.0
         # Scores are logits / temperature, so the edges are too. A margin of many logits at a low temperature is inf.
-        edges = torch.tensor(_EDGES, dtype=torch.float64, device=device) / (temperature or 1.0)
+        edges = torch.tensor(_EDGES, dtype=torch.float32, device=device) / (temperature or 1.0)
         table = torch.lerp(torch.tensor(low.table), torch.tensor(high.table), share)
         return cls(edges, table.to(device))
 
