@@ -37,7 +37,6 @@ def test_the_card_says_what_was_reached_where_and_in_how_long() -> None:
     assert card["conditions"]["temperature"] == 0.8
     assert card["machine"]["cores"] >= 1
     assert card["durations_s"]["target"] > 0
-    assert sum(card["durations_s"].values()) <= 90 * 60
     for name, meaning in MEANINGS.items():
         assert meaning in readme
         value, (low, high) = card["figures"][name], card["required"][name]

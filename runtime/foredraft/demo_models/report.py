@@ -29,7 +29,7 @@ MEANINGS = {
     "tokens_per_pass": f"tokens committed per target pass, chains of {GAMMA} drafts",
     "hint_precision": "share of the hints at half depth that were right, of those sent",
     "hint_share": "share of the passes for which a hint at half depth was sent",
-    "draft_speedup": "time of a one-token step of the target, over that of the draft",
+    "draft_speedup": "time of a one-token step of the target (transformers, one thread), over that of the draft",
     "size_mb": "target, exits and draft together, MB (10^6 bytes)",
 }
 
@@ -120,8 +120,8 @@ these figures for programs.
 
 Both learned from the sources of Python {card.machine.python}'s standard library, *normalised* (see `corpus.py`): no
 docstrings, no comments, every statement written anew by `ast.unparse`, one logical line to a physical one; strings
-cut to {MAX_STRING_CHARS} plain characters; no line with more than {MAX_STATEMENT_CHARS} characters (dent not counted)
-or with brackets nested more than {MAX_NESTING} deep. The models know no other style; prompts in it are continued best.
+cut to {MAX_STRING_CHARS} plain characters; no line of more than {MAX_STATEMENT_CHARS} characters, dent aside, and
+none that nests brackets more than {MAX_NESTING} deep. The models know no other style; prompts in it are continued best.
 
 One file in {HELD_OUT_ONE_IN}, chosen by a hash of its path, was held out: {held_out} of {files} files. The
 samples' prompts come from those alone, normalised too. The rest made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ TEMPERATURE = 0.8
 TIMED_PREFIX_TOKENS = 128
 """Tokens in the cache behind which a step is timed."""
 
-TIMED_ROUNDS = 100
+TIMED_ROUNDS = 200
 """How often each step is timed."""
 
 
@@ -91,10 +90,12 @@ def guess_again(
 
 @torch.inference_mode()
 def step_durations_s(models: Sequence[LlamaForCausalLM]) -> list[float]:
-    """Seconds of a one-token step of each model behind a cached prefix: the lower quartile.
+    """Seconds of a one-token step of each model behind a cached prefix: the shortest of many, on one thread.
 
-    The models take turns, so that whatever else the machine does hits them alike.
+    The models take turns. A longer step is interrupted more often on a busy machine, so a middle would say more of
+    the machine than of the models.
     """
+    torch.set_num_threads(1)
     prefix = torch.arange(2, 2 + TIMED_PREFIX_TOKENS)[None] % models[0].config.vocab_size
     caches = [DynamicCache(config=model.config) for model in models]
     for model, cache in zip(models, caches, strict=True):
@@ -106,4 +107,4 @@ def step_durations_s(models: Sequence[LlamaForCausalLM]) -> list[float]:
             model(input_ids=prefix[:, :1], past_key_values=cache)
             durations_s.append(time.perf_counter() - began_s)
             cache.crop(-1)
-    return [statistics.quantiles(durations_s, n=4)[0] for durations_s in taken_s]
+    return [min(durations_s) for durations_s in taken_s]

@@ -73,12 +73,13 @@ def tally(guesses: Iterable[Guesses], threshold: float) -> Tally:
 
 
 def choose_threshold(tallies: Mapping[float, Tally]) -> float:
-    """The threshold whose hints are right most often among those that send enough; else the one that sends most."""
-    enough = REQUIRED["hint_share"][0]
-    sending = [threshold for threshold, found in tallies.items() if found.hint_share >= enough]
-    if not sending:
-        return max(tallies, key=lambda threshold: tallies[threshold].hint_share)
-    return max(sending, key=lambda threshold: tallies[threshold].hint_precision)
+    """The threshold with most to spare on the scarcer of what is asked for: how often hints go out, and are right."""
+
+    def margin(threshold: float) -> float:
+        found = tallies[threshold]
+        return min(found.hint_share / REQUIRED["hint_share"][0], found.hint_precision / REQUIRED["hint_precision"][0])
+
+    return max(tallies, key=margin)
 
 
 def fill_card(
