@@ -34,7 +34,7 @@ class Plan:
 
     work: Path
     out: Path
-    minutes: float = 60.0
+    minutes: float = 80.0
     seed: int = 1
     threads: int = 2
     samples: int = 120
@@ -99,7 +99,7 @@ def deliver(made: Pair, out: Path) -> Pair:
 def main(arguments: list[str] | None = None) -> int:
     """The command; 0 when every required figure was reached, 1 when the card names some that were not."""
     parser = argparse.ArgumentParser(prog="python -m foredraft.demo_models.recipe", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="time for the whole recipe (default 60)")
+    parser.add_argument("--minutes", type=float, default=80.0, help="time for the whole recipe (default 80)")
     parser.add_argument("--work", type=Path, default=Path(".demo-models"), help="folder for checkpoints")
     parser.add_argument("--out", type=Path, default=BUNDLED, help="where the pair goes (default: the package)")
     parser.add_argument("--seed", type=int, default=1)
