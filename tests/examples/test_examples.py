@@ -40,7 +40,9 @@ def run(name: str, *arguments: str, cache: Path) -> str:
 
 
 def test_every_example_has_a_test() -> None:
-    tested = {"own_policy.py", "live_session.py", "in_memory.py", "own_stop_rule.py", "own_server.py"}
+    tested = {"own_policy.py", "live_session.py", "in_memory.py", "own_stop_rule.py", "own_server.py"} | {
+        "seed_report.py"
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -70,3 +72,10 @@ def test_own_server_outlives_its_first_address(model: Path, tmp_path: Path) -> N
 def test_own_policy_runs_beside_sync_in_simulated_time(tmp_path: Path) -> None:
     lines = run("own_policy.py", cache=tmp_path).splitlines()
     assert [line.split(":")[0] for line in lines] == ["cloud", "sync", "confident"]
+
+
+@pytest.mark.timeout(240)
+def test_the_seed_report_puts_claims_beside_simulated_figures(tmp_path: Path) -> None:
+    out = run("seed_report.py", cache=tmp_path)
+    assert "claims [published]: up to 35% lower latency" in out
+    assert "ASSUMED" in out

@@ -119,4 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    import torch
+
+    torch.set_flush_denormal(True)  # of the whole process, so the command's alone; denormal gradients are slow
     sys.exit(main())

@@ -141,7 +141,6 @@ def train(
 ) -> Progress:
     """Train `model` in place until its share of the budget is spent, going on from its checkpoint if there is one."""
     threads = ThreadChooser(budget.threads)
-    torch.set_flush_denormal(True)
     optimiser = Optimiser(model, budget.matrix_rate, budget.other_rate)
     spent_s, step, tokens, loss_nats = _resume(model, optimiser, budget)
     model.train()

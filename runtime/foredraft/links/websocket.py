@@ -222,7 +222,7 @@ def _raise_unreachable(error: BaseException, url: str, timeout_s: float) -> None
         raise UnreachableError(f"no answer from {url} within {timeout_s:g} s") from error
     if isinstance(error, aiohttp.InvalidURL):
         raise ConfigError(f"server {url!r} is not an address") from error
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error.os_error, ssl_module.SSLError):
         number = error.os_error.errno or 0
         reason = os.strerror(number) if number > 0 else error.os_error.strerror
         raise UnreachableError(f"cannot reach {url}: {reason or error}") from error
