@@ -147,9 +147,7 @@ def test_probabilities_are_a_part_of_one_and_fall(text: list[int], suffix: list[
 
 
 @given(parts=st.lists(TEXTS, max_size=6), suffix=TEXTS)
-def test_growing_part_by_part_equals_building_from_the_whole(
-    parts: list[list[int]], suffix: list[int]
-) -> None:
+def test_growing_part_by_part_equals_building_from_the_whole(parts: list[list[int]], suffix: list[int]) -> None:
     grown = index_of([])
     for part in parts:
         grown.add(part)

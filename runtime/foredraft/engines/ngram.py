@@ -98,9 +98,7 @@ class NgramDrafter:
     tokenizer_digest = ""
     max_nodes_per_step = _NODES_PER_STEP
 
-    def __init__(
-        self, *, min_n: int = 1, max_n: int = 4, keep: bool = True, max_indexed_tokens: int = 16_384
-    ) -> None:
+    def __init__(self, *, min_n: int = 1, max_n: int = 4, keep: bool = True, max_indexed_tokens: int = 16_384) -> None:
         if not 1 <= min_n <= max_n <= 16:
             raise ConfigError(f"n-grams must have 1 <= min_n <= max_n <= 16, not {min_n} and {max_n}")
         if max_indexed_tokens < 1:
