@@ -164,11 +164,13 @@ def test_a_prompt_longer_than_the_context_is_refused() -> None:
 def test_ctrl_c_ends_the_edge_with_130_and_the_server_goes_on() -> None:
     with serving(clouds.cloud()) as url:
         command = [sys.executable, "-m", "foredraft", "generate", "--server", url, "--prompt", PROMPT]
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children would ignore it
         endless = subprocess.Popen(
             [*command, "--max-new-tokens", "100000", "--rtt-ms", "20"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        signal.signal(signal.SIGINT, before)
         with endless:
             assert endless.stdout is not None
             assert endless.stderr is not None
