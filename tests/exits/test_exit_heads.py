@@ -21,7 +21,7 @@ from foredraft.exits.card import (
     read_card,
     write_card,
 )
-from foredraft.exits.heads import WEIGHTS_FILE, ExitHead, ExitHeads, merge, save_heads, weights_digest
+from foredraft.exits.heads import WEIGHTS_FILE, ExitHead, ExitHeads, merged, save_heads, weights_digest
 
 SAMPLINGS = [Sampling(), Sampling(temperature=0.8, seed=5), Sampling(temperature=1.1, top_k=3, top_p=0.9, seed=6)]
 
@@ -66,15 +66,16 @@ def test_an_untrained_head_is_the_models_own_norm(tiny: LoadedModel, rank: int) 
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_a_merged_head_gives_what_the_head_gives(tiny: LoadedModel, rank: int) -> None:
+def test_a_merged_head_gives_what_head_and_output_layer_give(tiny: LoadedModel, rank: int) -> None:
     generator = torch.Generator().manual_seed(0)
     head = ExitHead(tiny.norm, rank, generator)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    output = torch.nn.Linear(32, 50, bias=False)
     for scale in (0.0, 1e-4, 1.0, 100.0):  # where the norm's epsilon counts, and where it does not
         hidden = scale * torch.randn(6, 32, generator=generator)
-        torch.testing.assert_close(merge(head)(hidden), head(hidden), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(merged(head, output.weight)(hidden), output(head(hidden)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

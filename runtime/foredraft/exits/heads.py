@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -28,11 +28,11 @@ from foredraft.exits.calibrate import ConfidenceMap
 from foredraft.exits.card import ExitCard, read_card, write_atomically, write_card
 
 WEIGHTS_FILE: Final = "heads.safetensors"
-_MERGED_WIDTH: Final = 512
+_MERGED_NUMBERS: Final = 1 << 20  # width times vocabulary; up to here a head has an output matrix of its own
 _KNOWN_TEMPERATURES: Final = 64  # confidence maps kept ready, over all layers
 
-Translate = Callable[[Tensor], Tensor]
-"""Hidden states ``[rows, d]`` to what the output layer reads, ``[rows, d]``."""
+ToLogits = Callable[[Tensor], Tensor]
+"""Hidden states ``[rows, d]`` to logits ``[rows, vocab]``."""
 
 
 class ExitHead(nn.Module):
@@ -57,8 +57,8 @@ class ExitHead(nn.Module):
         return normed + functional.linear(functional.linear(normed, self.down), self.up)
 
 
-def merge(head: ExitHead) -> Translate:
-    """The same as ``head`` in four operations: norm and adapter as one matrix, the length divided out before.
+def merged(head: ExitHead, output: Tensor) -> ToLogits:
+    """``head`` and the output layer (``[vocab, d]``) in four operations: one matrix, the length divided out before.
 
     For small models on a CPU, where what counts is how many operations there are.
     """
@@ -66,13 +66,34 @@ def merge(head: ExitHead) -> Translate:
     matrix = torch.diag(weight * width**0.5)
     if head.down is not None and head.up is not None:
         matrix = matrix + (head.up @ head.down).detach() @ matrix
+    columns = (output.detach() @ matrix).t().contiguous()
     least = torch.tensor((width * head.eps) ** 0.5)
 
-    def translate(hidden: Tensor) -> Tensor:
+    def to_logits(hidden: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
-        return functional.linear(hidden / torch.hypot(length, least), matrix)
+        return torch.mm(hidden / torch.hypot(length, least), columns)
 
-    return translate
+    return to_logits
+
+
+def _is_small(output: nn.Module) -> TypeGuard[nn.Linear]:
+    return (
+        isinstance(output, nn.Linear)
+        and output.bias is None
+        and output.weight.numel() <= _MERGED_NUMBERS
+        and output.weight.device.type == "cpu"
+        and output.weight.dtype is torch.float32
+    )
+
+
+def chained(head: ExitHead, output: nn.Module) -> ToLogits:
+    """``head`` and then the output layer."""
+
+    def to_logits(hidden: Tensor) -> Tensor:
+        logits: Tensor = output(head(hidden))
+        return logits
+
+    return to_logits
 
 
 class ExitHeads:
@@ -85,12 +106,12 @@ class ExitHeads:
         self.card = card
         self.layers: tuple[int, ...] = tuple(heads)
         frozen = {n: head.to(model.device, model.dtype).requires_grad_(False) for n, head in heads.items()}
-        small = (
-            model.device.type == "cpu" and model.dtype is torch.float32 and model.config.hidden_size <= _MERGED_WIDTH
-        )
-        self._heads: dict[int, Translate] = {n: merge(head) if small else head for n, head in frozen.items()}
+        output: nn.Module = model.lm_head
+        self._to_logits: dict[int, ToLogits] = {
+            layer: merged(head, output.weight) if _is_small(output) else chained(head, output)
+            for layer, head in frozen.items()
+        }
         self._device = model.device
-        self._output: nn.Module = model.lm_head
         self._maps: dict[tuple[int, float], ConfidenceMap] = {}
 
     @classmethod
@@ -122,7 +143,7 @@ class ExitHeads:
         ``[rows]`` int64, sampled with the noise that the whole model will use, and the calibrated probability
         ``[rows]`` that the whole model's token is the same.
         """
-        logits = self._output(self._heads[layer](hidden))
+        logits = self._to_logits[layer](hidden)
         if noise is not None and sampling.top_k == 0 and sampling.top_p == 1.0:
             perturbed = torch.add(noise, logits, alpha=1.0 / sampling.temperature)  # perturb in one operation
         else:
