@@ -7,7 +7,6 @@ What is likely enough is shipped at once, so that on a commit the walker finds t
 came true and starts the next pass without a round trip.
 """
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Step
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
+from foredraft.policies.frontier import unexpanded, unsent
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +55,10 @@ class AheadPolicy:
 
     def step(self, grower: Grower) -> Step | None:
         """Expand the likeliest nodes that were not expanded yet."""
-        deepest = grower.position + grower.useful_depth
-        frontier = [
-            (reach, -order, node)
-            for order, (node, reach) in enumerate(grower.reaches)
-            if not node.expanded and reach >= self.min_reach and node.anchor.position < deepest
-        ]
-        best = heapq.nlargest(self.batch, frontier, key=lambda entry: entry[:2])
-        return Step(tuple(node for _, _, node in best), self.width) if best else None
+        best = unexpanded(grower, self.batch, self.min_reach)
+        return Step(tuple(node for _, node in best), self.width) if best else None
 
     def ship(self, grower: Grower) -> Sequence[Node]:
         """What is likely enough and not there yet, likeliest first."""
-        pending = 0
-        wanted: list[tuple[float, int, Node]] = []
-        for order, (node, reach) in enumerate(grower.reaches):
-            pending += node.sent
-            if not node.sent and node.parent is not None and reach >= self.min_reach:
-                wanted.append((-reach, order, node))
-        wanted.sort(key=lambda entry: entry[:2])
-        return [node for _, _, node in wanted[: max(0, self.max_pending - pending)]]
+        wanted, pending = unsent(grower, self.min_reach)
+        return wanted[: max(0, self.max_pending - pending)]

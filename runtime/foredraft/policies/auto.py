@@ -9,7 +9,6 @@ All choices weigh one thing: a committed token is worth what a token takes at pr
 share of the cloud's seconds at the user's price (``cost_weight``).
 """
 
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from foredraft.core.policy import Orders, Step
 from foredraft.core.reach import expected_tokens
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
+from foredraft.policies.frontier import unexpanded, unsent
 
 MIN_SAMPLES = 6
 """Nothing is waited for before round trip, draft step and acceptance were each seen so often."""
@@ -102,16 +102,10 @@ class AutoPolicy:
         """Expand the likeliest nodes that were not expanded yet, where that is worth a draft step."""
         if self._resting(grower):
             return None
-        deepest = grower.position + grower.useful_depth
-        frontier = [
-            (reach, -order, node)
-            for order, (node, reach) in enumerate(grower.reaches)
-            if reach >= self.min_reach and not node.expanded and node.anchor.position < deepest
-        ]
-        best = heapq.nlargest(self.batch, frontier, key=lambda entry: entry[:2])
-        if not best or (self.cost_weight and not self._worth_drafting(grower, sum(reach for reach, _, _ in best))):
+        best = unexpanded(grower, self.batch, self.min_reach)
+        if not best or (self.cost_weight and not self._worth_drafting(grower, sum(reach for reach, _ in best))):
             return None
-        return Step(tuple(node for _, _, node in best), self.width)
+        return Step(tuple(node for _, node in best), self.width)
 
     def _resting(self, grower: Grower) -> bool:
         """Whether the edge leaves it to the cloud for now."""
@@ -129,20 +123,11 @@ class AutoPolicy:
         if self._resting(grower):
             return ()
         choice = self.choice(grower)
-        room = PASSES_AHEAD * choice.nodes
-        wanted: list[tuple[float, int, Node]] = []
-        growing = False
-        for order, (node, reach) in enumerate(grower.reaches):
-            growing = growing or (reach >= self.min_reach and not node.expanded)
-            if node.sent:
-                room -= 1
-            elif reach >= self.min_reach and node.parent is not None:
-                wanted.append((-reach, order, node))
-        nothing_there = room == PASSES_AHEAD * choice.nodes
-        if nothing_there and growing and choice.steps > 1 and _depth(grower) < min(choice.steps, grower.useful_depth):
+        wanted, sent = unsent(grower, self.min_reach)
+        shallow = _depth(grower) < min(choice.steps, grower.useful_depth)
+        if not sent and choice.steps > 1 and shallow and unexpanded(grower, 1, self.min_reach):
             return ()  # the walker waits for a chain of so many, not for its first token
-        wanted.sort(key=lambda entry: entry[:2])
-        return [node for _, _, node in wanted[: max(0, room)]]
+        return wanted[: max(0, PASSES_AHEAD * choice.nodes - sent)]
 
 
 def token_worth_s(seen: Snapshot, cost_weight: float) -> float:
