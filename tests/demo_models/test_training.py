@@ -1,5 +1,6 @@
 """Training within a budget: its schedule, its checkpoints, growth in depth, and what the parts compute."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import pytest
 import torch
 
 from foredraft.demo_models.growth import grow
-from foredraft.demo_models.losses import draft_loss, scored_depth, target_loss
+from foredraft.demo_models.losses import draft_loss, rule_breaking, scored_depth, target_loss
 from foredraft.demo_models.optim import orthogonalise
 from foredraft.demo_models.threads import ThreadChooser
 from foredraft.demo_models.train import WINDOWS, Budget, Shape, Stream, build_model, rate_factor, train, window_at
 
 TINY = Shape(layers=4, hidden=32, intermediate=64, heads=2, kv_heads=2, max_positions=64)
-VOCABULARY = 50
+TEXTS = ["", "", *(f"word{i}" for i in range(48))]
+VOCABULARY = len(TEXTS)
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
     monkeypatch.setattr("foredraft.demo_models.train.WINDOWS", ((1.0, 32),))
     monkeypatch.setattr("foredraft.demo_models.train.STEP_TOKENS", 256)
     files = [[0, *(2 + (start + i) % 40 for i in range(90)), 1] for start in range(8)]
-    return Stream(files, 1, VOCABULARY)
+    return Stream(files, 1, TEXTS)
 
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
@@ -49,11 +51,11 @@ def test_training_learns_and_goes_on_from_its_checkpoint(tmp_path: Path, stream:
     torch.manual_seed(1)
     model = build_model(TINY, VOCABULARY)
     budget = Budget(seconds=1.5, seed=1, checkpoint=tmp_path / "target.pt", threads=1)
-    first = train(model, stream, target_loss(model), budget)
+    first = train(model, stream, target_loss(model, stream.ruled_out), budget)
     assert first.tokens > 0
     assert first.loss_nats < 3.8  # a uniform guess costs 3.9
     again = build_model(TINY, VOCABULARY)
-    second = train(again, stream, target_loss(again), budget)
+    second = train(again, stream, target_loss(again, stream.ruled_out), budget)
     assert second.tokens == first.tokens
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
 
@@ -101,7 +103,13 @@ def test_threads_follow_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_batches_are_windows_of_the_stream(stream: Stream) -> None:
     batch = stream.batch(16, 20)
-    assert batch.shape == (16, 21)
+    assert batch.tokens.shape == batch.states.shape == (16, 21)
     text = stream.tokens.tolist()
-    for row in batch.tolist():
+    for row in batch.tokens.tolist():
         assert any(text[i : i + 21] == row for i in range(len(text)))
+
+
+def test_breaking_rules_costs_the_logarithm_of_what_is_left() -> None:
+    probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]])
+    ruled_out = torch.tensor([[True, False, False], [False, False, False]])
+    assert rule_breaking(probabilities.log(), ruled_out).item() == pytest.approx(-math.log(0.5) / 2)

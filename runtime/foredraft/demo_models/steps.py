@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from foredraft.demo_models.corpus import Corpus
+from foredraft.demo_models.grammar import token_texts
 from foredraft.demo_models.growth import grow
 from foredraft.demo_models.losses import draft_loss, target_loss
 from foredraft.demo_models.pair import Pair
@@ -56,7 +57,7 @@ def tokenize(plan: Plan, corpus: Corpus, pair: Pair) -> Stream:
             save_tokenizer(learned, folder, shape.max_positions)
     tokenizer = Tokenizer.from_file(str(file))
     rows = [tokenizer.encode(f"{BOS}{source.text}{EOS}").ids for source in corpus.train]
-    return Stream(rows, plan.seed, tokenizer.get_vocab_size())
+    return Stream(rows, plan.seed, token_texts(tokenizer))
 
 
 def train_target(plan: Plan, stream: Stream, pair: Pair, seconds: float) -> None:
@@ -67,11 +68,11 @@ def train_target(plan: Plan, stream: Stream, pair: Pair, seconds: float) -> None
     shallow = build_model(SHALLOW, stream.vocabulary)
     first = Budget(seconds, plan.seed, plan.work / "shallow.pt", end_share=GROW_SHARE, threads=plan.threads)
     with training_bar("target, shallow") as show:
-        train(shallow, stream, target_loss(shallow), first, show)
+        train(shallow, stream, target_loss(shallow, stream.ruled_out), first, show)
     model = grow(shallow, SHALLOW, GROW_AFTER)
     second = Budget(seconds, plan.seed, plan.work / "target.pt", begin_share=GROW_SHARE, threads=plan.threads)
     with training_bar("target") as show:
-        train(model, stream, target_loss(model), second, show)
+        train(model, stream, target_loss(model, stream.ruled_out), second, show)
     save(model, pair.target)
 
 

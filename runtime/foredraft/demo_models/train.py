@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from foredraft.demo_models.grammar import Grammar
 from foredraft.demo_models.optim import Optimiser
 from foredraft.demo_models.threads import ThreadChooser
 
@@ -34,8 +36,17 @@ REPORT_EVERY_S = 5.0
 FILE_START_SHARE = 0.1
 """The share of windows that begin where a file begins, as prompts do."""
 
-LossOf = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-"""Tokens (rows, length + 1) and the step's number in; the loss to descend and the one to report (nats/token) out."""
+
+class Batch(NamedTuple):
+    """Windows of training text, both (rows, length + 1)."""
+
+    tokens: Tensor
+    states: Tensor
+    """The number of the grammar's state after each token (`grammar.py`)."""
+
+
+LossOf = Callable[[Batch, int], tuple[Tensor, Tensor]]
+"""A batch and the step's number in; the loss to descend and the one to report (nats/token) out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +95,27 @@ class Progress:
 
 
 class Stream:
-    """The training files as one row of tokens, and where in it each file starts."""
+    """The training files as one row of tokens, where in it each file starts, and what each token leaves open."""
 
-    def __init__(self, files: Sequence[Sequence[int]], seed: int, vocabulary: int) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, files: Sequence[Sequence[int]], seed: int, texts: Sequence[str]) -> None:
+        """`texts`: what each token of the vocabulary stands for."""
+        self.vocabulary = len(texts)
+        grammar = Grammar(texts)
+        self.states = torch.tensor([state for file in files for state in grammar.number(file)])
+        self.ruled_out = grammar.ruled_out()
         self.starts = torch.tensor([0, *(len(file) for file in files)][:-1]).cumsum(0)
         self.tokens = torch.tensor([token for file in files for token in file], dtype=torch.long)
         self._random = torch.Generator().manual_seed(seed)
 
-    def batch(self, rows: int, length: int) -> Tensor:
+    def batch(self, rows: int, length: int) -> Batch:
         """`rows` random windows of `length + 1` tokens, some of them from the start of a file."""
         last = max(1, len(self.tokens) - length - 1)
         at = torch.randint(0, last, (rows,), generator=self._random)
         files = torch.randint(0, len(self.starts), (rows,), generator=self._random)
         from_start = torch.rand(rows, generator=self._random) < FILE_START_SHARE
         at = torch.where(from_start, self.starts[files].clamp(max=last - 1), at)
-        index = at[:, None] + torch.arange(length + 1)
-        return self.tokens[index.clamp(max=len(self.tokens) - 1)]
+        index = (at[:, None] + torch.arange(length + 1)).clamp(max=len(self.tokens) - 1)
+        return Batch(self.tokens[index], self.states[index])
 
 
 def build_model(shape: Shape, vocabulary: int) -> LlamaForCausalLM:
