@@ -2,18 +2,22 @@
 
 A specification is a name with optional parameters, ``sync`` or ``sync:gamma=6``. Names come
 from the entry-point group ``foredraft.policies``, so other packages can add their own; a
-class of one's own goes as ``module:Class`` (parameters after a second colon).
+class of one's own goes as ``module:Class`` (parameters after a second colon). In its place a
+policy file may be named (``policy_file``).
 """
 
 import importlib
 from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, cast
 
 from foredraft.core.policy import Policy
 from foredraft.errors import ConfigError, UnknownNameError
 
 GROUP = "foredraft.policies"
+SUFFIX = ".toml"
+"""What the name of a policy file ends in."""
 
 
 def policy_names() -> list[str]:
@@ -22,7 +26,17 @@ def policy_names() -> list[str]:
 
 
 def make_policy(spec: str) -> Policy:
-    """The policy that ``spec`` describes. Raises UnknownNameError, ConfigError."""
+    """The policy that ``spec``, or the policy file of that name, describes. Raises UnknownNameError, ConfigError."""
+    if spec.endswith(SUFFIX):
+        from foredraft.policies.policy_file import read_policy_file
+
+        spec = read_policy_file(Path(spec)).spec
+    factory, given = policy_class(spec)
+    return cast(Policy, factory(**given))
+
+
+def policy_class(spec: str) -> tuple[Any, dict[str, Any]]:
+    """What makes the policy, and the parameters that ``spec`` gives it. Raises UnknownNameError, ConfigError."""
     name, _, parameters = spec.partition(":")
     known = entry_points(group=GROUP)
     if name in known.names:
@@ -32,7 +46,7 @@ def make_policy(spec: str) -> Policy:
         factory = _load(name, class_name)
     else:
         raise UnknownNameError("policy", name, known.names)
-    return cast(Policy, factory(**_parse(spec, factory, parameters)))
+    return factory, _parse(spec, factory, parameters)
 
 
 def _load(module: str, class_name: str) -> Any:

@@ -9,12 +9,14 @@ came true and starts the next pass without a round trip.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Step
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies.frontier import unexpanded, unsent
+from foredraft.policies.parameters import Parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,17 @@ class AheadPolicy:
     a branch before it decodes alone. ``min_nodes``: nodes worth a pass while patience lasts.
     ``threshold``: least probability that a hint is right. ``branches``: leaves in one pass.
     """
+
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("width", 1, 8),
+        Parameter("batch", 1, 32, log=True),
+        Parameter("min_reach", 0.001, 0.3, log=True),
+        Parameter("max_pending", 4, 256, log=True),
+        Parameter("patience_s", 0.001, 4.0, log=True),
+        Parameter("min_nodes", 1, 16),
+        Parameter("threshold", 0.0, 1.0, step=0.05),
+        Parameter("branches", 1, 64, log=True),
+    )
 
     width: int = 4
     batch: int = 8

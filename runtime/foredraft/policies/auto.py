@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 from foredraft.core.estimates import WIDTHS, Snapshot
 from foredraft.core.grower import Grower
@@ -21,6 +22,7 @@ from foredraft.core.reach import expected_tokens
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies.frontier import unexpanded, unsent
+from foredraft.policies.parameters import Parameter
 
 MIN_SAMPLES = 6
 """Nothing is waited for before round trip, draft step and acceptance were each seen so often."""
@@ -67,6 +69,14 @@ class AutoPolicy:
     ``min_reach``: least probability that the walk gets to a node worth drafting or sending.
     ``threshold``: least probability that a hint is right.
     """
+
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("cost_weight", 0.0, 8.0, step=0.25),
+        Parameter("width", 1, 8),
+        Parameter("batch", 1, 32, log=True),
+        Parameter("min_reach", 0.001, 0.3, log=True),
+        Parameter("threshold", 0.0, 1.0, step=0.05),
+    )
 
     cost_weight: float = 0.0
     width: int = 3

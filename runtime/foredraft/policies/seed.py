@@ -8,12 +8,14 @@ Exits", arXiv 2505.21594).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Step
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies.chain import depth_allowed, extend, finished_chain
+from foredraft.policies.parameters import Parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class SeedPolicy:
     ``threshold``: least probability that a hint is right, or it is cut short. ``exits``: the
     layers that may hint; all of the target's when empty.
     """
+
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("gamma", 1, 16),
+        Parameter("threshold", 0.0, 1.0, step=0.05),
+    )
 
     gamma: int = 4
     threshold: float = 0.5

@@ -6,12 +6,14 @@ gamma draft steps, a round trip and a target pass per round.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Step
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies.chain import depth_allowed, extend, finished_chain
+from foredraft.policies.parameters import Parameter
 
 _ORDERS = Orders()
 
@@ -19,6 +21,8 @@ _ORDERS = Orders()
 @dataclass(frozen=True, slots=True)
 class SyncPolicy:
     """Draft ``gamma`` tokens, ship them, wait for the commit."""
+
+    parameters: ClassVar[tuple[Parameter, ...]] = (Parameter("gamma", 1, 16),)
 
     gamma: int = 4
     name: str = "sync"
