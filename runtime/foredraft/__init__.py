@@ -22,12 +22,14 @@ if TYPE_CHECKING:
         ModelError,
         ProfileError,
         ProtocolError,
+        RecordError,
         RefusedError,
         UnknownNameError,
         UnreachableError,
     )
     from foredraft.hosting import Cloud
     from foredraft.policies import make_policy, policy_names
+    from foredraft.record.reading import Record, read_record
 
 __version__ = "0.1.0"
 
@@ -44,6 +46,8 @@ __all__ = [
     "Piece",
     "ProfileError",
     "ProtocolError",
+    "Record",
+    "RecordError",
     "RefusedError",
     "Retry",
     "SessionReport",
@@ -52,6 +56,7 @@ __all__ = [
     "connect",
     "make_policy",
     "policy_names",
+    "read_record",
 ]
 
 _HOMES = {
@@ -60,11 +65,13 @@ _HOMES = {
     "Generation": "api",
     "ModelOptions": "engines.loading",
     "Piece": "api",
+    "Record": "record.reading",
     "Retry": "core.edge",
     "SessionReport": "core.report",
     "connect": "api",
     "make_policy": "policies",
     "policy_names": "policies",
+    "read_record": "record.reading",
 }
 
 

@@ -3,7 +3,8 @@
     ForedraftError
     ├── ConfigError            what the user asked for cannot be done as asked (exit code 2)
     │   ├── UnknownNameError   no such policy, profile, model ...; names the nearest
-    │   └── ProfileError       a hardware profile that is malformed or does not fit
+    │   ├── ProfileError       a hardware profile that is malformed or does not fit
+    │   └── RecordError        a record that cannot be read, or not be replayed as asked
     ├── ModelError             a model, its exits or its tokenizer cannot be used
     ├── LinkError              the way to the other machine
     │   ├── LinkClosedError    it was closed or cut; a session reconnects
@@ -43,6 +44,10 @@ class UnknownNameError(ConfigError):
 
 class ProfileError(ConfigError):
     """A hardware profile that is malformed, or that does not fit what it is used for."""
+
+
+class RecordError(ConfigError):
+    """A record that is none, is damaged, or does not hold what it is used for."""
 
 
 class ModelError(ForedraftError):
