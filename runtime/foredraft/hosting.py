@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from foredraft.core.cloud import CloudService
+from foredraft.core.colocated import NewDrafter
 from foredraft.core.events import Observer
 from foredraft.core.ports import Link, Target
 from foredraft.core.walker import Limits
-from foredraft.engines.loading import ModelOptions, load_target
+from foredraft.engines.loading import ModelOptions, load_cloud_drafter, load_target
 from foredraft.errors import ConfigError
 from foredraft.links.memory import memory_link
 from foredraft.text import Tokenizer
@@ -36,8 +37,10 @@ class Cloud:
         api_key: str = "",
         limits: Limits | None = None,
         max_sessions: int = 64,
+        new_drafter: NewDrafter | None = None,
         observer: Observer | None = None,
     ) -> None:
+        """``new_drafter``: makes a session's drafter in the cloud, for the policies ``colocated`` and ``both``."""
         if max_sessions < 1:
             raise ConfigError(f"max_sessions must be 1 or more, not {max_sessions!r}")
         self.target = target
@@ -48,6 +51,7 @@ class Cloud:
             limits=limits,
             api_key=api_key,
             new_detokenizer=None if tokenizer is None else tokenizer.stream,
+            new_drafter=new_drafter,
             observer=observer,
         )
         self._max_sessions = max_sessions
@@ -59,6 +63,7 @@ class Cloud:
         model: str | Path = "demo",
         *,
         exits: str | Path | None = None,
+        draft: str | Path = "",
         options: ModelOptions | None = None,
         api_key: str = "",
         max_sessions: int = 64,
@@ -67,8 +72,9 @@ class Cloud:
     ) -> "Cloud":
         """A cloud with a model of transformers: a folder, a hub id, or ``demo`` for the bundled target.
 
-        ``exits``: a folder of exit heads (the bundled target brings its own). ``cache_gib``: what the
-        caches of all sessions may take. Raises ModelError, ConfigError, ProfileError.
+        ``exits``: a folder of exit heads (the bundled target brings its own). ``draft``: a draft model beside
+        the target, as after ``load_drafter``. ``cache_gib``: what the target's caches of all sessions may take.
+        Raises ModelError, ConfigError, ProfileError.
         Takes seconds: from a coroutine, call it in a thread.
         """
         if not 0.0 < cache_gib < float("inf"):
@@ -77,7 +83,10 @@ class Cloud:
         target, tokenizer = load_target(
             model, exits, options or ModelOptions(), cache_bytes=cache_bytes, max_seats=max_sessions
         )
-        return cls(target, tokenizer, api_key=api_key, max_sessions=max_sessions, observer=observer)
+        new_drafter = load_cloud_drafter(draft, options or ModelOptions(), target.card) if draft else None
+        return cls(
+            target, tokenizer, api_key=api_key, max_sessions=max_sessions, new_drafter=new_drafter, observer=observer
+        )
 
     async def connect(self) -> Link:
         """A link to this cloud from within the process."""

@@ -82,6 +82,9 @@ class StormyLink:
             storm.cuts += 1
             asyncio.get_running_loop().call_later(rng.random() * weather.delay_s, self.cut)
 
+    def post(self, message: Message) -> bool:
+        return False
+
     def _land(self, data: bytes, *, may_overtake: bool) -> None:
         loop, rng = asyncio.get_running_loop(), self._storm.rng
         at_s = max(self._floor_s, loop.time() + rng.random() * self._storm.weather.delay_s)
@@ -351,7 +354,11 @@ async def live_through(world: World, new_policy: Callable[[Random], Policy]) -> 
     )
     target = CheckedTarget(text, card, rng, world.pass_s, world.busy, world.wrong_hints)
     drafter = ChaosDrafter(text, rng, world.step_s, world.right, world.max_nodes_per_step)
-    service = CloudService(target, limits=world.limits)
+
+    def new_drafter() -> ChaosDrafter:
+        return ChaosDrafter(text, rng, world.step_s, world.right, world.max_nodes_per_step)
+
+    service = CloudService(target, limits=world.limits, new_drafter=new_drafter)
     storm = Storm(world.weather, rng)
     serving: list[asyncio.Task[None]] = []
 

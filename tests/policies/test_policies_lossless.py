@@ -20,6 +20,8 @@ SPECS = (
     "auto:cost_weight=4",
     "auto:width=1,batch=1",
     "auto:width=8,min_reach=0",
+    "colocated:cloud_gamma=3",
+    "both:cloud_gamma=2",
 )
 STORMS = st.builds(
     Weather,

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 def serve(
     model: Annotated[str, typer.Option(help="Folder or hub id of the target, or 'demo' for the bundled one.")] = "demo",
     exits: Annotated[Path | None, typer.Option(help="Folder of exit heads made for this model.")] = None,
+    draft: Annotated[
+        str, typer.Option(help="A draft model beside the target, for the policies 'colocated' and 'both' (or 'ngram').")
+    ] = "",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8471,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
@@ -43,6 +46,7 @@ def serve(
     cloud = Cloud.load(
         model,
         exits=exits,
+        draft=draft,
         options=ModelOptions(device, dtype, threads, pace),
         api_key=api_key,
         max_sessions=max_sessions,

@@ -2,7 +2,7 @@
 
     reader   messages of the link change the session's plain state and wake the walker
     walker   asks the state what to do, runs a target pass, commits, sends
-    sender   carries what was said to the link, so that a slow edge stalls nobody
+    sender   carries what the link has no room for at once (``outbox``), so that a slow edge stalls nobody
 
 Nothing that an edge sends ends the service: it is answered with Refused, and others go on.
 """
@@ -10,10 +10,13 @@ Nothing that an edge sends ends the service: it is answered with Refused, and ot
 import asyncio
 import hmac
 import logging
+from dataclasses import replace
 
 from foredraft.core import messages
+from foredraft.core.colocated import NewDrafter
 from foredraft.core.events import Observer
 from foredraft.core.messages import Close, Drain, Grow, Hello, Open, Ready, Refused, Steer, ToEdge
+from foredraft.core.outbox import Outbox
 from foredraft.core.ports import Link, Target
 from foredraft.core.walker import Limits, Walker
 from foredraft.core.walking import Counters, NewDetokenizer, Session, Shared
@@ -30,7 +33,8 @@ class CloudService:
     """Serves one target to any number of edges.
 
     ``new_detokenizer`` makes the detokenizer that finds stop strings after a prompt; without one,
-    a request with stop strings is refused.
+    a request with stop strings is refused. ``new_drafter`` makes a session's drafter in the cloud;
+    without one, orders to draft there are refused.
     """
 
     def __init__(
@@ -40,10 +44,13 @@ class CloudService:
         limits: Limits | None = None,
         api_key: str = "",
         new_detokenizer: NewDetokenizer | None = None,
+        new_drafter: NewDrafter | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.shared = Shared(target, new_detokenizer, observer)
+        if new_drafter is not None:
+            self.limits = replace(self.limits, cloud_drafts=target.card.max_pass_nodes)
+        self.shared = Shared(target, new_detokenizer, observer, new_drafter)
         self._api_key = api_key
         self._connections: list[_Connection] = []
 
@@ -97,22 +104,21 @@ class _Connection:
     def __init__(self, service: CloudService, link: Link) -> None:
         self._service = service
         self._link = link
-        self._outbox: asyncio.Queue[ToEdge] = asyncio.Queue(MAX_UNSENT)
+        self._outbox = Outbox(link)
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
         self._cut: asyncio.Future[None] | None = None
 
     def say(self, message: ToEdge) -> None:
         """Put a message on its way. An edge that does not read loses its link, and can resume."""
-        try:
-            self._outbox.put_nowait(message)
-        except asyncio.QueueFull:
-            if self._cut is None:
-                log.warning("an edge does not read its messages; closing its link")
-                self._cut = asyncio.ensure_future(self._link.close())
+        if len(self._outbox.waiting) < MAX_UNSENT:
+            self._outbox.say(message)
+        elif self._cut is None:
+            log.warning("an edge does not read its messages; closing its link")
+            self._cut = asyncio.ensure_future(self._link.close())
 
     async def run(self) -> None:
-        sender = asyncio.create_task(self._send(), name="cloud sender")
+        sender = asyncio.create_task(self._outbox.run(), name="cloud sender")
         try:
             await self._converse()
         except LinkClosedError:
@@ -126,22 +132,10 @@ class _Connection:
 
     async def _flush(self, sender: "asyncio.Task[None]") -> None:
         """Give the last words a moment to leave, then end the sender."""
-        drained = asyncio.create_task(self._outbox.join(), name="cloud flush")
-        await asyncio.wait([sender, drained], timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-        for task in (sender, drained):
-            task.cancel()
-        await asyncio.gather(sender, drained, return_exceptions=True)
-
-    async def _send(self) -> None:
-        """Carry the outbox to the link until it closes."""
-        while True:
-            message = await self._outbox.get()
-            try:
-                await self._link.send(message)
-            except LinkClosedError:
-                return
-            finally:
-                self._outbox.task_done()
+        self._outbox.end()
+        await asyncio.wait([sender], timeout=1.0)
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
 
     async def _converse(self) -> None:
         try:

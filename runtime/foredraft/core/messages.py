@@ -110,6 +110,7 @@ class Steer(msgspec.Struct, frozen=True, array_like=True, tag=4):
     verifying fewer than ``min_nodes`` nodes. ``max_branches``: most leaves in one pass.
     ``exits``: layers that may hint. ``threshold``: least confidence of a hinted token.
     ``max_nodes``: most draft nodes in one pass; 0 for as many as the target takes.
+    ``cloud_drafts``: how deep a drafter in the cloud fills the tree before a pass; 0 for not at all.
     """
 
     session: Count
@@ -121,6 +122,7 @@ class Steer(msgspec.Struct, frozen=True, array_like=True, tag=4):
     exits: tuple[Count, ...] = ()
     threshold: Probability = 1.0
     max_nodes: Count = 0
+    cloud_drafts: Count = 0
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=5):

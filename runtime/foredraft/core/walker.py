@@ -30,11 +30,13 @@ class Limits:
     """What one session may ask of the cloud.
 
     ``max_nodes``: live draft nodes held for it. ``max_chain``: tokens in one Grow.
+    ``cloud_drafts``: how deep a drafter in the cloud may fill its tree; 0 where there is none.
     ``idle_s``: after so long without anything to do, its place is given to others.
     """
 
     max_nodes: int = 256
     max_chain: int = 64
+    cloud_drafts: int = 0
     idle_s: float = 600.0
 
 
@@ -56,6 +58,13 @@ class Go:
 
 
 @dataclass(frozen=True, slots=True)
+class Extend:
+    """Let the drafter in the cloud guess what comes below this node."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to verify; look again when something arrives, or at ``until_s`` of the loop's clock.
 
@@ -66,7 +75,7 @@ class Wait:
     idle: bool = False
 
 
-Plan = Go | Wait
+Plan = Go | Extend | Wait
 
 
 def sampling_of(opened: Open) -> Sampling:
@@ -139,6 +148,11 @@ class Walker:
         if unknown:
             reason = f"no exit after layer {unknown[0]}; this target has {list(self._card.exits)}"
             raise RefusedError(messages.INVALID, reason)
+        if steer.cloud_drafts > self._limits.cloud_drafts:
+            reason = f"cloud_drafts must be at most {self._limits.cloud_drafts}, not {steer.cloud_drafts}"
+            if not self._limits.cloud_drafts:
+                reason = "this server has no draft model of its own (serve --draft); choose a policy without one"
+            raise RefusedError(messages.INVALID, reason)
 
     def take_steer(self, steer: Steer) -> None:
         """Follow new orders, unless newer ones came before. Raises RefusedError("invalid")."""
@@ -178,11 +192,16 @@ class Walker:
         Verify as soon as enough hangs below the tip; when patience is over, verify what there
         is, or decode alone where that is allowed; else wait. A walker that may decode alone
         waits only as far as its ledger allows, and verifies nothing while that is overdrawn
-        or knows nothing to compare with.
+        or knows nothing to compare with. A drafter in the cloud fills the tree before that, as
+        deep as the orders say; where even that has no idea, one token is decoded alone.
         """
         live = len(self.tree)
         alone = self.steer.alone_until > self.tree.position
         if alone and (self._ledger.empty or self._ledger.balance_s < 0.0):
+            return Go(())
+        if (node := self._to_extend()) is not None:
+            return Extend(node)
+        if self.steer.cloud_drafts and not live:
             return Go(())
         if live >= self.steer.min_nodes and live:
             return Go(self._choose())
@@ -195,6 +214,14 @@ class Walker:
         if now_s < patience_ends_s - TICK_S:
             return Wait(patience_ends_s)
         return Go(self._choose())
+
+    def _to_extend(self) -> Node | None:
+        """The node below which a drafter in the cloud goes on: the deepest, while that is not deep enough."""
+        depth = min(self.steer.cloud_drafts, self.end - 1 - self.tree.position)
+        if depth <= 0 or len(self.tree) >= self._limits.max_nodes:
+            return None
+        deepest = max(self.tree.nodes(), key=lambda node: node.anchor.position, default=self.tree.root)
+        return None if deepest.barren or deepest.anchor.position - self.tree.position >= depth else deepest
 
     def _choose(self) -> tuple[Node, ...]:
         """The nodes for one pass: in the order of arrival, within the bounds on nodes and branches."""

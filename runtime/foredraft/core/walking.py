@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from foredraft.core import messages
+from foredraft.core.colocated import CloudGrower, NewDrafter
 from foredraft.core.events import Event, Observer, Value
 from foredraft.core.messages import Grow, Hint, Steer, ToEdge
 from foredraft.core.ports import Detokenizer, Pass, Reading, Seat, Target, Verdict
 from foredraft.core.signal import Signal
 from foredraft.core.tree import Node
 from foredraft.core.walk import foresee
-from foredraft.core.walker import TICK_S, Go, StopSearch, Timing, Wait, Walker, parents_of
+from foredraft.core.walker import TICK_S, Extend, Go, StopSearch, Timing, Wait, Walker, parents_of
 from foredraft.errors import RefusedError
 from foredraft.stops import StopScanner
 
@@ -48,6 +49,7 @@ class Shared:
     target: Target
     new_detokenizer: NewDetokenizer | None
     observer: Observer | None
+    new_drafter: NewDrafter | None = None
     counters: Counters = field(default_factory=Counters)
 
 
@@ -60,6 +62,9 @@ class Session:
         self.walker = walker
         self._shared = shared
         self._stops: StopSearch | None = None
+        self._grower: CloudGrower | None = None
+        if shared.new_drafter is not None:
+            self._grower = CloudGrower(shared.new_drafter, walker.tree, walker.sampling)
         self._say = say
         self._changed = Signal()
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -90,6 +95,8 @@ class Session:
         finally:
             counters.active -= 1
             self.seat.close()
+            if self._grower is not None:
+                await self._grower.close()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
 
@@ -106,8 +113,14 @@ class Session:
                 await self._prefill(min(chunk, uncached - 1))
             elif isinstance(plan, Go):
                 await self._verify(plan.nodes)
+            elif isinstance(plan, Extend):
+                await self._extend(plan.node)
             else:
                 await self._wait(plan)
+
+    async def _extend(self, node: Node) -> None:
+        if self._grower is not None:  # else no such orders were accepted
+            await self._grower.extend(node)
 
     async def _wait(self, plan: Wait) -> None:
         clock = asyncio.get_running_loop()
@@ -159,6 +172,8 @@ class Session:
         commit, kept = self.walker.commit(nodes, verdict, timing, now_s, self._stops)
         self._prefill_s = 0.0
         self.seat.keep(kept)
+        if self._grower is not None:
+            self._grower.advance(self.walker.tree.tokens[commit.position :])
         self._say(commit)
         counters = self._shared.counters
         counters.passes += 1

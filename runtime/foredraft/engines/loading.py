@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from foredraft.core.ports import Drafter, Target
-from foredraft.errors import ConfigError
+from foredraft.core.colocated import NewDrafter
+from foredraft.core.ports import Drafter, Target, TargetCard
+from foredraft.errors import ConfigError, ModelError
 from foredraft.text import Tokenizer
 
 if TYPE_CHECKING:
+    from foredraft.engines.torch_draft import TorchDrafter
     from foredraft.engines.torch_model import LoadedModel
 
 DEMO: Final = "demo"
@@ -77,13 +79,31 @@ def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tok
     return PacedDrafter(drafter, profile), tokenizer
 
 
+def load_cloud_drafter(draft: str | Path, options: ModelOptions, card: TargetCard) -> NewDrafter:
+    """What makes a session's drafter beside a target; the sessions share the weights.
+
+    Raises ModelError where the tokenizers differ, ConfigError. Takes seconds where it is a model.
+    """
+    if draft == NGRAM:
+        return lambda: _ngram()[0]
+    from foredraft.engines.torch_draft import TorchDrafter
+
+    first, _ = _torch_drafter(draft, options)
+    if first.tokenizer_digest != card.tokenizer_digest:
+        raise ModelError(
+            f"the tokenizer of the draft {str(draft)!r} ({first.tokenizer_digest}) is not the target's "
+            f"({card.tokenizer_digest}); use a draft model of the same family, or 'ngram'"
+        )
+    return lambda: TorchDrafter(first.model)
+
+
 def _ngram() -> tuple[Drafter, None]:
     from foredraft.engines.ngram import NgramDrafter
 
     return NgramDrafter(), None
 
 
-def _torch_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tokenizer]:
+def _torch_drafter(draft: str | Path, options: ModelOptions) -> "tuple[TorchDrafter, Tokenizer]":
     from foredraft.engines.torch_draft import TorchDrafter
 
     if draft == DEMO:

@@ -1,0 +1,45 @@
+"""A grower beside the walker: a draft model in the cloud (placement ``colocated``).
+
+It hangs its guesses into the walker's own tree, below the deepest node that is there, so it goes on
+from what the edge shipped, and alone where the edge ships nothing. When it drafts, and how deep, is
+the walker's decision (``walker``), by the edge's orders.
+"""
+
+from collections.abc import Callable, Sequence
+
+from foredraft.core.ports import Drafter
+from foredraft.core.sampling import Sampling
+from foredraft.core.tree import DraftTree, Node
+
+NewDrafter = Callable[[], Drafter]
+"""Makes the drafter of one session in the cloud; sessions share the model."""
+
+
+class CloudGrower:
+    """One session's drafter in the cloud; it begins to follow the text with its first step."""
+
+    def __init__(self, new_drafter: NewDrafter, tree: DraftTree, sampling: Sampling) -> None:
+        self._new_drafter = new_drafter
+        self._tree = tree
+        self._sampling = sampling
+        self._drafter: Drafter | None = None
+
+    async def extend(self, node: Node) -> None:
+        """Hang the best guess below a live leaf (or the root); without any idea, the leaf is barren."""
+        if self._drafter is None:
+            self._drafter = self._new_drafter()
+            await self._drafter.begin(self._tree.tokens, self._sampling)
+        (guesses,) = await self._drafter.draft([node], 1)
+        node.barren = not guesses
+        for guess in guesses[:1]:
+            self._tree.add(node, guess.token, guess.probability)
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """The committed text grew by ``tokens``."""
+        if self._drafter is not None:
+            self._drafter.advance(tokens)
+
+    async def close(self) -> None:
+        """Give the drafter up."""
+        if self._drafter is not None:
+            await self._drafter.close()

@@ -1,0 +1,69 @@
+"""``colocated`` and ``both``: drafting in the cloud, beside the walker, alone or along with the edge.
+
+For where a draft model fits beside the target: what it guesses is verified without a round trip, as in
+assisted generation on one machine. With ``both``, the edge's branches come first, and the cloud's
+drafter goes on below the deepest of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+
+from foredraft.core.grower import Grower
+from foredraft.core.policy import Orders, Step
+from foredraft.core.tree import Node
+from foredraft.errors import ConfigError
+from foredraft.policies.ahead import AheadPolicy
+from foredraft.policies.parameters import Parameter
+
+_CLOUD_GAMMA = Parameter("cloud_gamma", 1, 16)
+
+
+def _check(cloud_gamma: int) -> None:
+    if cloud_gamma < 1:
+        raise ConfigError(f"cloud_gamma must be 1 or more, not {cloud_gamma!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ColocatedPolicy:
+    """The cloud drafts ``cloud_gamma`` tokens before each pass; the edge only shows what comes."""
+
+    parameters: ClassVar[tuple[Parameter, ...]] = (_CLOUD_GAMMA,)
+
+    cloud_gamma: int = 4
+    name: str = "colocated"
+
+    def __post_init__(self) -> None:
+        _check(self.cloud_gamma)
+
+    def orders(self, grower: Grower) -> Orders:
+        """Draft in the cloud, to the end."""
+        return Orders(cloud_drafts=self.cloud_gamma)
+
+    def step(self, grower: Grower) -> Step | None:
+        """Never draft here."""
+        return None
+
+    def ship(self, grower: Grower) -> Sequence[Node]:
+        """Nothing to send."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class BothPolicy(AheadPolicy):
+    """``ahead`` at the edge, and ``cloud_gamma`` tokens below the tip filled up in the cloud."""
+
+    parameters: ClassVar[tuple[Parameter, ...]] = (*AheadPolicy.parameters, _CLOUD_GAMMA)
+
+    cloud_gamma: int = 4
+    name: str = "both"
+
+    def __post_init__(self) -> None:
+        AheadPolicy.__post_init__(self)
+        _check(self.cloud_gamma)
+
+    def orders(self, grower: Grower) -> Orders:
+        """Those of ``ahead``; the cloud drafts where the edge's branches end."""
+        return msgspec.structs.replace(AheadPolicy.orders(self, grower), cloud_drafts=self.cloud_gamma)
