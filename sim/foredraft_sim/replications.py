@@ -12,7 +12,8 @@ import msgspec
 from foredraft.errors import ForedraftError
 from foredraft_sim.emulation import Replication, replicate
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario import ModelPair, Scenario, most_of
+from foredraft_sim.scenario import Scenario
+from foredraft_sim.scenario_file import ModelPair, most_of
 
 WORTH_TOKENS: Final = 4000
 """Processes take about a second to start; about a thousand tokens are simulated in one."""
@@ -46,7 +47,7 @@ def replicate_all(
     for policy in policies:
         scenario.policy(policy)
     tell = on_done or (lambda count: None)
-    workers = min(_cores(scenario, len(jobs)) if processes is None else processes, len(jobs))
+    workers = min(worthwhile_processes(scenario, len(jobs)) if processes is None else processes, len(jobs))
     if workers > 1:
         return _in_processes(scenario, jobs, workers, log, tell)
     results: list[Replication] = []
@@ -56,7 +57,7 @@ def replicate_all(
     return results
 
 
-def _cores(scenario: Scenario, jobs: int) -> int:
+def worthwhile_processes(scenario: Scenario, jobs: int) -> int:
     """How many processes are worth their start."""
     tokens = jobs * scenario.workload.requests * most_of(scenario.workload.new_tokens)
     if isinstance(scenario.pair, ModelPair) or tokens < WORTH_TOKENS:
@@ -69,7 +70,7 @@ def _in_processes(
 ) -> list[Replication]:
     results: list[Replication] = []
     with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _begin, (_without_sources(scenario),)
+        workers, multiprocessing.get_context("spawn"), _begin, (without_sources(scenario),)
     ) as pool:
         running: list[Future[Replication | _Failure]] = [pool.submit(_one, *job, log) for job in jobs]
         try:
@@ -94,7 +95,7 @@ def _begin(scenario: Scenario) -> None:
     _scenario = scenario
 
 
-def _without_sources(scenario: Scenario) -> Scenario:
+def without_sources(scenario: Scenario) -> Scenario:
     """The scenario as it travels to another process: where its numbers come from stays here."""
     bare = msgspec.structs.replace
     return replace(

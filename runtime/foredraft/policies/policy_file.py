@@ -18,7 +18,7 @@ from typing import Any, Final
 from msgspec import Struct, to_builtins
 
 from foredraft.errors import ConfigError
-from foredraft.policies import SUFFIX, make_policy
+from foredraft.policies import SUFFIX, make_policy, policy_class, policy_names
 from foredraft.policies.parameters import text_of
 from foredraft.profiles.strict import convert, parse_toml, read_text
 
@@ -79,6 +79,13 @@ def spec_of(policy: str, folder: Path = Path()) -> str:
     ``folder``: what the file's name is relative to. Raises ConfigError.
     """
     return read_policy_file(folder / policy).spec if policy.endswith(SUFFIX) else policy
+
+
+def policy_file_of(spec: str, provenance: Origin | None = None) -> PolicyFile:
+    """The policy file that says what ``spec`` does. Raises UnknownNameError, ConfigError."""
+    parts = spec.split(":", 2)
+    name = parts[0] if parts[0] in policy_names() else ":".join(parts[:2])
+    return PolicyFile(policy=name, parameters=policy_class(spec)[1], provenance=provenance)
 
 
 def render_policy_file(file: PolicyFile, comment: str = "") -> str:

@@ -1,0 +1,1 @@
+"""``foredraft tune``: the best parameters of policies for a scenario, found in simulated time."""

@@ -1,0 +1,235 @@
+"""``foredraft tune``: the command."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from foredraft.errors import ConfigError, ForedraftError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from foredraft_sim.scenario import Scenario
+    from foredraft_sim.tune.outcome import Outcome, Scored
+    from foredraft_sim.tune.search import Candidate, Search
+    from foredraft_sim.tune.work import Tell
+
+
+def tune(
+    scenario: Annotated[Path, typer.Argument(help="A scenario: a TOML file.", show_default=False)],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Tune this policy; what is given of its parameters stays. May be repeated; default: all."),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="p50-tpot, p95-e2e, cost, energy ...; may be repeated.", show_default="p50-tpot"),
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="Keep a metric under a limit: p99-tpot=0.2; may be repeated.")
+    ] = None,
+    trials: Annotated[int, typer.Option(help="How many candidates the study is to have in all.", min=1)] = 100,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default as many as are worth it.", min=1)] = None,
+    seeds: Annotated[
+        str, typer.Option(help="A count, or a list such as 3,7,9, in the place of the scenario's; all meet the same.")
+    ] = "",
+    held_out: Annotated[int, typer.Option(help="How many other seeds the front is scored on again.", min=1)] = 5,
+    storage: Annotated[
+        str | None, typer.Option(help="File or URL of a database; by default study.db in --out.", show_default=False)
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Its name in the storage; the scenario's by default.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; SCENARIO-tuned by default.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Find the best parameters of policies for a scenario; the same command again goes on where it ended."""
+    from foredraft_sim.files import written_together
+    from foredraft_sim.tune.outcome import outcome_of, policy_files
+    from foredraft_sim.tune.picture import picture_of
+
+    try:
+        from foredraft_sim.tune.storage import begin, candidates, lost, opened, place_of
+        from foredraft_sim.tune.work import Job, run
+    except ImportError as error:
+        raise ForedraftError(f"tuning needs Optuna ({error}): pip install 'foredraft[tune]'") from error
+    search = search_of(scenario, policy or [], objective or [], limit or [], seeds)
+    folder = _folder(out or Path(f"{scenario.stem}-tuned"))
+    place = place_of(storage or str(folder / "study.db"), study or scenario.stem)
+    most = min(trials, search.count() or trials)
+    with opened(place) as kept:
+        begin(kept, place, search, trials)
+    with _progress(search, most) as tell:
+        run(Job(search, place, most), workers or _worth(search, most), tell)
+    with opened(place) as kept:
+        found = begin(kept, place, search, trials)
+        tried, again = candidates(found), lost(found)
+    outcome = outcome_of(search, place.study, tried, again, _others(search.seeds, held_out))
+    files = policy_files(outcome, folder)
+    files[folder / "front.svg"] = picture_of(outcome).encode()
+    written_together(files)
+    if as_json:
+        import msgspec
+
+        said = outcome.said() | {"storage": str(place), "files": [str(path) for path in files]}
+        typer.echo(msgspec.json.encode(said).decode())
+    else:
+        _show(outcome, list(files))
+
+
+def search_of(
+    path: Path, policies: Sequence[str], objectives: Sequence[str], limits: Sequence[str], seeds: str
+) -> "Search":
+    """What the options ask for. Raises ConfigError, UnknownNameError, ScenarioError."""
+    from foredraft.policies import policy_names
+    from foredraft.policies.parameters import tunable
+    from foredraft_sim.scenario import read_scenario
+    from foredraft_sim.tune.metrics import check_known_here, known, limit_of
+    from foredraft_sim.tune.search import Search
+
+    scenario = read_scenario(path)
+    chosen = tuple(policies or policy_names())
+    for name, values in (("--policy", chosen), ("--objective", objectives), ("--limit", limits)):
+        _refuse_repeats(name, [value.partition("=")[0] if name == "--limit" else value for value in values])
+    for policy in chosen:
+        tunable(policy)
+        scenario.policy(policy)
+    minimised = tuple(known(name) for name in objectives or ("p50-tpot",))
+    limited = dict(limit_of(text) for text in limits)
+    check_known_here(scenario, (*minimised, *limited))
+    return Search(scenario, chosen, minimised, limited, _seeds(scenario, seeds))
+
+
+def _seeds(scenario: "Scenario", text: str) -> tuple[int, ...]:
+    if not text:
+        return scenario.seeds
+    try:
+        values = [int(part) for part in text.split(",")]
+        seeds = tuple(range(1, values[0] + 1)) if len(values) == 1 else tuple(values)
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {text!r}: write a count (5: seeds 1 to 5) or different seeds with commas (3,7,9)")
+    return seeds
+
+
+def _others(seeds: Sequence[int], count: int) -> tuple[int, ...]:
+    return tuple(range(max(seeds) + 1, max(seeds) + 1 + count))
+
+
+def _refuse_repeats(name: str, values: Sequence[str]) -> None:
+    for value in values:
+        if list(values).count(value) > 1:
+            raise ConfigError(f"{name} {value} is there twice; once is enough")
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {path}: cannot be made a folder: {error.strerror or error}") from error
+    return path
+
+
+def _worth(search: "Search", trials: int) -> int:
+    from foredraft_sim.replications import worthwhile_processes
+
+    return min(worthwhile_processes(search.scenario, trials * len(search.seeds)), trials)
+
+
+@contextmanager
+def _progress(search: "Search", trials: int) -> "Iterator[Tell]":
+    """A bar with the best so far, on a terminal; gone when it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("tuning"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=trials)
+
+        def tell(done: "Sequence[Candidate]") -> None:
+            bar.update(task, completed=min(len(done), trials), description=best_so_far(search, done))
+
+        yield tell
+
+
+def best_so_far(search: "Search", done: "Sequence[Candidate]") -> str:
+    """In a few words."""
+    front = search.front(done)
+    if not front:
+        return "none within the limits yet" if done else ""
+    name = search.objectives[0]
+    more = f", {len(front)} on the front" if len(search.objectives) > 1 else ""
+    return f"best {name} {front[0].metrics[name]:.4g}: {front[0].policy}{more}"
+
+
+def _show(outcome: "Outcome", files: Sequence[Path]) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    table = table_of(outcome)
+    console.print(table, width=max(console.width, console.measure(table).maximum))
+    search, tried = outcome.search, len(outcome.candidates)
+    whole = ", which are all there are" if tried >= (search.count() or tried + 1) else ""
+    lines = [
+        f"{tried} candidates{whole}, seeds {_numbers(search.seeds)}; held out: seeds {_numbers(outcome.held_out_seeds)}"
+    ]
+    failed = [one for one in outcome.candidates if one.failure]
+    if failed:
+        lines.append(f"{len(failed)} could not be run to their end, such as {failed[0].policy}: {failed[0].failure}")
+    if outcome.lost:
+        lines.append(f"{outcome.lost} trials ended with their process and were put in line again")
+    lines.append(f"written: {', '.join(map(str, files))}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+def table_of(outcome: "Outcome") -> "Table":
+    """The front, and the policies as they come, by the seeds of the search and by others."""
+    from rich.table import Table
+
+    from foredraft_sim.tune.metrics import UNITS
+
+    search = outcome.search
+    names = list(dict.fromkeys((*search.objectives, *search.limits)))
+    table = Table(title=search.scenario.file.title or str(search.scenario.path))
+    table.add_column("")
+    table.add_column("policy", no_wrap=True)
+    for name in names:
+        most = f"\nat most {search.limits[name]:g}" if name in search.limits else ""
+        table.add_column(f"{name}, {UNITS[name]}{most}", justify="right")
+        table.add_column("held out", justify="right")
+    for number, one in enumerate(outcome.front, 1):
+        table.add_row(str(number), one.candidate.policy, *_cells(search, one, names))
+    for one in outcome.defaults:
+        table.add_row("as it comes", one.candidate.policy, *_cells(search, one, names), style="dim")
+    return table
+
+
+def _cells(search: "Search", one: "Scored", names: Sequence[str]) -> list[str]:
+    cells: list[str] = []
+    for name in names:
+        for metrics in (one.candidate.metrics, one.held_out):
+            if metrics is None:
+                cells.append("failed")
+            else:
+                over = " (over)" if metrics[name] > search.limits.get(name, metrics[name]) else ""
+                cells.append(f"{metrics[name]:.4g}{over}")
+    return cells
+
+
+def _numbers(seeds: Sequence[int]) -> str:
+    run = list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))) and len(seeds) > 2
+    return f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))

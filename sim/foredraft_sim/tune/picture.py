@@ -1,0 +1,2 @@
+def picture_of(outcome):
+    return "<svg/>"
