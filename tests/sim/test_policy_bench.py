@@ -7,9 +7,17 @@ import typer
 from typer.testing import CliRunner
 
 from foredraft.errors import UnknownNameError
-from foredraft_sim.policy_bench.command import policies
-from foredraft_sim.policy_bench.setting import Setting, Shipped, Times, reference_pair, scaled_pair, try_policy
-from foredraft_sim.policy_bench.suites import GAMMAS, best_gammas, suites
+from foredraft_sim.policy_bench.command import Part, policies
+from foredraft_sim.policy_bench.setting import (
+    Outcome,
+    Setting,
+    Shipped,
+    Times,
+    reference_pair,
+    scaled_pair,
+    try_policy,
+)
+from foredraft_sim.policy_bench.suites import GAMMAS, best_gammas, grid, suites
 
 app = typer.Typer()
 app.command()(policies)
@@ -57,6 +65,36 @@ def test_a_part_runs_from_the_command_line_and_says_figures_with_their_bounds() 
     assert [row["step"] for row in said["rows"]] == ["round trip 20 to 200 ms", "acceptance 0.8 to 0.4"]
     assert all(figure["bound"] == 10.0 for figure in said["figures"])
     assert result.exit_code == (0 if all(figure["holds"] for figure in said["figures"]) else 1)
+
+
+def test_seeds_are_as_many_as_asked_for_in_every_part() -> None:
+    asked = {suite.name: {trial.seed for trial in suite.trials} for suite in suites(quick=False, seeds=4)}
+    assert asked.pop("jetson") == {1, 2}
+    assert all(seeds == {1, 2, 3, 4} for seeds in asked.values())
+
+
+def test_rows_that_missed_are_named_with_what_they_missed() -> None:
+    rows: list[dict[str, object]] = [{"cell": 1, "ratio": 1.0}, {"cell": 2, "ratio": 1.2}]
+    part = Part("grid", "", rows, [], lambda row: "cloud" * (row["ratio"] > 1.02))
+    assert part.rows_missed() == [{"cell": 2, "ratio": 1.2, "missed": "cloud"}]
+    assert part.plain()["missed"] == part.rows_missed()
+
+
+def test_a_cell_of_the_grid_says_its_worst_seed_beside_the_mean() -> None:
+    suite = grid((1, 2), ((0.3,), (0.6,), (0.1,)))
+    taken_s = dict.fromkeys(suite.trials, 1.0)
+    for trial in suite.trials:
+        if trial.policy == "auto":
+            taken_s[trial] = {1: 1.1, 2: 0.9}[trial.seed]
+    rows, figures = suite.judge({trial: outcome(e2e_s) for trial, e2e_s in taken_s.items()})
+    assert [(row["auto_of_cloud"], row["of_cloud_at_worst"]) for row in rows] == [(pytest.approx(1.0), 1.1)]
+    assert suite.missed(rows[0]) == ""
+    assert suite.missed(rows[0] | {"auto_of_cloud": 1.03, "auto_of_best": 1.2}) == "cloud, best"
+    assert {figure.name: figure.value for figure in figures}["auto of cloud, median"] == pytest.approx(1.0)
+
+
+def outcome(e2e_s: float) -> Outcome:
+    return Outcome(e2e_s, 256, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, None, None)
 
 
 def test_an_unknown_part_is_refused_by_name() -> None:

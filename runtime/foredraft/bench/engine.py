@@ -59,7 +59,7 @@ async def measure(
         if edge.tokenizer is None:
             raise ModelError("the target has no tokenizer")
         tokens = edge.tokenizer.encode(PROMPT)
-        theirs = await asyncio.to_thread(_Transformers, _folder(model, "target"), _folder(draft, "draft"), tokens)
+        theirs = await asyncio.to_thread(Transformers, _folder(model, "target"), _folder(draft, "draft"))
         figures = await _speeds(target, edge, theirs, tokens, new_tokens, repeats)
         if target.card.exits:
             ratio = await _exits_ratio(target, tokens, passes)
@@ -77,7 +77,7 @@ def _folder(model: str, part: str) -> Path:
 
 
 async def _speeds(
-    target: TorchTarget, edge: Edge, theirs: "_Transformers", tokens: list[int], new_tokens: int, repeats: int
+    target: TorchTarget, edge: Edge, theirs: "Transformers", tokens: list[int], new_tokens: int, repeats: int
 ) -> list[Figure]:
     """Tokens per second of each way, and the ratios that are promised."""
 
@@ -89,7 +89,7 @@ async def _speeds(
         await asked.finish()
 
     async def transformers(assistant: str, temperature: float) -> None:
-        await asyncio.to_thread(theirs.generate, new_tokens, assistant, temperature)
+        await asyncio.to_thread(theirs.generate, tokens, new_tokens, assistant, temperature)
 
     sync = f"sync:gamma={GAMMA}"
     ways = {
@@ -125,40 +125,41 @@ async def _medians_s(ways: Mapping[str, Callable[[], Awaitable[None]]], repeats:
     return {name: median(times) for name, times in times_s.items()}
 
 
-class _Transformers:
+class Transformers:
     """The same pair in transformers' hands."""
 
-    def __init__(self, target: Path, draft: Path, tokens: list[int]) -> None:
+    def __init__(self, target: Path, draft: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.set_verbosity_error()  # about how its own parts call each other
-        self._model, self._draft = (
+        logging.disable_progress_bar()
+        self.target, self.draft = (
             AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval() for folder in (target, draft)
         )
         self._default = (
-            self._draft.generation_config.num_assistant_tokens,
-            self._draft.generation_config.num_assistant_tokens_schedule,
+            self.draft.generation_config.num_assistant_tokens,
+            self.draft.generation_config.num_assistant_tokens_schedule,
         )
-        self._tokens = torch.tensor([tokens])
         self._torch = torch
 
-    def generate(self, new_tokens: int, assistant: str, temperature: float) -> None:
-        """So many tokens after the prompt; ``assistant``: none, "default" or "constant" (gamma 4)."""
+    def generate(
+        self, tokens: list[int], new_tokens: int, assistant: str, temperature: float, seed: int = SEED
+    ) -> None:
+        """So many tokens after the prompt's; ``assistant``: none, "default" or "constant" (gamma 4)."""
         settings: dict[str, Any] = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens, "do_sample": False}
         if temperature:
             settings |= {"do_sample": True, "temperature": temperature, "top_k": 0}
         if assistant:
             chosen = (GAMMA, "constant") if assistant == "constant" else self._default
-            config = self._draft.generation_config
+            config = self.draft.generation_config
             config.num_assistant_tokens, config.num_assistant_tokens_schedule = chosen
-            settings["assistant_model"] = self._draft
-        self._torch.manual_seed(SEED)
+            settings["assistant_model"] = self.draft
+        prompt = self._torch.tensor([tokens])
+        self._torch.manual_seed(seed)
         with self._torch.inference_mode():
-            self._model.generate(
-                self._tokens, attention_mask=self._torch.ones_like(self._tokens), pad_token_id=0, **settings
-            )
+            self.target.generate(prompt, attention_mask=self._torch.ones_like(prompt), pad_token_id=0, **settings)
 
 
 async def _exits_ratio(target: TorchTarget, tokens: list[int], passes: int) -> float:

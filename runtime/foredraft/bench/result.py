@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number. ``bound``: at most (or, with ``at_least``, at least) this; None: reported only."""
+    """One measured number. ``bound``: at most (or, with ``at_least``, at least) this; None: reported only.
+
+    ``span``: the least and the greatest of the values of which this is the median.
+    """
 
     name: str
     value: float
     unit: str
     bound: float | None = None
     at_least: bool = False
+    span: tuple[float, float] | None = None
 
     @property
     def holds(self) -> bool | None:
@@ -22,6 +26,8 @@ class Figure:
 
     def __str__(self) -> str:
         said = f"{self.name}: {self.value:.4g} {self.unit}".rstrip()
+        if self.span is not None:
+            said += " [{:.4g} to {:.4g}]".format(*self.span)
         if self.bound is None:
             return said
         relation = "at least" if self.at_least else "at most"

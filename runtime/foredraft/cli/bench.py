@@ -90,9 +90,23 @@ def engine(
     show([_run(measure(model, exits, draft, threads))], as_json)
 
 
+@app.command()
+def real(
+    turns: Annotated[int, typer.Option(help="Texts of each way; they take turns.", min=1)] = 6,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of a text.", min=16)] = 128,
+    paced: Annotated[bool, typer.Option(help="With a target of 60 ms and a draft of 6 ms.")] = True,
+    unpaced: Annotated[bool, typer.Option(help="As fast as the machine is.")] = True,
+    as_json: Json = False,
+) -> None:
+    """The policies on the wall clock: edge and cloud a core each, 12 ms apart. auto: at most 0.60 of cloud, paced."""
+    from foredraft.bench.real import measure
+
+    show(measure(turns, new_tokens, paced=paced, unpaced=unpaced), as_json)
+
+
 @app.command(name="all")
 def everything(as_json: Json = False) -> None:
-    """All of them, one after the other."""
+    """All of them that take seconds, one after the other: ``real`` takes minutes, and is left out."""
     from foredraft.bench import edge_memory, engine, overhead, uplink
 
     show([_run(module.measure()) for module in (uplink, overhead, edge_memory, engine)], as_json)

@@ -1,0 +1,30 @@
+"""``bench real``: the edge in a process of its own. Loads the draft once; each session knows nothing beforehand."""
+
+import asyncio
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from foredraft.api import connect
+from foredraft.bench.child import answer
+from foredraft.engines.loading import DEMO, ModelOptions, load_drafter
+from foredraft.loop import new_event_loop
+
+
+def main() -> None:
+    """Arguments: the server's URL, and the profile that paces the draft (empty: none)."""
+    url, pace = sys.argv[1:]
+    drafter, _ = load_drafter(DEMO, ModelOptions(threads=1, pace=pace))
+
+    async def session(prompt: str, asked: dict[str, Any]) -> dict[str, Any]:
+        async with connect(url, draft=drafter) as edge:
+            generation = edge.generate(prompt, end_marks=False, **asked)
+            return asdict(await generation.finish())
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        answer(lambda asked: runner.run(session(asked.pop("prompt"), asked)))
+        runner.run(drafter.close())
+
+
+if __name__ == "__main__":
+    main()
