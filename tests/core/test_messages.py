@@ -19,6 +19,8 @@ from foredraft.core.messages import (
     Hint,
     Message,
     Open,
+    Read,
+    Readings,
     Ready,
     Refused,
     Steer,
@@ -56,6 +58,13 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(Refused, COUNT, st.text(), st.text(), st.none() | WAIT, COUNT, st.integers(0, 2**64 - 1)),
     st.builds(Drain, WAIT),
+    st.builds(
+        Read, COUNT, PACKED, COUNT, st.floats(allow_nan=False), COUNT, st.floats(allow_nan=False), COUNT
+    ),
+    st.builds(
+        Readings, COUNT, COUNT,
+        st.lists(st.tuples(COUNT, PACKED, st.lists(PROBABILITY, max_size=3).map(tuple)), max_size=3).map(tuple),
+    ),
 )  # fmt: skip
 
 EXAMPLES: dict[str, Message] = {
@@ -69,6 +78,8 @@ EXAMPLES: dict[str, Message] = {
     "commit": Commit(1, 300, pack([5, 6]), 4, 1, 0.0, 0.25, 0.5, "stop", 0.5, 9, 0.125),
     "refused": Refused(1, "full", "no", 0.0, 300, 1),
     "drain": Drain(2.0),
+    "read": Read(1, pack([1, 300, 70000]), 1, 0.8, 50, 0.9, 7),
+    "readings": Readings(1, 300, ((8, pack([5, 300]), (0.5, 1.0)),)),
 }
 
 GOLDEN = {
@@ -82,6 +93,8 @@ GOLDEN = {
     "commit": "9d0701cd012cc40205060401cb0000000000000000cb3fd0000000000000cb3fe0000000000000a473746f70cb3fe000000000000009cb3fc0000000000000",  # noqa: E501
     "refused": "970801a466756c6ca26e6fcb0000000000000000cd012c01",
     "drain": "9209cb4000000000000000",
+    "read": "980a01c40601ac02f0a20401cb3fe999999999999a32cb3feccccccccccccd07",
+    "readings": "940b01cd012c919308c40305ac0292cb3fe0000000000000cb3ff0000000000000",
 }
 
 

@@ -10,14 +10,16 @@ Nothing that an edge sends ends the service: it is answered with Refused, and ot
 import asyncio
 import hmac
 import logging
+from collections.abc import Coroutine
 from dataclasses import replace
 
 from foredraft.core import messages
 from foredraft.core.colocated import NewDrafter
 from foredraft.core.events import Observer
-from foredraft.core.messages import Close, Drain, Grow, Hello, Open, Ready, Refused, Steer, ToEdge
+from foredraft.core.messages import Close, Drain, Grow, Hello, Open, Read, Ready, Refused, Steer, ToEdge
 from foredraft.core.outbox import Outbox
 from foredraft.core.ports import Link, Target
+from foredraft.core.readback import opening_of, read_back, readings_of
 from foredraft.core.walker import Limits, Walker
 from foredraft.core.walking import Counters, NewDetokenizer, Session, Shared
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
@@ -161,6 +163,8 @@ class _Connection:
                 case Close():
                     if self._session is not None and session == self._session.walker.session:
                         await self._end_session()
+                case Read():
+                    await self._read_back(message)
                 case Hello():
                     self.say(self._service.admit(message))
                 case _:
@@ -189,16 +193,30 @@ class _Connection:
         walker = Walker(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
         self._session = Session(self._service.shared, walker, self.say)
-        self._task = asyncio.create_task(self._walk(self._session), name=f"walker {opened.session}")
+        work = self._work(opened.session, self._session.run())
+        self._task = asyncio.create_task(work, name=f"walker {opened.session}")
 
-    async def _walk(self, session: Session) -> None:
+    async def _read_back(self, read: Read) -> None:
+        """Tell what the exits say of a finished text, in the place of a session."""
+        now_s = asyncio.get_running_loop().time()
+        walker = Walker(opening_of(read), self._service.shared.target.card, self._service.limits, now_s)
+        await self._end_session()
+        self._task = asyncio.create_task(self._work(read.session, self._tell(walker)), name=f"reader {read.session}")
+
+    async def _tell(self, walker: Walker) -> None:
+        target = self._service.shared.target
+        async for position, heard in read_back(target, walker.tree.tokens, walker.start, walker.sampling):
+            self.say(readings_of(walker.session, position, heard))
+
+    async def _work(self, number: int, work: Coroutine[None, None, None]) -> None:
+        """See a session's work to its end, or say why there is none."""
         try:
-            await session.run()
+            await work
         except RefusedError as error:
-            self._refuse(session.walker.session, error.code, error.reason, error.retry_after_s)
+            self._refuse(number, error.code, error.reason, error.retry_after_s)
         except Exception as error:
-            log.exception("session %d failed", session.walker.session)
-            self._refuse(session.walker.session, messages.INTERNAL, f"the target failed: {error}")
+            log.exception("session %d failed", number)
+            self._refuse(number, messages.INTERNAL, f"the target failed: {error}")
 
     async def _end_session(self) -> None:
         """Stop walking. The session's number is remembered, so that late messages are known as such."""

@@ -186,8 +186,34 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, tag=9):
     retry_after_s: Wait = 0.0
 
 
-ToCloud = Hello | Open | Grow | Steer | Close
-ToEdge = Ready | Hint | Commit | Refused | Drain
+class Read(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Edge to cloud: what do the exits say of ``tokens`` from ``start`` on, a text that is finished?
+
+    It takes the place of a session. A cloud of before there was Read refuses it as ``invalid``.
+    """
+
+    session: Count
+    tokens: bytes
+    start: Count
+    temperature: float
+    top_k: Count
+    top_p: float
+    seed: Count
+
+
+class Readings(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Cloud to edge, in answer to Read: what each exit says of the tokens from ``position`` on.
+
+    ``exits``: per exit its layer, the tokens that it says, and how sure it is of each, calibrated.
+    """
+
+    session: Count
+    position: Count
+    exits: tuple[tuple[Count, bytes, tuple[Probability, ...]], ...]
+
+
+ToCloud = Hello | Open | Grow | Steer | Close | Read
+ToEdge = Ready | Hint | Commit | Refused | Drain | Readings
 Message = ToCloud | ToEdge
 
 _encoder = msgspec.msgpack.Encoder()
