@@ -30,13 +30,16 @@ def bar(name: str) -> Iterator[Show]:
             )
         return
     began_s = last_s = time.monotonic()
+    done_before: float | None = None  # by an earlier part of the training, or an interrupted run
 
     def line(done: float, total: float, words: str) -> None:
-        nonlocal last_s
+        nonlocal last_s, done_before
         now_s = time.monotonic()
+        if done_before is None:
+            done_before = done
         if now_s - last_s >= LINE_EVERY_S or done >= total:
             elapsed_s, last_s = now_s - began_s, now_s
-            left_s = elapsed_s * (total / done - 1) if done else float("nan")
+            left_s = elapsed_s * (total - done) / (done - done_before) if done > done_before else float("nan")
             print(f"{name}: {100 * done / total:.0f}%, {elapsed_s:.0f} s, {left_s:.0f} s to go, {words}", flush=True)
 
     yield line
@@ -49,6 +52,5 @@ def training_bar(name: str) -> Iterator[Callable[[Progress], None]]:
         yield lambda at: show(
             min(at.elapsed_s, at.budget_s),
             at.budget_s,
-            f"loss {at.loss_nats:.3f} nats, {at.tokens / 1e6:.2f} million tokens, "
-            f"{at.tokens / max(at.elapsed_s, 1e-9):.0f} a second",
+            f"loss {at.loss_nats:.3f} nats, {at.tokens / 1e6:.2f} million tokens",
         )
