@@ -10,8 +10,9 @@ Nothing that an edge sends ends the service: it is answered with Refused, and ot
 import asyncio
 import hmac
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from foredraft.core import messages
 from foredraft.core.colocated import NewDrafter
@@ -193,7 +194,7 @@ class _Connection:
         walker = Walker(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
         self._session = Session(self._service.shared, walker, self.say)
-        work = self._work(opened.session, self._session.run())
+        work = self._work(opened.session, self._session.run)
         self._task = asyncio.create_task(work, name=f"walker {opened.session}")
 
     async def _read_back(self, read: Read) -> None:
@@ -201,17 +202,18 @@ class _Connection:
         now_s = asyncio.get_running_loop().time()
         walker = Walker(opening_of(read), self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
-        self._task = asyncio.create_task(self._work(read.session, self._tell(walker)), name=f"reader {read.session}")
+        work = self._work(read.session, partial(self._tell, walker))
+        self._task = asyncio.create_task(work, name=f"reader {read.session}")
 
     async def _tell(self, walker: Walker) -> None:
         target = self._service.shared.target
         async for position, heard in read_back(target, walker.tree.tokens, walker.start, walker.sampling):
             self.say(readings_of(walker.session, position, heard))
 
-    async def _work(self, number: int, work: Coroutine[None, None, None]) -> None:
+    async def _work(self, number: int, work: Callable[[], Awaitable[None]]) -> None:
         """See a session's work to its end, or say why there is none."""
         try:
-            await work
+            await work()
         except RefusedError as error:
             self._refuse(number, error.code, error.reason, error.retry_after_s)
         except Exception as error:
