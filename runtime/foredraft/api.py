@@ -15,6 +15,7 @@ import asyncio
 import secrets
 import ssl as ssl_module
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,8 @@ from foredraft.hosting import Cloud
 from foredraft.links import websocket
 from foredraft.links.address import SESSION_PATH, endpoint
 from foredraft.policies import make_policy
+from foredraft.profiles import load_profile
+from foredraft.record.recorder import Recorded, Recorder, describe_policy
 from foredraft.servers import Servers
 from foredraft.text import TextStream, Tokenizer, fetch_tokenizer
 
@@ -65,10 +68,16 @@ class Generation:
     """
 
     def __init__(
-        self, session: EdgeSession, text: TextStream | None, seed: int, begin: "Callable[[Generation], Awaitable[None]]"
+        self,
+        session: EdgeSession,
+        text: TextStream | None,
+        seed: int,
+        begin: "Callable[[Generation], Awaitable[None]]",
+        recorder: Recorder | None = None,
     ) -> None:
         self.seed = seed
         self._begin = begin
+        self._recorder = recorder
         self._session = session
         self._stream = text
         self._text: list[str] = []
@@ -111,6 +120,20 @@ class Generation:
 
     async def _generate(self) -> AsyncGenerator[Piece, None]:
         await self._begin(self)
+        if self._recorder is not None:
+            self._recorder.begin()
+        try:
+            async with aclosing(self._whole_text()) as pieces:
+                async for piece in pieces:
+                    yield piece
+            if self._recorder is not None:
+                await self._recorder.finish(self.report)
+        except BaseException as error:
+            if self._recorder is not None:
+                self._recorder.give_up(f"{type(error).__name__} {error}".rstrip())
+            raise
+
+    async def _whole_text(self) -> AsyncGenerator[Piece, None]:
         stream = self._session.stream()
         try:
             async for tokens in stream:
@@ -214,26 +237,50 @@ class Edge:
         end_marks: bool = True,
         observer: Observer | None = None,
         local: LocalText | None = None,
+        record: str | Path | Recorder | None = None,
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
         ``policy``: a name with parameters (``sync:gamma=6``) or a policy of one's own. ``seed``: drawn
         when None. ``stop``: strings that end the text. ``end_marks``: whether the model's own end
         tokens end it. ``local``: is told what the draft says while no cloud is in reach, and what
-        became of it; none of that is part of the text. Raises ConfigError, UnknownNameError.
+        became of it; none of that is part of the text. ``record``: a file to record the session to, for
+        ``read_record`` and ``foredraft replay``, or a recorder. Raises ConfigError, UnknownNameError.
         """
         if self._drafter is None:
             raise ConfigError("this edge is not connected yet; write: async with connect(...) as edge")
         tokens = self._encode(prompt)
         seed = secrets.randbelow(_MOST_DRAWN_SEED) if seed is None else seed
         self._count += 1
+        chosen = make_policy(policy) if isinstance(policy, str) else policy
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        rules = StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop))
+        drafter, recorder = self._drafter, None
+        connect: Connect = self._servers.connect
+        if record is not None:
+            recorder = record if isinstance(record, Recorder) else Recorder(record)
+            drafter, connect, observer = recorder.listen(
+                Recorded(
+                    prompt=tokens,
+                    sampling=sampling,
+                    rules=rules,
+                    policy=describe_policy(chosen),
+                    ready=self.ready,
+                    drafter=drafter,
+                    connect=connect,
+                    draft=self._draft_name,
+                    pace=load_profile(self._options.pace, "draft") if self._options.pace else None,
+                    api_key=self._api_key,
+                    observer=observer,
+                )
+            )
         session = EdgeSession(
             tokens,
-            connect=self._servers.connect,
-            drafter=self._drafter,
-            policy=make_policy(policy) if isinstance(policy, str) else policy,
-            sampling=Sampling(temperature, top_k, top_p, seed),
-            rules=StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop)),
+            connect=connect,
+            drafter=drafter,
+            policy=chosen,
+            sampling=sampling,
+            rules=rules,
             api_key=self._api_key,
             retry=self._retry,
             observer=observer,
@@ -242,7 +289,11 @@ class Edge:
             estimates=self._estimates,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
-        return Generation(session, text, seed, self._take_turn)
+        return Generation(session, text, seed, self._take_turn, recorder)
+
+    @property
+    def _draft_name(self) -> str:
+        return str(self._draft) if isinstance(self._draft, str | Path) else type(self._draft).__name__
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):

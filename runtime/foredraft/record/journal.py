@@ -1,0 +1,221 @@
+"""The journal: everything that happens in sessions, as frames of a record.
+
+It listens at the ports, so the sessions themselves know nothing of it: on their observers, on the
+links (``taps``), on the drafter and, where it is at hand, on the target.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from foredraft.core.edge import Connect
+from foredraft.core.events import Event, Observer
+from foredraft.core.messages import pack
+from foredraft.core.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.core.report import SessionReport
+from foredraft.core.sampling import Sampling, StopRules
+from foredraft.core.tree import Node
+from foredraft.record.frames import Asked, Began, Ended, Frame, Noted, Passed, Told
+from foredraft.record.taps import BothEnds, Note, tapped
+
+LEFT_OUT = ("text", "tokens", "finish_reason")
+"""Fields of a report that are told elsewhere in a record, or not at all."""
+
+
+class Journal:
+    """Turns what it hears into frames for ``write``.
+
+    ``session``: which session the running task belongs to. ``private``: leave out every token id,
+    and whatever they could be guessed from.
+    """
+
+    def __init__(self, write: Callable[[Frame], None], session: Callable[[], int], *, private: bool = False) -> None:
+        self._write = write
+        self._session = session
+        self._private = private
+
+    # Listening
+
+    def observer(self, place: int, also: Observer | None = None) -> Observer:
+        """What takes the events of one device or one server; ``also`` hears them, too."""
+
+        def observe(event: Event) -> None:
+            self._note(place, event.t_s, event.where, event.kind, event.data)
+            if also is not None:
+                also(event)
+
+        return observe
+
+    def both_ends(self, place: int) -> BothEnds:
+        """What listens at both ends of a device's links."""
+        return BothEnds(self._note_of(place))
+
+    def connect(self, connect: Connect) -> Connect:
+        """What listens at the edge's end of its links."""
+        return tapped(connect, self._note_of(0))
+
+    def drafter(self, drafter: Drafter) -> Drafter:
+        """The drafter, with somebody who writes down what it says."""
+        return _HeardDrafter(drafter, self)
+
+    def target(self, target: Target) -> Target:
+        """The target, with somebody who writes down what its exits say."""
+        return _HeardTarget(target, self)
+
+    # Writing
+
+    def began(
+        self, place: int, arrived_s: float, began_s: float, prompt: Sequence[int], sampling: Sampling, rules: StopRules
+    ) -> None:
+        """A session begins."""
+        strings = tuple("*" * len(text) for text in rules.strings) if self._private else rules.strings
+        self._write(
+            Began(
+                session=self._session(),
+                place=place,
+                arrived_s=arrived_s,
+                began_s=began_s,
+                prompt_tokens=len(prompt),
+                prompt=b"" if self._private else pack(prompt),
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                seed=sampling.seed,
+                max_new_tokens=rules.max_new_tokens,
+                stop_tokens=rules.tokens,
+                stop_strings=strings,
+            )
+        )
+
+    def ended(self, report: SessionReport) -> None:
+        """A session has its text."""
+        figures = {item.name: getattr(report, item.name) for item in fields(report) if item.name not in LEFT_OUT}
+        tokens = b"" if self._private else pack(report.tokens)
+        self._write(Ended(self._session(), len(report.tokens), tokens, report.finish_reason, figures))
+
+    def said(self, node: Node, guesses: Sequence[Guess]) -> None:
+        """What the drafter says below a node. A node that died meanwhile may have got no answer."""
+        if not self._private and (guesses or node.alive):
+            position, hashed = node.anchor
+            self._write(
+                Asked(self._session(), position, hashed, tuple((one.token, one.probability) for one in guesses))
+            )
+
+    def passed(self, position: int, batch: Pass, heard: Sequence[Reading]) -> None:
+        """What the exits said in a pass whose tip is at ``position``."""
+        if not self._private and heard:
+            readings = tuple((one.layer, tuple(zip(one.tokens, one.confidence, strict=True))) for one in heard)
+            self._write(Passed(self._session(), position, batch.tokens, batch.parents, readings))
+
+    def told(self, told: Told) -> None:
+        """What draft and exits say of a committed position."""
+        self._write(told)
+
+    def _note_of(self, place: int) -> Note:
+        def note(where: str, kind: str, data: dict[str, Any]) -> None:
+            self._note(place, asyncio.get_running_loop().time(), where, kind, data)
+
+        return note
+
+    def _note(self, place: int, t_s: float, where: str, kind: str, data: dict[str, Any]) -> None:
+        if self._private:  # what is listed are tokens
+            data = {name: len(value) if isinstance(value, list) else value for name, value in data.items()}
+        self._write(Noted(self._session(), place, t_s, where, kind, data))
+
+
+class _HeardDrafter:
+    """A drafter that somebody listens to."""
+
+    def __init__(self, inner: Drafter, journal: Journal) -> None:
+        self._inner = inner
+        self._journal = journal
+
+    @property
+    def tokenizer_digest(self) -> str:
+        """The inner drafter's."""
+        return self._inner.tokenizer_digest
+
+    @property
+    def max_nodes_per_step(self) -> int:
+        """The inner drafter's."""
+        return self._inner.max_nodes_per_step
+
+    async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
+        """A text begins."""
+        await self._inner.begin(tokens, sampling)
+
+    async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
+        """What the inner drafter says."""
+        guesses = await self._inner.draft(nodes, width)
+        for node, below in zip(nodes, guesses, strict=True):
+            self._journal.said(node, below)
+        return guesses
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """The committed text grew."""
+        self._inner.advance(tokens)
+
+    async def close(self) -> None:
+        """Close the inner drafter."""
+        await self._inner.close()
+
+
+class _HeardTarget:
+    """A target that somebody listens to."""
+
+    def __init__(self, inner: Target, journal: Journal) -> None:
+        self._inner = inner
+        self._journal = journal
+
+    @property
+    def card(self) -> TargetCard:
+        """The inner target's."""
+        return self._inner.card
+
+    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
+        """A place at the inner target."""
+        return _HeardSeat(await self._inner.seat(tokens, sampling), self._journal)
+
+    async def close(self) -> None:
+        """Close the inner target."""
+        await self._inner.close()
+
+
+class _HeardSeat:
+    """A seat that somebody listens to."""
+
+    def __init__(self, inner: Seat, journal: Journal) -> None:
+        self._inner = inner
+        self._journal = journal
+
+    @property
+    def cached(self) -> int:
+        """The inner seat's."""
+        return self._inner.cached
+
+    async def prefill(self, tokens: Sequence[int]) -> float:
+        """Run committed tokens."""
+        return await self._inner.prefill(tokens)
+
+    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+        """Run one pass, and write down what the exits say."""
+        position = self._inner.cached + len(batch.trunk)
+        heard: list[Reading] = []
+
+        def hear(reading: Reading) -> None:
+            heard.append(reading)
+            on_exit(reading)
+
+        try:
+            return await self._inner.verify(batch, hear)
+        finally:  # what an exit said may have reached the edge, even if the pass was dropped
+            self._journal.passed(position, batch, heard)
+
+    def keep(self, nodes: Sequence[int]) -> None:
+        """Keep these nodes of the last pass."""
+        self._inner.keep(nodes)
+
+    def close(self) -> None:
+        """Give the place up."""
+        self._inner.close()

@@ -1,0 +1,217 @@
+"""The recorder of one live session: what ``record=`` of ``Edge.generate`` and ``--record`` do.
+
+Each frame is written, without a buffer, when it happens. When the text is finished, and everybody
+has it, the recorder asks the draft about each of its tokens, and the cloud what its exits say of
+them; it goes on where it gets no answer, and says so in the record's notes.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from foredraft.core.edge import Connect
+from foredraft.core.events import Observer
+from foredraft.core.messages import Ready
+from foredraft.core.policy import Policy
+from foredraft.core.ports import Drafter, Guess
+from foredraft.core.report import SessionReport
+from foredraft.core.sampling import Sampling, StopRules
+from foredraft.errors import ForedraftError, RecordError
+from foredraft.policies import GROUP
+from foredraft.policies.parameters import text_of
+from foredraft.profiles import DraftProfile, LinkProfile
+from foredraft.record.asking import columns, guesses_along, readings_from_cloud, told_of
+from foredraft.record.frames import HEADER, Closed, Frame, Models, Said, Setup, encode_frame
+from foredraft.record.journal import Journal
+from foredraft.record.plain import profile_as_plain
+from foredraft.record.reading import Record, parse_record, read_record
+
+ASKING_S: Final = 300.0
+"""So long the cloud may take to tell what its exits say."""
+PREFILL_CHUNK: Final = 512
+"""What is assumed of a target that says nothing of it (``core.ports.TargetCard``)."""
+SESSION: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is recorded: the text's circumstances and the ports of its session."""
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    rules: StopRules
+    policy: str
+    ready: Ready
+    drafter: Drafter
+    connect: Connect
+    draft: str = ""
+    pace: DraftProfile | None = None
+    api_key: str = ""
+    observer: Observer | None = None
+
+
+class Recorder:
+    """Records one session to ``file``, or to memory (None). Use it once.
+
+    ``private``: no token ids are recorded, only ranks and lengths. ``ask``: whether to ask draft and
+    exits about the finished text. ``link``: the emulated link, where there is one.
+    """
+
+    def __init__(
+        self,
+        file: str | Path | None = None,
+        *,
+        private: bool = False,
+        ask: bool = True,
+        link: LinkProfile | None = None,
+    ) -> None:
+        self.file = None if file is None else Path(file)
+        self._private = private
+        self._ask = ask
+        self._link = link
+        self._sink: BinaryIO | None = None
+        self._kept: BytesIO | None = None
+        self._error: OSError | None = None
+        self._of: Recorded | None = None
+        self._journal = Journal(self._write, lambda: SESSION, private=private)
+        if self.file is not None and (self.file.is_dir() or not self.file.parent.is_dir()):
+            wrong = "it is a folder" if self.file.is_dir() else f"there is no folder {self.file.parent}"
+            raise RecordError(f"cannot record to {self.file}: {wrong}")
+
+    def listen(self, of: Recorded) -> tuple[Drafter, Connect, Observer]:
+        """The ports that the session is to use in the place of its own. Raises RecordError when used twice."""
+        if self._of is not None:
+            raise RecordError("a recorder records one session; make another for the next")
+        self._of = of
+        journal = self._journal
+        return journal.drafter(of.drafter), journal.connect(of.connect), journal.observer(0, of.observer)
+
+    def begin(self) -> None:
+        """The session begins. Raises RecordError when the file cannot be written."""
+        of = self._recorded()
+        try:
+            if self.file is None:
+                self._sink = self._kept = BytesIO()
+            else:
+                self._sink = self.file.open("wb", buffering=0)
+            self._sink.write(HEADER)
+        except OSError as error:
+            raise RecordError(f"cannot record to {self.file}: {error.strerror or error}") from error
+        self._write(_setup_of(of, self._private, self._link))
+        now_s = asyncio.get_running_loop().time()
+        self._journal.began(0, now_s, now_s, of.prompt, of.sampling, of.rules)
+
+    async def finish(self, report: SessionReport) -> None:
+        """The session has its text: ask about it, and close the file. Raises RecordError for an incomplete one."""
+        self._journal.ended(report)
+        notes: list[str] = []
+        if self._ask and report.tokens:
+            await self._ask_about(report.tokens, notes)
+        self._close(*notes)
+        if self._error is not None:
+            raise RecordError(f"{self.file}: the record is incomplete: {self._error.strerror or self._error}")
+
+    def give_up(self, why: str) -> None:
+        """The session has ended without its whole text; what there is stays. Nothing if it has finished."""
+        if self._sink is not None:
+            self._close(f"the session ended early: {why}")
+
+    def record(self) -> Record:
+        """The record, once the session is over."""
+        if self._kept is not None:
+            return parse_record(self._kept.getvalue(), Path("the session"))
+        if self.file is None:
+            raise RecordError("nothing is recorded yet")
+        return read_record(self.file)
+
+    async def _ask_about(self, tokens: Sequence[int], notes: list[str]) -> None:
+        of = self._recorded()
+        guesses: list[list[Guess]] = []
+        readings: list[tuple[Said, ...]] = []
+        try:
+            guesses = await guesses_along(of.drafter, of.prompt, tokens, of.sampling)
+        except ForedraftError as error:
+            notes.append(f"the draft was not asked about each token: {error}")
+        if of.ready.exits:
+            whole = [*of.prompt, *tokens]
+            try:
+                async with asyncio.timeout(ASKING_S):
+                    blocks = readings_from_cloud(of.connect, of.api_key, whole, len(of.prompt), of.sampling)
+                    readings = await columns(blocks)
+            except (ForedraftError, TimeoutError) as error:
+                notes.append(f"the exits were not asked about each token: {error or 'no answer'}")
+        for told in told_of(SESSION, len(of.prompt), tokens, guesses, readings, private=self._private):
+            self._write(told)
+
+    def _recorded(self) -> Recorded:
+        if self._of is None:
+            raise RecordError("the recorder listens to no session; give it to Edge.generate(record=...)")
+        return self._of
+
+    def _write(self, frame: Frame) -> None:
+        """Append a frame. A disk that is full ends the record, not the session."""
+        if self._sink is None or self._error is not None:
+            return
+        try:
+            self._sink.write(encode_frame(frame))
+        except OSError as error:
+            self._error = error
+
+    def _close(self, *notes: str) -> None:
+        self._write(Closed(notes))
+        if self._sink is not None and self._kept is None:
+            self._sink.close()
+        self._sink = None
+
+
+def _setup_of(of: Recorded, private: bool, link: LinkProfile | None) -> Setup:
+    from foredraft import __version__
+
+    ready = of.ready
+    models = Models(
+        model_digest=ready.model_digest,
+        tokenizer_digest=ready.tokenizer_digest,
+        vocab_size=ready.vocab_size,
+        context=ready.context,
+        layers=ready.layers,
+        exits=ready.exits,
+        stop_tokens=ready.stop_tokens,
+        max_pass_nodes=ready.max_pass_nodes,
+        max_nodes=ready.max_nodes,
+        max_chain=ready.max_chain,
+        prefill_chunk=PREFILL_CHUNK,
+        draft=of.draft,
+        draft_nodes=of.drafter.max_nodes_per_step,
+    )
+    return Setup(
+        foredraft=__version__,
+        simulated=False,
+        private=private,
+        policy=of.policy,
+        models=models,
+        edge=None if of.pace is None else profile_as_plain(of.pace),
+        link=None if link is None else profile_as_plain(link),
+        written_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def describe_policy(policy: Policy) -> str:
+    """A specification that makes such a policy again, if it is an installed one or a dataclass of a module."""
+    kind = type(policy)
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    name = next((entry.name for entry in entry_points(group=GROUP) if entry.value == place), place)
+    values = [f"{at}={text_of(value)}" for at, value in _changed(policy)]
+    return f"{name}:{','.join(values)}" if values else name
+
+
+def _changed(policy: Any) -> list[tuple[str, Any]]:
+    """The parameters that differ from their defaults."""
+    if not is_dataclass(policy):
+        return []
+    known = [(one.name, one.default, getattr(policy, one.name)) for one in fields(policy) if one.init]
+    return [(name, value) for name, default, value in known if name != "name" and default not in (MISSING, value)]

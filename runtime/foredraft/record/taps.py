@@ -1,0 +1,140 @@
+"""Taps: listening on the links of a session, without the session noticing."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from foredraft.core.edge import Connect
+from foredraft.core.messages import Commit, Grow, Message, Open, Steer
+from foredraft.core.ports import Link
+
+Note = Callable[[str, str, dict[str, Any]], None]
+"""Told ``where``, ``kind`` and data, at the moment at which it happens."""
+
+
+def tapped(connect: Connect, note: Note) -> Connect:
+    """``connect`` with its links tapped at the edge, where alone one hears a link whose other end is far away.
+
+    What goes up is noted when it leaves, what comes down when it arrives; with a commit goes the
+    round trip that it closes (see ``core.messages.Commit.heard``).
+    """
+
+    async def connected() -> Link:
+        began_s = asyncio.get_running_loop().time()
+        link = await connect()
+        note("edge", "connect", {"began_s": began_s})
+        return _EdgeTap(link, note)
+
+    return connected
+
+
+class BothEnds:
+    """Listens at both ends of the links that one device makes, one after another: messages are noted as they arrive."""
+
+    def __init__(self, note: Note) -> None:
+        self._note = note
+        self._up: deque[float] = deque()  # when what is on its way was sent
+        self._down: deque[float] = deque()
+
+    def cloud(self, link: Link) -> Link:
+        """The cloud's end of a new link."""
+        self._up, self._down = deque(), deque()
+        return _EndTap(link, self._note, "uplink", sent=self._down, coming=self._up)
+
+    def edge(self, link: Link, began_s: float) -> Link:
+        """The edge's end of it, which took since ``began_s`` to make."""
+        self._note("edge", "connect", {"began_s": began_s})
+        return _EndTap(link, self._note, "downlink", sent=self._up, coming=self._down)
+
+
+class _Tap:
+    """A link that something is listening on."""
+
+    def __init__(self, link: Link, note: Note) -> None:
+        self._link = link
+        self._note = note
+
+    @property
+    def bytes_sent(self) -> int:
+        """The link's."""
+        return self._link.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        """The link's."""
+        return self._link.bytes_received
+
+    async def send(self, message: Message) -> None:
+        """Send, and take note."""
+        sent_s, before = asyncio.get_running_loop().time(), self._link.bytes_sent
+        self._leaves(sent_s)
+        await self._link.send(message)
+        self._left(message, sent_s, self._link.bytes_sent - before)
+
+    def post(self, message: Message) -> bool:
+        """Send at once if that needs no waiting, and take note."""
+        sent_s, before = asyncio.get_running_loop().time(), self._link.bytes_sent
+        if not self._link.post(message):
+            return False
+        self._leaves(sent_s)
+        self._left(message, sent_s, self._link.bytes_sent - before)
+        return True
+
+    async def receive(self) -> Message:
+        """Receive, and take note."""
+        before = self._link.bytes_received
+        message = await self._link.receive()
+        self._arrived(message, self._link.bytes_received - before)
+        return message
+
+    async def close(self) -> None:
+        """Close the link."""
+        await self._link.close()
+
+    def _leaves(self, sent_s: float) -> None:
+        """A message is on its way."""
+
+    def _left(self, message: Message, sent_s: float, size_bytes: int) -> None:
+        """The link has taken it."""
+
+    def _arrived(self, message: Message, size_bytes: int) -> None:
+        """A message came."""
+
+
+class _EndTap(_Tap):
+    """One of two tapped ends; messages arrive in the order in which they were sent."""
+
+    def __init__(self, link: Link, note: Note, arrives_by: str, *, sent: deque[float], coming: deque[float]) -> None:
+        super().__init__(link, note)
+        self._arrives_by = arrives_by
+        self._sent, self._coming = sent, coming
+
+    def _leaves(self, sent_s: float) -> None:
+        self._sent.append(sent_s)
+
+    def _arrived(self, message: Message, size_bytes: int) -> None:
+        data = {"sent_s": self._coming.popleft(), "bytes": size_bytes}
+        self._note(self._arrives_by, type(message).__name__, data)
+
+
+class _EdgeTap(_Tap):
+    """The edge's end of a link whose other end nobody listens at."""
+
+    def __init__(self, link: Link, note: Note) -> None:
+        super().__init__(link, note)
+        self._sent_s: list[float] = []  # when Open, and each Grow and Steer after it, left
+
+    def _left(self, message: Message, sent_s: float, size_bytes: int) -> None:
+        if isinstance(message, Open):
+            self._sent_s = [sent_s]
+        elif isinstance(message, Grow | Steer):
+            self._sent_s.append(sent_s)
+        self._note("uplink", type(message).__name__, {"sent_s": sent_s, "bytes": size_bytes})
+
+    def _arrived(self, message: Message, size_bytes: int) -> None:
+        data: dict[str, Any] = {"bytes": size_bytes}
+        if isinstance(message, Commit) and message.heard < len(self._sent_s):
+            passed_s = asyncio.get_running_loop().time() - self._sent_s[message.heard]
+            data["round_trip_s"] = max(0.0, passed_s - message.heard_s)
+        self._note("downlink", type(message).__name__, data)
