@@ -8,6 +8,7 @@ A declared parameter is a field of the policy's dataclass; its default lies in t
 
 import math
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 from foredraft.errors import ConfigError, UnknownNameError
@@ -58,6 +59,7 @@ class Parameter:
         return int(value) if self.whole else float(f"{value:.4g}")
 
 
+@lru_cache(maxsize=256)
 def tunable(spec: str) -> tuple[Parameter, ...]:
     """What may be tuned of the policy that ``spec`` names; what the specification gives is fixed.
 

@@ -6,6 +6,7 @@ make one study. One that is killed leaves a running trial behind, which falls si
 
 import multiprocessing
 import os
+import platform
 import signal
 import threading
 import warnings
@@ -97,6 +98,7 @@ def _give_up_silent(study: optuna.Study) -> None:
 def _try(search: Search, study: optuna.Study, trial: optuna.Trial) -> list[float]:
     """One candidate; one that was tried before is not run again."""
     policy = search.suggested(trial)
+    trial.set_user_attr("by", f"{platform.node()} {os.getpid()}")
     known = next((one for one in candidates(study) if one.policy == policy), None)
     try:
         one = replace(known, number=trial.number) if known else _measured(search, policy, trial.number)
