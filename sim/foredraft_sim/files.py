@@ -1,42 +1,5 @@
-"""Output files that are there completely or not at all."""
+"""Output files that are there completely or not at all: ``foredraft.files``, by its former name."""
 
-import os
-import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from foredraft.files import check_folders, written_together
 
-from foredraft.errors import ConfigError
-
-
-def check_folders(files: Iterable[Path]) -> None:
-    """Whether files could be written, before the work is done that they are for. Raises ConfigError."""
-    for path in files:
-        if not path.parent.is_dir():
-            raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
-        if path.is_dir():
-            raise ConfigError(f"cannot write {path}: it is a folder")
-
-
-def written_together(files: Mapping[Path, bytes]) -> None:
-    """Write all files, or none of them. Raises ConfigError."""
-    with ExitStack() as cleared:
-        ready: list[tuple[str, Path]] = []
-        for path, data in files.items():
-            try:
-                handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-                cleared.callback(Path(name).unlink, missing_ok=True)
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-            except OSError as error:
-                raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
-            ready.append((name, path))
-        for name, path in ready:
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+__all__ = ["check_folders", "written_together"]

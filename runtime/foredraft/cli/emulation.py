@@ -5,10 +5,12 @@ from contextlib import ExitStack, contextmanager
 
 from yarl import URL
 
+from foredraft.core.messages import MAX_MESSAGE_BYTES
 from foredraft.errors import ConfigError
 from foredraft.links.address import endpoint
 from foredraft.links.proxy_process import ProxyProcess, proxy_process
 from foredraft.links.shaping import Shape
+from foredraft.profiles import Direction, LinkProfile, LinkRange
 
 
 def shape_of(rtt_ms: float, jitter_ms: float, rate_mbps: float | None) -> Shape | None:
@@ -23,6 +25,21 @@ def shape_of(rtt_ms: float, jitter_ms: float, rate_mbps: float | None) -> Shape 
         jitter_s=jitter_ms / 1e3,
         rate_bps=None if rate_mbps is None else rate_mbps * 1e6,
     )
+
+
+def link_profile(shape: Shape) -> LinkProfile:
+    """The same link as a hardware profile, whose jitter is never negative."""
+    way = Direction(
+        delay_s=max(0.0, shape.delay_s - shape.jitter_s),
+        jitter_s=shape.jitter_s,
+        jitter_shape="uniform",
+        rate_bps=shape.rate_bps,
+    )
+    title = "the link that a shaping proxy emulated"
+    return LinkProfile(name="emulated", title=title, kind="link", up=way, down=way, range=_ANY_MESSAGE)
+
+
+_ANY_MESSAGE = LinkRange(message_bytes=(0, MAX_MESSAGE_BYTES))
 
 
 @contextmanager

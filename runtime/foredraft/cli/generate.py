@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from foredraft.api import Edge, Generation
-    from foredraft.core.events import Event
     from foredraft.core.local import LocalText, Told
     from foredraft.core.report import SessionReport
+    from foredraft.record.reading import Record
 
 
 def generate(
@@ -50,6 +50,11 @@ def generate(
     ssl_cafile: Annotated[Path | None, typer.Option(help="PEM certificate to trust.")] = None,
     retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
     events: Annotated[Path | None, typer.Option(help="Write what happened, one JSON object per line.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a Chrome trace, for ui.perfetto.dev.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Record the session, for foredraft replay and report; see docs/recording.md.")
+    ] = None,
+    private: Annotated[bool, typer.Option(help="Record no token ids, only ranks and lengths.")] = False,
     local: Annotated[
         bool, typer.Option(help="While no server is in reach, go on with the draft alone, marked as unverified.")
     ] = False,
@@ -60,16 +65,18 @@ def generate(
     from contextlib import ExitStack
 
     from foredraft.api import connect
-    from foredraft.cli.emulation import proxies, shape_of
+    from foredraft.cli.emulation import link_profile, proxies, shape_of
     from foredraft.core.edge import Retry
     from foredraft.core.sampling import Sampling, StopRules
     from foredraft.engines.loading import ModelOptions
+    from foredraft.errors import ConfigError
+    from foredraft.files import check_folders
     from foredraft.policies import make_policy
+    from foredraft.record.recorder import Recorder
 
     Sampling(temperature, top_k, top_p, seed or 0)  # what is wrong with them is said before anything is tried
     StopRules(max_new_tokens, strings=tuple(stop or ()))
     text = _read_prompt(prompt, prompt_file)
-    noted: list[Event] = []
     asked: dict[str, Any] = {
         "policy": make_policy(policy_spec(policy, gamma=gamma, threshold=threshold, cost_weight=cost_weight)),
         "temperature": temperature,
@@ -78,9 +85,14 @@ def generate(
         "seed": seed,
         "max_new_tokens": max_new_tokens,
         "stop": stop or (),
-        "observer": None if events is None else noted.append,
     }
     shape = shape_of(rtt_ms, jitter_ms, rate_mbps)
+    check_folders([file for file in (events, trace) if file is not None])
+    if private and record is None:
+        raise ConfigError("--private is about what is recorded: give --record FILE, too")
+    if record or events or trace:
+        emulated = None if shape is None else link_profile(shape)
+        asked["record"] = Recorder(record, private=private, ask=record is not None, link=emulated)
     with ExitStack() as stack:
         fronts = [] if shape is None else stack.enter_context(proxies(server, shape, shape))
         edge = connect(
@@ -96,8 +108,8 @@ def generate(
         generation = _run(edge, text, asked, quiet=as_json)
         report = generation.report
         links = [proxy.report() for _, proxy in fronts]
-    if events is not None:
-        _write_events(events, noted)
+    if events or trace:
+        _write_views(asked["record"].record(), events, trace)
     extra = {"draft": draft, "top_k": top_k, "top_p": top_p, "pace": pace, "emulated_links": list(map(asdict, links))}
     said = generation.explanation() if explain else []
     if as_json:
@@ -215,10 +227,14 @@ def show(text: str) -> None:
     sys.stdout.flush()
 
 
-def _write_events(file: Path, noted: "list[Event]") -> None:
-    from foredraft.errors import ConfigError
+def _write_views(record: "Record", events: Path | None, trace: Path | None) -> None:
+    from foredraft.files import written_together
+    from foredraft.record.event_lines import event_lines
+    from foredraft.trace import chrome_trace
 
-    try:
-        file.write_text("".join(json.dumps(asdict(event)) + "\n" for event in noted), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write the events to {file}: {error}") from error
+    files: dict[Path, bytes] = {}
+    if events is not None:
+        files[events] = event_lines(record)
+    if trace is not None:
+        files[trace] = chrome_trace([record])
+    written_together(files)

@@ -115,9 +115,10 @@ class Noted(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """What the draft said in the session: its guesses at what follows the prefix (position, hash), best first."""
+    """What the draft said, at ``t_s``: its guesses at what follows the prefix (position, hash), best first."""
 
     session: Count
+    t_s: float
     position: Count
     hash: Count
     guesses: tuple[Said, ...]

@@ -97,10 +97,9 @@ class Journal:
     def said(self, node: Node, guesses: Sequence[Guess]) -> None:
         """What the drafter says below a node. A node that died meanwhile may have got no answer."""
         if not self._private and (guesses or node.alive):
-            position, hashed = node.anchor
-            self._write(
-                Asked(self._session(), position, hashed, tuple((one.token, one.probability) for one in guesses))
-            )
+            now_s, (position, hashed) = asyncio.get_running_loop().time(), node.anchor
+            said = tuple((one.token, one.probability) for one in guesses)
+            self._write(Asked(self._session(), now_s, position, hashed, said))
 
     def passed(self, position: int, batch: Pass, heard: Sequence[Reading]) -> None:
         """What the exits said in a pass whose tip is at ``position``."""
