@@ -75,7 +75,7 @@ def _accepted(session: RecordedSession) -> _Accepted:
         anchor = anchor.then(max(0, token))
         if position in taken:
             nodes.add(anchor)
-    return _Accepted(nodes, deque(session.asked))
+    return _Accepted(nodes, deque(one for one in session.asked if one.where == "edge"))
 
 
 @dataclass(slots=True)

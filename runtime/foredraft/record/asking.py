@@ -13,7 +13,7 @@ from foredraft.core.ports import Drafter, Guess, Link, Reading
 from foredraft.core.sampling import Sampling
 from foredraft.core.tree import DraftTree
 from foredraft.errors import ForedraftError, RefusedError
-from foredraft.record.frames import BEYOND, HIDDEN, UNASKED, Said, Told
+from foredraft.record.frames import BEYOND, UNASKED, Said, Told
 
 RANKED = 64
 """Among so many of the draft's guesses the true token is looked for."""
@@ -91,37 +91,16 @@ def told_of(
     tokens: Sequence[int],
     guesses: Sequence[Sequence[Guess]],
     readings: Sequence[tuple[Said, ...]],
-    *,
-    private: bool,
 ) -> list[Told]:
     """The frames for a text; ``guesses`` or ``readings`` may be empty where nobody could be asked."""
-    return [
-        _told(
-            session,
-            start + index,
-            token,
-            guesses[index] if index < len(guesses) else None,
-            readings[index] if index < len(readings) else (),
-            private,
-        )
-        for index, token in enumerate(tokens)
-    ]
-
-
-def _told(
-    session: int,
-    position: int,
-    token: int,
-    guesses: Sequence[Guess] | None,
-    readings: tuple[Said, ...],
-    private: bool,
-) -> Told:
-    right = tuple(said == token for said, _ in readings)
-    kept = tuple((guess.token, guess.probability) for guess in (guesses or ())[:KEPT])
-    if private:
-        kept = tuple((HIDDEN, probability) for _, probability in kept)
-        readings = tuple((HIDDEN, confidence) for _, confidence in readings)
-    return Told(session, position, _rank(token, guesses), kept, readings, right)
+    told: list[Told] = []
+    for index, token in enumerate(tokens):
+        best = guesses[index] if index < len(guesses) else None
+        exits = readings[index] if index < len(readings) else ()
+        right = tuple(said == token for said, _ in exits)
+        kept = tuple((guess.token, guess.probability) for guess in (best or ())[:KEPT])
+        told.append(Told(session, start + index, _rank(token, best), kept, exits, right))
+    return told
 
 
 def _rank(token: int, guesses: Sequence[Guess] | None) -> int:

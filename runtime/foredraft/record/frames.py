@@ -58,8 +58,8 @@ class Models(msgspec.Struct, frozen=True, array_like=True):
 class Setup(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """The first frame: under which circumstances.
 
-    ``policy``: a specification, as ``--policy`` takes it. ``edge``, ``cloud``, ``link``: hardware
-    profiles as plain values (those that were simulated, or paced to); None: the real thing.
+    ``policy``: a specification, as ``--policy`` takes it. ``edge``, ``cloud``, ``link`` and ``cloud_draft``:
+    hardware profiles as plain values (those that were simulated, or paced to); None: the real thing.
     ``scenario``: the other tables of the simulated scenario, and ``seed`` its seed. ``written_at``: UTC; empty
     if simulated, so that the same simulation gives the same bytes.
     """
@@ -75,6 +75,7 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=0):
     link: dict[str, Any] | None = None
     scenario: dict[str, Any] | None = None
     written_at: str = ""
+    cloud_draft: dict[str, Any] | None = None
 
 
 class Began(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -115,12 +116,17 @@ class Noted(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """What the draft said, at ``t_s``: its guesses at what follows the prefix (position, hash), best first."""
+    """What a draft said: up to ``width`` guesses at what follows the prefix (position, hash), best first.
+
+    ``where``: ``edge``, or ``cloud`` for a draft beside the target. ``t_s``: when it had said so.
+    """
 
     session: Count
     t_s: float
+    where: str
     position: Count
     hash: Count
+    width: Count
     guesses: tuple[Said, ...]
 
 

@@ -16,7 +16,7 @@ from foredraft.core.ports import Drafter, Guess, Pass, Reading, Seat, Target, Ta
 from foredraft.core.report import SessionReport
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.core.tree import Node
-from foredraft.record.frames import Asked, Began, Ended, Frame, Noted, Passed, Told
+from foredraft.record.frames import Asked, Began, Ended, Frame, Noted, Passed
 from foredraft.record.taps import BothEnds, Note, tapped
 
 LEFT_OUT = ("text", "tokens", "finish_reason")
@@ -26,14 +26,12 @@ LEFT_OUT = ("text", "tokens", "finish_reason")
 class Journal:
     """Turns what it hears into frames for ``write``.
 
-    ``session``: which session the running task belongs to. ``private``: leave out every token id,
-    and whatever they could be guessed from.
+    ``session``: which session the running task belongs to.
     """
 
-    def __init__(self, write: Callable[[Frame], None], session: Callable[[], int], *, private: bool = False) -> None:
+    def __init__(self, write: Callable[[Frame], None], session: Callable[[], int]) -> None:
         self._write = write
         self._session = session
-        self._private = private
 
     # Listening
 
@@ -55,9 +53,9 @@ class Journal:
         """What listens at the edge's end of its links."""
         return tapped(connect, self._note_of(0))
 
-    def drafter(self, drafter: Drafter) -> Drafter:
-        """The drafter, with somebody who writes down what it says."""
-        return _HeardDrafter(drafter, self)
+    def drafter(self, drafter: Drafter, where: str = "edge") -> Drafter:
+        """The drafter, at the ``edge`` or in the ``cloud``, with somebody who writes down what it says."""
+        return _HeardDrafter(drafter, self, where)
 
     def target(self, target: Target) -> Target:
         """The target, with somebody who writes down what its exits say."""
@@ -69,7 +67,6 @@ class Journal:
         self, place: int, arrived_s: float, began_s: float, prompt: Sequence[int], sampling: Sampling, rules: StopRules
     ) -> None:
         """A session begins."""
-        strings = tuple("*" * len(text) for text in rules.strings) if self._private else rules.strings
         self._write(
             Began(
                 session=self._session(),
@@ -77,39 +74,34 @@ class Journal:
                 arrived_s=arrived_s,
                 began_s=began_s,
                 prompt_tokens=len(prompt),
-                prompt=b"" if self._private else pack(prompt),
+                prompt=pack(prompt),
                 temperature=sampling.temperature,
                 top_k=sampling.top_k,
                 top_p=sampling.top_p,
                 seed=sampling.seed,
                 max_new_tokens=rules.max_new_tokens,
                 stop_tokens=rules.tokens,
-                stop_strings=strings,
+                stop_strings=rules.strings,
             )
         )
 
     def ended(self, report: SessionReport) -> None:
         """A session has its text."""
         figures = {item.name: getattr(report, item.name) for item in fields(report) if item.name not in LEFT_OUT}
-        tokens = b"" if self._private else pack(report.tokens)
-        self._write(Ended(self._session(), len(report.tokens), tokens, report.finish_reason, figures))
+        self._write(Ended(self._session(), len(report.tokens), pack(report.tokens), report.finish_reason, figures))
 
-    def said(self, node: Node, guesses: Sequence[Guess]) -> None:
+    def said(self, where: str, node: Node, width: int, guesses: Sequence[Guess]) -> None:
         """What the drafter says below a node. A node that died meanwhile may have got no answer."""
-        if not self._private and (guesses or node.alive):
+        if guesses or node.alive:
             now_s, (position, hashed) = asyncio.get_running_loop().time(), node.anchor
             said = tuple((one.token, one.probability) for one in guesses)
-            self._write(Asked(self._session(), now_s, position, hashed, said))
+            self._write(Asked(self._session(), now_s, where, position, hashed, width, said))
 
     def passed(self, position: int, batch: Pass, heard: Sequence[Reading]) -> None:
         """What the exits said in a pass whose tip is at ``position``."""
-        if not self._private and heard:
+        if heard:
             readings = tuple((one.layer, tuple(zip(one.tokens, one.confidence, strict=True))) for one in heard)
             self._write(Passed(self._session(), position, batch.tokens, batch.parents, readings))
-
-    def told(self, told: Told) -> None:
-        """What draft and exits say of a committed position."""
-        self._write(told)
 
     def _note_of(self, place: int) -> Note:
         def note(where: str, kind: str, data: dict[str, Any]) -> None:
@@ -118,17 +110,16 @@ class Journal:
         return note
 
     def _note(self, place: int, t_s: float, where: str, kind: str, data: dict[str, Any]) -> None:
-        if self._private:  # what is listed are tokens
-            data = {name: len(value) if isinstance(value, list) else value for name, value in data.items()}
         self._write(Noted(self._session(), place, t_s, where, kind, data))
 
 
 class _HeardDrafter:
     """A drafter that somebody listens to."""
 
-    def __init__(self, inner: Drafter, journal: Journal) -> None:
+    def __init__(self, inner: Drafter, journal: Journal, where: str) -> None:
         self._inner = inner
         self._journal = journal
+        self._where = where
 
     @property
     def tokenizer_digest(self) -> str:
@@ -148,7 +139,7 @@ class _HeardDrafter:
         """What the inner drafter says."""
         guesses = await self._inner.draft(nodes, width)
         for node, below in zip(nodes, guesses, strict=True):
-            self._journal.said(node, below)
+            self._journal.said(self._where, node, width, below)
         return guesses
 
     def advance(self, tokens: Sequence[int]) -> None:

@@ -103,13 +103,11 @@ class RecordedSession:
         return StopRules(self.began.max_new_tokens, self.began.stop_tokens, self.began.stop_strings)
 
     @cached_property
-    def said(self) -> dict[Anchor, tuple[Said, ...]]:
-        """What the draft said below each prefix that it was asked about; of several answers the longest."""
-        said: dict[Anchor, tuple[Said, ...]] = {}
+    def said(self) -> dict[Anchor, dict[int, tuple[Said, ...]]]:
+        """What the draft said below each prefix that it was asked about, by how many guesses it was asked for."""
+        said: dict[Anchor, dict[int, tuple[Said, ...]]] = {}
         for one in self.asked:
-            anchor = Anchor(one.position, one.hash)
-            if len(one.guesses) >= len(said.get(anchor, ())):
-                said[anchor] = one.guesses
+            said.setdefault(Anchor(one.position, one.hash), {})[one.width] = one.guesses
         return said
 
     @cached_property
@@ -118,7 +116,9 @@ class RecordedSession:
         told = {one.position: one for one in self.told}
         anchor, found = ORIGIN.after(self.prompt), []
         for position, token in enumerate(self.tokens, self.began.prompt_tokens):
-            found.append(_position(position, token, told.get(position), self.said.get(anchor)))
+            said = self.said.get(anchor, {})
+            widest = said[max(said)] if said else None
+            found.append(_position(position, token, told.get(position), widest))
             anchor = anchor.then(max(0, token))
         return tuple(found)
 

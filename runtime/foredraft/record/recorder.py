@@ -29,6 +29,7 @@ from foredraft.record.asking import columns, guesses_along, readings_from_cloud,
 from foredraft.record.frames import HEADER, Closed, Frame, Models, Said, Setup, encode_frame
 from foredraft.record.journal import Journal
 from foredraft.record.plain import profile_as_plain
+from foredraft.record.privacy import hidden
 from foredraft.record.reading import Record, parse_record, read_record
 
 ASKING_S: Final = 300.0
@@ -78,7 +79,7 @@ class Recorder:
         self._kept: BytesIO | None = None
         self._error: OSError | None = None
         self._of: Recorded | None = None
-        self._journal = Journal(self._write, lambda: SESSION, private=private)
+        self._journal = Journal(self._write, lambda: SESSION)
         if self.file is not None and (self.file.is_dir() or not self.file.parent.is_dir()):
             wrong = "it is a folder" if self.file.is_dir() else f"there is no folder {self.file.parent}"
             raise RecordError(f"cannot record to {self.file}: {wrong}")
@@ -145,7 +146,7 @@ class Recorder:
                     readings = await columns(blocks)
             except (ForedraftError, TimeoutError) as error:
                 notes.append(f"the exits were not asked about each token: {error or 'no answer'}")
-        for told in told_of(SESSION, len(of.prompt), tokens, guesses, readings, private=self._private):
+        for told in told_of(SESSION, len(of.prompt), tokens, guesses, readings):
             self._write(told)
 
     def _recorded(self) -> Recorded:
@@ -155,10 +156,11 @@ class Recorder:
 
     def _write(self, frame: Frame) -> None:
         """Append a frame. A disk that is full ends the record, not the session."""
-        if self._sink is None or self._error is not None:
+        kept = hidden(frame) if self._private else frame
+        if kept is None or self._sink is None or self._error is not None:
             return
         try:
-            self._sink.write(encode_frame(frame))
+            self._sink.write(encode_frame(kept))
         except OSError as error:
             self._error = error
 
