@@ -3,6 +3,7 @@
     GET /v1/session            WebSocket; each connection is handed to the service
     GET /v1/model              the target's card, as JSON
     GET /v1/tokenizer/DIGEST   the bytes of tokenizer.json
+    GET /v1/probe              WebSocket; bounded echoes and streams, for measuring the link
     GET /metrics               counters, for Prometheus
     GET /health                200 while it serves; needs no key
 
@@ -28,7 +29,8 @@ from foredraft.core.messages import INTERNAL, PROTOCOL_VERSION, Refused
 from foredraft.core.ports import Link, TargetCard
 from foredraft.core.walking import Counters
 from foredraft.errors import ConfigError, ForedraftError
-from foredraft.links.address import MODEL_PATH, SESSION_PATH, TOKENIZER_PATH
+from foredraft.links.address import MODEL_PATH, PROBE_PATH, SESSION_PATH, TOKENIZER_PATH
+from foredraft.links.probing import MOST_CONNECTIONS, serve_probe
 from foredraft.links.websocket import HEARTBEAT_S, STALL_S, WebSocketLink, accept
 from foredraft.listening import is_loopback
 from foredraft.metrics import ServiceCollector
@@ -93,6 +95,7 @@ class Server:
         self._api_key = api_key.encode()
         self._draining = False
         self._taken = 0
+        self._probes = 0
         self._links: set[WebSocketLink] = set()
         self._none_left = asyncio.Event()
         self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
@@ -109,6 +112,7 @@ class Server:
         app = web.Application(middlewares=[self._gate])
         app.router.add_get("/health", self._health)
         app.router.add_get(f"/{SESSION_PATH}", self._session)
+        app.router.add_get(f"/{PROBE_PATH}", self._probe)
         app.router.add_get(f"/{MODEL_PATH}", self._model)
         app.router.add_get(f"/{TOKENIZER_PATH}/{{digest}}", self._tokenizer)
         app.router.add_get("/metrics", self._metrics)
@@ -154,6 +158,16 @@ class Server:
             self._links.discard(link)
             if not self._links:
                 self._none_left.set()
+
+    async def _probe(self, request: web.Request) -> web.StreamResponse:
+        if self._draining or self._probes >= MOST_CONNECTIONS:
+            reason = "going away" if self._draining else f"{MOST_CONNECTIONS} links are being measured"
+            return _refusal(503, reason, {"Retry-After": str(_RETRY_S)})
+        self._probes += 1
+        try:
+            return await serve_probe(request)
+        finally:
+            self._probes -= 1
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

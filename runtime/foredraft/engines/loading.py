@@ -48,7 +48,7 @@ def load_target(
     from foredraft.engines.paced import PacedTarget
     from foredraft.engines.torch_target import TorchTarget
     from foredraft.exits.heads import ExitHeads
-    from foredraft.profiles import load_profile
+    from foredraft.profiles import check_model, load_profile
 
     profile = load_profile(options.pace, "target") if options.pace else None
     if model == DEMO:
@@ -57,6 +57,8 @@ def load_target(
         pair = bundled_pair()
         model, exits = pair.target, exits or pair.exits
     loaded = _load(model, options)
+    if profile is not None:
+        check_model(profile, loaded.digest)
     tokenizer = Tokenizer.from_folder(loaded.folder)
     heads = ExitHeads.load(Path(exits), loaded) if exits else None
     target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_seats=max_seats)
@@ -68,12 +70,19 @@ def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tok
 
     Raises ModelError, ConfigError, ProfileError. Takes seconds where it is a model.
     """
-    from foredraft.profiles import load_profile
+    from foredraft.profiles import check_model, load_profile
 
     profile = load_profile(options.pace, "draft") if options.pace else None
-    drafter, tokenizer = _ngram() if draft == NGRAM else _torch_drafter(draft, options)
+    if draft == NGRAM:
+        drafter: Drafter
+        tokenizer: Tokenizer | None
+        (drafter, tokenizer), digest = _ngram(), ""
+    else:
+        drafter, tokenizer = _torch_drafter(draft, options)
+        digest = drafter.model.digest
     if profile is None:
         return drafter, tokenizer
+    check_model(profile, digest)
     from foredraft.engines.paced import PacedDrafter
 
     return PacedDrafter(drafter, profile), tokenizer

@@ -77,11 +77,19 @@ def load_model(model: str | Path, dtype: str = "float32", device: str = "cpu") -
     ``model``: a folder or a hub id; ``dtype``: float32, bfloat16 or float16; ``device``: as torch names it.
     Raises ModelError for a model that cannot be found or run, ConfigError for a wrong dtype or device.
     """
-    torch_dtype, torch_device = _dtype(dtype), _device(device)
+    torch_dtype, torch_device = dtype_named(dtype), device_named(device)
     folder = model_files.locate(model)
     config = _read_config(folder)
     _refuse_unsuitable(folder, config)
     module = _read_weights(folder, config, torch_dtype).to(torch_device)
+    digests = model_files.model_digest(folder), model_files.tokenizer_digest(folder)
+    return ready(module, config, folder, digests, torch_dtype, torch_device)
+
+
+def ready(
+    module: Any, config: Any, folder: Path, digests: tuple[str, str], dtype: torch.dtype, device: torch.device
+) -> LoadedModel:
+    """A transformers module, on its device and frozen, made ready to run; ``digests``: the model's, the tokenizer's."""
     lay_out_head(module.lm_head, tied=bool(config.tie_word_embeddings))
     context = int(config.max_position_embeddings)
     layers = tuple(take_layers(module.model, config))
@@ -90,13 +98,13 @@ def load_model(model: str | Path, dtype: str = "float32", device: str = "cpu") -
         model=module,
         config=config,
         folder=folder,
-        digest=model_files.model_digest(folder),
-        tokenizer_digest=model_files.tokenizer_digest(folder),
-        device=torch_device,
-        dtype=torch_dtype,
+        digest=digests[0],
+        tokenizer_digest=digests[1],
+        device=device,
+        dtype=dtype,
         layers=layers,
-        rotary=Rotary(module.model.rotary_emb, torch_dtype, torch_device, context),
-        masks=MaskMaker(torch_dtype, torch_device, window),
+        rotary=Rotary(module.model.rotary_emb, dtype, device, context),
+        masks=MaskMaker(dtype, device, window),
         norm=module.model.norm,
         lm_head=module.lm_head,
         vocab_size=int(config.vocab_size),
@@ -140,13 +148,15 @@ def run_layers(loaded: LoadedModel, tokens: Tensor, layers: Collection[int]) -> 
     return results
 
 
-def _dtype(name: str) -> torch.dtype:
+def dtype_named(name: str) -> torch.dtype:
+    """The type of that name. Raises ConfigError."""
     if name not in DTYPES:
         raise ConfigError(f"unknown dtype {name!r}; known: {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device of that name, tried. Raises ConfigError."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

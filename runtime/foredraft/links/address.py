@@ -9,6 +9,7 @@ from foredraft.errors import ConfigError
 SESSION_PATH: Final = "v1/session"
 MODEL_PATH: Final = "v1/model"
 TOKENIZER_PATH: Final = "v1/tokenizer"
+PROBE_PATH: Final = "v1/probe"
 
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 

@@ -12,8 +12,8 @@ import contextlib
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
@@ -62,6 +62,7 @@ class WebSocketLink:
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._writing_since: float | None = None
+        self._ending: asyncio.Task[None] | None = None  # waits for room behind what ``post`` has written
         # One slow timer per link, since a timeout around each send costs more than the send.
         self._watchdog = self._loop.call_later(stall_s / 4, self._watch)
 
@@ -81,13 +82,35 @@ class WebSocketLink:
         Raises LinkClosedError once the link is closed, ProtocolError for an oversize message.
         A send that is cancelled while it waits cuts the link.
         """
-        data = encode(message)
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise ProtocolError(f"message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
+        data = _sized(encode(message))
         await self._write(self._ws.send_bytes, data)
         self._bytes_sent += framed_bytes(len(data), masked=self._client)
 
+    def post(self, message: Message) -> bool:
+        """Send now, unless the peer does not keep up. Raises ProtocolError for an oversize message."""
+        if self._closed or self._ending is not None or self._turn.locked():
+            return False
+        data = _sized(encode(message))
+        writing = self._ws.send_bytes(data)
+        try:
+            room = writing.send(None)  # runs it to where it waits; it hands the frame over before that, if it does
+        except StopIteration:
+            pass
+        except _LOST:
+            return False
+        else:
+            self._ending = self._loop.create_task(self._write(_Begun(writing, room).end, data))
+            self._ending.add_done_callback(self._ended)
+        self._bytes_sent += framed_bytes(len(data), masked=self._client)
+        return True
+
+    def _ended(self, ending: "asyncio.Task[None]") -> None:
+        self._ending = None
+        if not ending.cancelled():
+            ending.exception()  # a lost link: whoever receives learns of it
+
     async def _write(self, write: Callable[[bytes], Awaitable[None]], data: bytes) -> None:
+        """Let ``write`` send ``data`` when its turn comes."""
         async with self._turn:
             if self._closed:
                 raise LinkClosedError("the link is closed")
@@ -162,6 +185,28 @@ class WebSocketLink:
                 await self._release()
 
 
+class _Begun:
+    """A coroutine that was run by hand to the future that it waits for; a task sees it to its end."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    async def end(self, _: bytes) -> None:
+        """Go on where it stopped."""
+        await self
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield self._waits_for
+        yield from self._coroutine.__await__()
+
+
+def _sized(data: bytes) -> bytes:
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
+    return data
+
+
 def _abort_socket(ws: aiohttp.ClientWebSocketResponse) -> Callable[[], None]:
     """Cuts the client's connection. aiohttp has no call for that which does not wait for the peer."""
     endpoint = ws.get_extra_info("socket")
@@ -202,12 +247,12 @@ async def connect(
             )
     except BaseException as error:
         await session.close()
-        _raise_unreachable(error, url, timeout_s)
+        raise_unreachable(error, url, timeout_s)
         raise
     return WebSocketLink(ws, client=True, abort=_abort_socket(ws), release=session.close)
 
 
-def _raise_unreachable(error: BaseException, url: str, timeout_s: float) -> None:
+def raise_unreachable(error: BaseException, url: str, timeout_s: float) -> None:
     """Translate what aiohttp raised while connecting; returns for what is not aiohttp's."""
     if isinstance(error, aiohttp.WSServerHandshakeError):
         if error.status in (401, 403):

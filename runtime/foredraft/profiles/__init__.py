@@ -1,7 +1,7 @@
 """Hardware profiles: what a device or a link is like, and where each number comes from."""
 
 from foredraft.profiles.compute import outside, residual_factor, seconds, share_after
-from foredraft.profiles.lookup import load_profile, shipped_folder, shipped_profiles
+from foredraft.profiles.lookup import check_model, load_profile, shipped_folder, shipped_profiles
 from foredraft.profiles.reading import parse_profile, read_profile
 from foredraft.profiles.schema import (
     Cost,
@@ -15,6 +15,7 @@ from foredraft.profiles.schema import (
     LinkProfile,
     LinkRange,
     Loss,
+    Machine,
     Memory,
     Model,
     Outage,
@@ -39,6 +40,7 @@ __all__ = [
     "LinkProfile",
     "LinkRange",
     "Loss",
+    "Machine",
     "Memory",
     "Model",
     "Outage",
@@ -48,6 +50,7 @@ __all__ = [
     "Residual",
     "Setup",
     "TargetProfile",
+    "check_model",
     "load_profile",
     "outside",
     "parse_profile",

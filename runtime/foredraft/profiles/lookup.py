@@ -10,7 +10,7 @@ from typing import Literal, overload
 
 from foredraft.errors import ProfileError, UnknownNameError
 from foredraft.profiles.reading import read_profile
-from foredraft.profiles.schema import DraftProfile, LinkProfile, Profile, TargetProfile
+from foredraft.profiles.schema import DeviceProfile, DraftProfile, LinkProfile, Profile, TargetProfile
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _SUFFIX = ".toml"
@@ -53,3 +53,14 @@ def load_profile(name_or_path: str | Path, kind: Literal["draft", "target", "lin
     if kind is not None and profile.kind != kind:
         raise ProfileError(f"{path}: a {profile.kind} profile, where a {kind} profile is needed")
     return profile
+
+
+def check_model(profile: DeviceProfile, digest: str) -> None:
+    """Raise ProfileError if the profile was measured with another model than the one with this digest."""
+    measured = profile.model.digest
+    if measured and measured != digest:
+        raise ProfileError(
+            f"profile {profile.name!r} was measured with another model ({profile.model.name}, digest {measured}), "
+            f"not with {digest or 'one without a digest'}. Measure this one with `foredraft profile device`, "
+            "or take model.digest out of a copy of the profile to lend its times to any model"
+        )

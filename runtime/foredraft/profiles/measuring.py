@@ -1,193 +1,274 @@
 """Measuring an engine on this machine: how long its steps and passes take.
 
-Works on any Drafter or Target, through the same ports as the session, and gives curves of
-medians over repeats, after a warm-up. Calls are timed from the event loop, so that thread hops
-and other host overhead are in them. The points of a curve are measured in turns, so that a
-disturbance of the machine meets all of them alike.
+Works on any Drafter or Target, through the same ports as the session. Calls are timed from the
+event loop, so that thread hops are in them. The points are measured in turns, round after round
+in a new order, so that a disturbance of the machine meets all of them alike; the first round
+warms up and is thrown away. Half-way points, which no curve is fitted to, are measured among the others.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
-from statistics import median, quantiles
-
-import msgspec
+from statistics import median
+from typing import Final, Self
 
 from foredraft.core.ports import Drafter, Pass, Seat, Target
 from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree
+from foredraft.core.tree import DraftTree, Node
 from foredraft.engines.device import fine_clock
 from foredraft.errors import ConfigError
-from foredraft.profiles.schema import Grid, Range
+from foredraft.profiles.fitting import Call, Samples, between
 
-Samples = dict[tuple[int, int], list[float]]
-"""Seconds of the calls, by context and new tokens."""
+Progress = Callable[[float], None]
+"""Told which share of the measurement is done."""
 
-_SAMPLING = Sampling()
+_SAMPLING: Final = Sampling()
+_WIDTH: Final = 4  # guesses asked of each node
+_PREFILLS: Final = (1, 8, 32, 128, 512)
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """What was measured of an engine: curves, what an exit adds, the head's share, and the calls' spread."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured: ``tokens`` new ones over each of ``contexts``, and how often. Raises ConfigError."""
 
-    calls: Grid
-    prefill: Grid | None = None
+    tokens: tuple[int, ...]
+    contexts: tuple[int, ...]
+    repeats: int = 25
+
+    def __post_init__(self) -> None:
+        counts = *self.tokens, *self.contexts
+        if not self.tokens or not self.contexts or min(counts) < 1 or self.repeats < 3:
+            what = f"tokens {list(self.tokens)}, contexts {list(self.contexts)}, {self.repeats} repeats"
+            raise ConfigError(f"cannot measure {what}: each at least 1, and at least 3 repeats")
+
+    def counts(self, context: int) -> tuple[int, ...]:
+        """Which numbers of tokens are measured over a context."""
+        return self.tokens if context in self.contexts else between(self.tokens)
+
+    def every_context(self) -> tuple[int, ...]:
+        """The contexts, and those half-way."""
+        return (*self.contexts, *between(self.contexts)) if between(self.tokens) else self.contexts
+
+    def check(self, longest: int) -> None:
+        """Raise ConfigError unless every call fits into a text of ``longest`` tokens."""
+        needed = max(self.contexts) + max(self.tokens)
+        if needed > longest:
+            raise ConfigError(
+                f"{max(self.tokens)} tokens over a context of {max(self.contexts)} are {needed}, more than the model's "
+                f"context of {longest}; ask for shorter --contexts"
+            )
+
+
+@dataclass(slots=True)
+class Taken:
+    """Seconds of calls: those that curves are fitted to, and those that the fit is judged by."""
+
+    plan: Plan
+    fitted: Samples = field(default_factory=dict)
+    held_out: Samples = field(default_factory=dict)
+
+    def add(self, call: Call, seconds: float, *, held_out: bool) -> None:
+        """One more call."""
+        (self.held_out if held_out else self.fitted).setdefault(call, []).append(seconds)
+
+
+@dataclass(slots=True)
+class Spoken:
+    """When exits spoke: for each layer the shares of their passes, and how many passes' ends they did not precede."""
+
+    shares: dict[int, list[float]] = field(default_factory=dict)
+    late: int = 0
+
+    def head_share(self, layers: int) -> float:
+        """The part of a pass after the last layer, as far as the exits' moments say."""
+        found = [share * layers / layer for layer, shares in self.shares.items() for share in shares]
+        return min(max(1.0 - median(found), 0.0), 1.0) if found else 0.0
+
+
+@dataclass(slots=True)
+class TargetTaken:
+    """What was measured of a target. ``exit_s``: what each reading of an exit adds to a pass."""
+
+    passes: Taken
+    prefills: Taken
+    spoken: Spoken
     exit_s: float = 0.0
-    head_share: float = 0.0
-    cv: float = 0.0
+
+
+@dataclass(slots=True)
+class DrafterTaken:
+    """What was measured of a drafter."""
+
+    steps: Taken
+    prefills: Taken
+
+
+def prefill_sizes(plan: Plan, longest: int, chunk: int) -> tuple[int, ...]:
+    """How many tokens are prefilled at once: up to the engine's chunk and the room above the contexts."""
+    most = min(chunk, longest - max(plan.contexts) - 1)
+    if most < 1:
+        raise ConfigError(f"contexts up to {max(plan.contexts)} leave no room to prefill; ask for shorter --contexts")
+    return (*(size for size in _PREFILLS if size < most), most)
 
 
 async def measure_drafter(
-    drafter: Drafter,
-    nodes: Sequence[int],
-    prompts: Sequence[int],
-    contexts: Sequence[int],
-    *,
-    vocab_size: int,
-    repeats: int = 15,
-) -> Measured:
-    """Draft steps of each number of nodes over each context, and first steps over ``prompts`` new tokens.
+    drafter: Drafter, plan: Plan, *, vocab_size: int, context: int, chunk: int = 256, progress: Progress | None = None
+) -> DrafterTaken:
+    """Draft steps, and first steps over prompts. ``context``: the longest text. Raises ConfigError.
 
-    Four guesses a node, greedy. The nodes hang side by side below the tip, and the cache has
-    none of them when they are asked about. Raises ConfigError.
+    A step of up to two tokens is a chain (a bonus token, and the tip below it); more hang side by side
+    below the tip. Four guesses a node, greedy.
     """
-    _check(nodes, contexts, repeats)
-    _check(prompts, contexts, repeats)
+    plan.check(context)
+    prompts = Plan(prefill_sizes(plan, context, chunk), plan.contexts, plan.repeats)
+    taken = DrafterTaken(Taken(plan), Taken(prompts))
     random = Random(0)
-    samples: Samples = {}
-    prefills: Samples = {}
-    for context in contexts:
-        text = _tokens(random, context, vocab_size)
-        for repeat in range(repeats + 1):
-            await drafter.begin(text, _SAMPLING)
-            tree = DraftTree(text)
-            await drafter.draft([tree.root], 4)  # the cache catches up
-            for count in nodes:
-                wanted = [tree.add(tree.root, token) for token in random.sample(range(vocab_size), count)]
-                with _Timer() as timer:
-                    await drafter.draft(wanted, 4)
-                tree.clear()
-                if repeat:  # the first one warms up
-                    samples.setdefault((context, count), []).append(timer.seconds)
-            for count in prompts:
-                await drafter.begin(text, _SAMPLING)
-                await drafter.draft([DraftTree(text).root], 4)
-                longer = text + _tokens(random, count, vocab_size)
-                await drafter.begin(longer, _SAMPLING)
-                with _Timer() as timer:
-                    await drafter.draft([DraftTree(longer).root], 4)
-                if repeat:
-                    prefills.setdefault((context, count), []).append(timer.seconds)
-    return Measured(
-        calls=_grid(samples, nodes, contexts), prefill=_grid(prefills, prompts, contexts), cv=_spread(samples)
-    )
+    base = _tokens(random, context, vocab_size)
+    for turn in range(plan.repeats + 1):
+        for held in random.sample(every := plan.every_context(), len(every)):
+            await drafter.begin(base[:held], _SAMPLING)
+            await drafter.draft([DraftTree(base[:held]).root], _WIDTH)  # the cache catches up
+            for count in random.sample(counts := plan.counts(held), len(counts)):
+                seconds = await _step(drafter, base[:held], random.sample(range(vocab_size), count))
+                if turn:
+                    taken.steps.add(Call(count, held), seconds, held_out=held not in plan.contexts)
+            if turn % 3 == 0 or plan.repeats < 9:
+                for count in prompts.counts(held):
+                    seconds = await _first_step(drafter, base[:held], _tokens(random, count, vocab_size))
+                    if turn:
+                        taken.prefills.add(Call(count, held), seconds, held_out=held not in plan.contexts)
+        _tell(progress, turn, plan.repeats)
+    return taken
 
 
-async def measure_target(
-    target: Target, new_tokens: Sequence[int], contexts: Sequence[int], *, repeats: int = 15
-) -> Measured:
-    """Passes over the tip and a chain of draft nodes, and prefills, over each context; and the exits.
+async def _step(drafter: Drafter, text: list[int], tokens: list[int]) -> float:
+    """Seconds of a step over nodes that the cache lacks; the cache's text stays as it is."""
+    await drafter.begin(text, _SAMPLING)
+    tree = DraftTree(text)
+    await drafter.draft([tree.root], 1)  # what the last step left in the cache is gone, what the root needs is there
+    wanted: list[Node] = []
+    if len(tokens) <= 2:
+        node = tree.root
+        for token in tokens:
+            node = tree.add(node, token)
+        wanted.append(node)
+    else:
+        wanted += [tree.add(tree.root, token) for token in tokens]
+    with Stopwatch() as timer:
+        await drafter.draft(wanted, _WIDTH)
+    return timer.seconds
 
-    What exits add is the difference to passes without them; the head's share follows from when
-    they spoke. Raises ConfigError.
+
+async def _first_step(drafter: Drafter, text: list[int], tokens: list[int]) -> float:
+    """Seconds of the first step when the text has grown by ``tokens``."""
+    await drafter.begin(text, _SAMPLING)
+    await drafter.draft([DraftTree(text).root], 1)
+    await drafter.begin(text + tokens, _SAMPLING)
+    with Stopwatch() as timer:
+        await drafter.draft([DraftTree(text + tokens).root], _WIDTH)
+    return timer.seconds
+
+
+async def measure_target(target: Target, plan: Plan, *, progress: Progress | None = None) -> TargetTaken:
+    """Passes over the tip and a chain of draft nodes, with and without exits, and prefills. Raises ConfigError.
+
+    What exits add is the difference to passes without them, from pass to pass.
     """
-    _check(new_tokens, contexts, repeats)
     card = target.card
+    plan.check(card.context)
+    if max(plan.tokens) > card.max_pass_nodes + 1:
+        raise ConfigError(f"{max(plan.tokens)} tokens in a pass; this target takes {card.max_pass_nodes + 1}")
+    prefills = Plan(prefill_sizes(plan, card.context, card.prefill_chunk), plan.contexts, plan.repeats)
+    taken = TargetTaken(Taken(plan), Taken(prefills), Spoken())
     random = Random(0)
-    samples: Samples = {}
-    with_exits: Samples = {}
-    shares: list[float] = []
-    for context in contexts:
-        text = _tokens(random, context, card.vocab_size)
-        for repeat in range(repeats + 1):
-            seat = await target.seat(text, _SAMPLING)
-            await _prefill(seat, text, card.prefill_chunk)
-            for count in new_tokens:
-                for into, exits in ((samples, ()), (with_exits, card.exits)):
-                    took_s, exits_s = await _pass(seat, _tokens(random, count, card.vocab_size), exits)
-                    if repeat:  # the first one warms up
-                        into.setdefault((context, count), []).append(took_s)
-                        shares += [at_s / took_s * card.layers / layer for layer, at_s in exits_s]
-            seat.close()
-    exit_s = [(median(with_exits[point]) - median(samples[point])) / len(card.exits) for point in samples if card.exits]
-    return Measured(
-        calls=_grid(samples, new_tokens, contexts),
-        prefill=await _measure_prefill(target, contexts, repeats, random),
-        exit_s=max(0.0, median(exit_s)) if exit_s else 0.0,
-        head_share=min(max(1.0 - median(shares), 0.0), 1.0) if shares else 0.0,
-        cv=_spread(samples),
-    )
+    texts = {
+        held: _tokens(random, held, card.vocab_size) for held in {*plan.every_context(), *prefills.every_context()}
+    }
+    extras_s: list[float] = []
+    for turn in range(plan.repeats + 1):
+        for held in random.sample(every := plan.every_context(), len(every)):
+            text = texts[held]
+            await _pass(target, text, text[:1], ())  # this context's rows are near again
+            for count in random.sample(counts := plan.counts(held), len(counts)):
+                tokens = _tokens(random, count, card.vocab_size)
+                bare_s, _ = await _pass(target, text, tokens, ())
+                if turn:
+                    taken.passes.add(Call(count, held), bare_s, held_out=held not in plan.contexts)
+                if card.exits:
+                    took_s, heard = await _pass(target, text, tokens, card.exits)
+                    if turn:
+                        extras_s.append((took_s - bare_s) / len(card.exits))
+                        _note(taken.spoken, card.exits, heard, took_s)
+        if turn % 3 == 0 or plan.repeats < 9:
+            await _prefills(target, taken.prefills, texts, random, keep=turn > 0)
+        _tell(progress, turn, plan.repeats)
+    taken.exit_s = max(0.0, median(extras_s)) if extras_s else 0.0
+    return taken
 
 
-async def _pass(seat: Seat, tokens: list[int], exits: tuple[int, ...]) -> tuple[float, list[tuple[int, float]]]:
-    """One pass over a tip and a chain; its seconds, and for each exit its layer and when it spoke."""
+async def _seat(target: Target, text: list[int]) -> Seat:
+    seat = await target.seat(text, _SAMPLING)
+    chunk = target.card.prefill_chunk
+    for start in range(seat.cached, len(text), chunk):
+        await seat.prefill(text[start : start + chunk])
+    return seat
+
+
+async def _pass(
+    target: Target, text: list[int], tokens: Sequence[int], exits: tuple[int, ...]
+) -> tuple[float, list[tuple[int, float]]]:
+    """One pass over a tip and a chain, over ``text``; its seconds, and for each exit its layer and when it spoke."""
     heard: list[tuple[int, float]] = []
-    chain = tuple(range(-1, len(tokens) - 2))
-    with _Timer() as timer:
-        batch = Pass((tokens[0],), tuple(tokens[1:]), chain, exits)
+    batch = Pass((tokens[0],), tuple(tokens[1:]), tuple(range(-1, len(tokens) - 2)), exits)
+    seat = await _seat(target, text)  # anew each time: a pass leaves its tip in the cache
+    with Stopwatch() as timer:
         await seat.verify(batch, lambda reading: heard.append((reading.layer, timer.so_far())))
-    seat.keep(())
+    seat.close()
     return timer.seconds, heard
 
 
-async def _measure_prefill(target: Target, contexts: Sequence[int], repeats: int, random: Random) -> Grid:
-    card = target.card
-    most = min(card.prefill_chunk, card.context - max(contexts) - 1)
-    sizes = [size for size in (1, 8, 32, 128, 512) if size < most] + [most]
-    samples: Samples = {}
-    for repeat in range(repeats // 3 + 1):
-        for context in contexts:
-            for size in sizes:
-                text = _tokens(random, context + size, card.vocab_size)
-                seat = await target.seat(text, _SAMPLING)
-                await _prefill(seat, text[:context], card.prefill_chunk)
-                with _Timer() as timer:
-                    await seat.prefill(text[context:])
-                seat.close()
-                if repeat:
-                    samples.setdefault((context, size), []).append(timer.seconds)
-    return _grid(samples, sizes, contexts)
+def _note(spoken: Spoken, exits: tuple[int, ...], heard: list[tuple[int, float]], took_s: float) -> None:
+    for layer, at_s in heard:
+        spoken.shares.setdefault(layer, []).append(at_s / took_s if took_s else 1.0)
+    spoken.late += len(heard) < len(exits) or any(at_s >= took_s for _, at_s in heard)
 
 
-async def _prefill(seat: Seat, tokens: Sequence[int], chunk: int) -> None:
-    for start in range(seat.cached, len(tokens), chunk):
-        await seat.prefill(tokens[start : start + chunk])
+async def _prefills(
+    target: Target, taken: Taken, texts: Mapping[int, list[int]], random: Random, *, keep: bool
+) -> None:
+    """A prefill of each size over each context. Caches of a common prefix are found again by the target."""
+    for held in taken.plan.every_context():
+        for count in taken.plan.counts(held):
+            tokens = _tokens(random, count, target.card.vocab_size)
+            seat = await _seat(target, texts[held])
+            with Stopwatch() as timer:
+                await seat.prefill(tokens)
+            seat.close()
+            if keep:
+                taken.add(Call(count, held), timer.seconds, held_out=held not in taken.plan.contexts)
 
 
-class _Timer:
+class Stopwatch:
     """Seconds that pass in its block."""
 
-    def __enter__(self) -> "_Timer":
+    def __enter__(self) -> Self:
         self._clock = fine_clock(asyncio.get_running_loop())
         self._start_s = self._clock()
         return self
 
     def so_far(self) -> float:
+        """Seconds since the block began."""
         return self._clock() - self._start_s
 
     def __exit__(self, *_: object) -> None:
         self.seconds = self.so_far()
 
 
-def _check(counts: Sequence[int], contexts: Sequence[int], repeats: int) -> None:
-    if not counts or not contexts or min(*counts, *contexts) < 1 or repeats < 3:
-        what = f"counts {list(counts)}, contexts {list(contexts)}, {repeats} repeats"
-        raise ConfigError(f"cannot measure {what}: each at least 1, and at least 3 repeats")
+def _tell(progress: Progress | None, turn: int, repeats: int) -> None:
+    if progress is not None:
+        progress((turn + 1) / (repeats + 1))
 
 
 def _tokens(random: Random, count: int, vocab_size: int) -> list[int]:
     return [random.randrange(vocab_size) for _ in range(count)]
-
-
-def _grid(samples: Samples, counts: Sequence[int], contexts: Sequence[int]) -> Grid:
-    rows = tuple(tuple(round(median(samples[context, count]), 7) for count in counts) for context in contexts)
-    reach = Range(new_tokens=(min(counts), max(counts)), context=(0, max(contexts)))
-    return Grid(new_tokens=tuple(counts), context=tuple(contexts), seconds_s=(rows,), range=reach)
-
-
-def _spread(samples: Samples) -> float:
-    """The median over the points of half the distance from the 16th to the 84th percentile, over the median."""
-    spreads = []
-    for taken in samples.values():
-        cuts = quantiles(taken, n=25)  # every 4 percent
-        spreads.append((cuts[20] - cuts[3]) / 2 / median(taken))
-    return median(spreads)

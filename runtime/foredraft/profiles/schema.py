@@ -95,13 +95,25 @@ Curve = Line | Grid
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The model on the device. ``head_share``: part of a pass that comes after the last layer.
 
-    ``exit_s``: what reading one early exit adds to a pass.
+    ``exit_s``: what reading one early exit adds to a pass. ``digest``: the stored weights that were
+    measured; a profile with one paces no other model, a profile without one any.
     """
 
     name: str
+    digest: str = ""
     layers: AtLeastOne
     head_share: Fraction = 0.0
     exit_s: Seconds = 0.0
+
+
+class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a profile was measured on, in words: the device, the system, versions, settings, and the day."""
+
+    device: str
+    system: str
+    software: str
+    settings: str
+    measured: str
 
 
 class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,6 +150,7 @@ class _Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class _DeviceProfile(_Profile, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: Model
+    machine: Machine | None = None
     prefill: Curve | None = None
     memory: Memory | None = None
     cost: Cost = Cost()

@@ -1,0 +1,106 @@
+"""What a measurement is asked for, and the engine that it measures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from foredraft.core.ports import Drafter, Target
+from foredraft.engines import loading
+from foredraft.engines.loading import DEMO, NGRAM, ModelOptions
+from foredraft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from foredraft.engines.torch_model import LoadedModel
+
+_CACHE_BYTES: Final = 1 << 40  # the device's memory is the limit here
+_NGRAM_VOCABULARY, _NGRAM_CONTEXT = 32000, 2048
+Role = Literal["draft", "target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to measure. ``model``: as ``serve`` takes it; ``shape``: a model of random weights in its place.
+
+    Empty ``contexts`` and ``tokens`` are chosen by the model. ``batches`` above 1 are measured with passes
+    over copies of one text.
+    """
+
+    name: str
+    role: Role = "target"
+    model: str = DEMO
+    shape: str = ""
+    exits: Path | None = None
+    exit_layers: tuple[int, ...] = ()
+    options: ModelOptions = ModelOptions()  # noqa: RUF009 (frozen)
+    contexts: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+    batches: tuple[int, ...] = (1,)
+    repeats: int = 25
+    machine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The model that was loaded."""
+
+    name: str
+    digest: str
+    layers: int
+    vocab_size: int
+    context: int
+
+
+def _named(model: "LoadedModel", wanted: Wanted) -> Named:
+    name = "the bundled model" if not wanted.shape and wanted.model == DEMO else model.folder.name
+    return Named(
+        f"{wanted.shape}, random weights" if wanted.shape else name,
+        model.digest,
+        len(model.layers),
+        model.vocab_size,
+        model.context,
+    )
+
+
+def load_target(wanted: Wanted) -> tuple[Target, "LoadedModel", Named]:
+    """The target, its model, and what it is called. Raises ModelError, ConfigError."""
+    from foredraft.engines.torch_target import TorchTarget
+
+    if not wanted.shape:
+        target, _ = loading.load_target(
+            wanted.model, wanted.exits, wanted.options, cache_bytes=_CACHE_BYTES, max_seats=len(wanted.contexts) + 64
+        )
+        if not isinstance(target, TorchTarget):
+            raise ConfigError("an emulated device cannot be measured: leave the pace out")
+        return target, target.model, _named(target.model, wanted)
+    from foredraft.profiles.shapes import random_exits, random_model
+
+    _set_threads(wanted.options)
+    model = random_model(wanted.shape, wanted.options.dtype, wanted.options.device)
+    exits = random_exits(model, wanted.exit_layers)
+    return TorchTarget(model, exits, cache_bytes=_CACHE_BYTES), model, _named(model, wanted)
+
+
+def load_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
+    """The drafter, and what it is called. Raises ModelError, ConfigError."""
+    if not wanted.shape and wanted.model == NGRAM:
+        drafter, _ = loading.load_drafter(NGRAM, wanted.options)
+        return drafter, Named("n-gram lookup", "", 1, _NGRAM_VOCABULARY, _NGRAM_CONTEXT)
+    from foredraft.engines.torch_draft import TorchDrafter
+
+    if not wanted.shape:
+        drafter, _ = loading.load_drafter(wanted.model, wanted.options)
+        if not isinstance(drafter, TorchDrafter):
+            raise ConfigError("an emulated device cannot be measured: leave the pace out")
+        return drafter, _named(drafter.model, wanted)
+    from foredraft.profiles.shapes import random_model
+
+    _set_threads(wanted.options)
+    model = random_model(wanted.shape, wanted.options.dtype, wanted.options.device)
+    return TorchDrafter(model), _named(model, wanted)
+
+
+def _set_threads(options: ModelOptions) -> None:
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
