@@ -19,6 +19,7 @@ from functools import partial
 from itertools import accumulate
 
 from foredraft.core.cloud import CloudService
+from foredraft.core.colocated import NewDrafter
 from foredraft.core.edge import EdgeSession, Retry
 from foredraft.core.events import Observer
 from foredraft.core.ports import Link
@@ -33,7 +34,8 @@ from foredraft_sim.errors import ProfileRangeWarning, ScenarioError
 from foredraft_sim.event_log import REQUEST, EventLog, Taps
 from foredraft_sim.loop import SimLoop
 from foredraft_sim.network import SimLink, SimNetwork
-from foredraft_sim.scenario import Closed, Poisson, Scenario, length_of, most_of
+from foredraft_sim.scenario import Scenario
+from foredraft_sim.scenario_file import Closed, Poisson, length_of, most_of
 from foredraft_sim.sources import TokenSource, token_source
 from foredraft_sim.streams import Streams, uniform
 
@@ -185,7 +187,14 @@ class _Server:
             headroom_tokens=most_of(scenario.workload.new_tokens),
         )
         observer = None if emulation.log is None else emulation.log.observer(number)
-        self.service = CloudService(self.engine, observer=observer)
+        self.service = CloudService(self.engine, new_drafter=self._new_drafter(emulation), observer=observer)
+
+    def _new_drafter(self, emulation: "_Emulation") -> NewDrafter | None:
+        """What drafts beside the target, on its device, where the scenario has that."""
+        scenario, source, profile = emulation.scenario, emulation.source, emulation.scenario.cloud_draft
+        if profile is None:
+            return None
+        return lambda: PacedDrafter(source.drafter(), profile, device=self.engine.device, outside=scenario.file.outside)
 
 
 class _Edge:

@@ -8,10 +8,9 @@ seeds. Numbers of a profile can be overridden; they count as assumed from then o
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
 
 from foredraft.core.policy import Policy
 from foredraft.core.sampling import Sampling
@@ -29,135 +28,21 @@ from foredraft.profiles.strict import convert, parse_toml, read_text
 from foredraft_sim.channel import Channel
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.recorded import read_recording
-from foredraft_sim.streams import Streams, key, uniform
+from foredraft_sim.scenario_file import (
+    ModelPair,
+    Override,
+    Pair,
+    RecordedPair,
+    ScenarioFile,
+    Table,
+    Workload,
+    most_of,
+)
+from foredraft_sim.streams import Streams, key
 from foredraft_sim.synthetic import SyntheticPair
 from foredraft_sim.traces import read_trace
 
-AtLeastOne = Annotated[int, Meta(ge=1, le=10_000_000)]
-Seed = Annotated[int, Meta(ge=0)]
-DAY_S: Final = 86_400.0
-
 _SEED_BITS: Final = 62
-
-
-class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class Uniform(_Table, frozen=True):
-    """A whole number from ``least`` to ``most``, each as likely."""
-
-    least: AtLeastOne
-    most: AtLeastOne
-
-    def __post_init__(self) -> None:
-        if self.least > self.most:
-            raise ValueError(f"least must be at most most, not {self.least} and {self.most}")
-
-
-Length = AtLeastOne | Annotated[tuple[AtLeastOne, ...], Meta(min_length=1)] | Uniform
-"""One number for all requests, a list to go through again and again, or a range."""
-
-
-class Override(_Table, frozen=True):
-    """A profile, and numbers in it that this scenario puts in the place of the profile's."""
-
-    profile: str
-    override: dict[str, Any] = {}
-
-
-class EdgeTable(Override, frozen=True):
-    """The devices, all alike. ``retries``: how often a session tries again in a row."""
-
-    retries: Annotated[int, Meta(ge=0, le=1_000_000)] = 8
-
-
-class CloudTable(Override, frozen=True):
-    """The servers, all alike. ``balance``: which of them takes a new connection.
-
-    ``least_loaded`` is the one with the fewest open connections, the first of several;
-    ``round_robin`` the next in turn.
-    """
-
-    servers: Annotated[int, Meta(ge=1, le=10_000)] = 1
-    balance: Literal["least_loaded", "round_robin"] = "least_loaded"
-    max_pass_nodes: Annotated[int, Meta(ge=1, le=256)] = 32
-
-
-class ModelPair(_Table, frozen=True, tag_field="kind", tag="models"):
-    """Real models that run here, in no simulated time: ``demo`` is the bundled pair; else folders or hub ids."""
-
-    target: str = "demo"
-    draft: str = "demo"
-    exits: str = ""
-    threads: Annotated[int, Meta(ge=0, le=1024)] = 1
-
-
-class RecordedPair(_Table, frozen=True, tag_field="kind", tag="recorded"):
-    """What real models said, from a file that ``foredraft simulate --record`` wrote."""
-
-    file: str
-
-
-Pair = SyntheticPair | ModelPair | RecordedPair
-
-
-class AtOnce(_Table, frozen=True, tag_field="kind", tag="at_once"):
-    """All requests are there at the start; each device takes its own one after another."""
-
-
-class Poisson(_Table, frozen=True, tag_field="kind", tag="poisson"):
-    """Requests come at random, ``rate_per_s`` on average over all devices."""
-
-    rate_per_s: Annotated[float, Meta(gt=0.0, le=1e6)]
-
-
-class Closed(_Table, frozen=True, tag_field="kind", tag="closed"):
-    """Each device begins a request some time after its last one: exponential, ``think_s`` on average."""
-
-    think_s: Annotated[float, Meta(ge=0.0, le=DAY_S)]
-
-
-class Workload(_Table, frozen=True):
-    """What is asked. Request r is device (r modulo devices)'s.
-
-    A synthetic pair takes ``prompt_tokens``; a recorded one has its prompts. Models take ``prompts``,
-    or ``prompts_file``: the lines of a .jsonl file (their "prompt", or the first of their "turns"),
-    or one text.
-    """
-
-    requests: AtLeastOne = 1
-    devices: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
-    prompt_tokens: Length = 32
-    prompts: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
-    prompts_file: str = ""
-    new_tokens: Length = 128
-    end_marks: bool = True
-    arrivals: AtOnce | Poisson | Closed = AtOnce()
-
-
-class SamplingTable(_Table, frozen=True):
-    """How the target samples; each request has a seed of its own, from the scenario's."""
-
-    temperature: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0
-    top_k: Annotated[int, Meta(ge=0)] = 0
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
-
-
-class ScenarioFile(_Table, frozen=True, kw_only=True):
-    """What the file says. ``outside``: what happens to a call outside the range of its profile."""
-
-    title: str = ""
-    notes: str = ""
-    policies: Annotated[tuple[str, ...], Meta(min_length=1)]
-    seeds: AtLeastOne | Annotated[tuple[Seed, ...], Meta(min_length=1)] = 5
-    outside: Literal["warn", "error"] = "warn"
-    edge: EdgeTable
-    cloud: CloudTable
-    link: Override
-    pair: str | SyntheticPair | ModelPair | RecordedPair
-    workload: Workload = Workload()
-    sampling: SamplingTable = SamplingTable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +55,7 @@ class Scenario:
     target: TargetProfile
     link: LinkProfile
     pair: Pair
+    cloud_draft: DraftProfile | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -210,6 +96,7 @@ def read_scenario(path: Path) -> Scenario:
         target=_profile(path, "cloud", file.cloud, "target"),
         link=_profile(path, "link", file.link, "link"),
         pair=_pair(path, file.pair),
+        cloud_draft=_named(path, "cloud.draft", file.cloud.draft, "draft") if file.cloud.draft else None,
     )
     for spec in file.policies:
         scenario.policy(spec)
@@ -218,30 +105,18 @@ def read_scenario(path: Path) -> Scenario:
     return scenario
 
 
-def length_of(length: Length, seed: int, name: str, request: int) -> int:
-    """A request's length, by its number alone."""
-    if isinstance(length, int):
-        return length
-    if isinstance(length, Uniform):
-        return length.least + int(uniform(seed, name, request) * (length.most + 1 - length.least))
-    return length[request % len(length)]
-
-
-def most_of(length: Length) -> int:
-    """The longest that may come."""
-    if isinstance(length, int):
-        return length
-    return length.most if isinstance(length, Uniform) else max(length)
-
-
 def _profile(path: Path, table: str, named: Override, kind: Literal["draft", "target", "link"]) -> Any:
     """The profile that a table names, with what the table overrides."""
-    name = named.profile
-    try:
-        profile = load_profile(path.parent / name if name.endswith(".toml") or "/" in name else name, kind)
-    except ConfigError as error:
-        raise ScenarioError(f"{path}: {table}.profile = {name!r}: {error}") from error
+    profile = _named(path, f"{table}.profile", named.profile, kind)
     return _overridden(f"{path}: {table}.override", profile, named.override, f"overridden in {path.name}")
+
+
+def _named(path: Path, at: str, name: str, kind: Literal["draft", "target", "link"]) -> Any:
+    """The profile of that name, or in that file, which is relative to the scenario's."""
+    try:
+        return load_profile(path.parent / name if name.endswith(".toml") or "/" in name else name, kind)
+    except ConfigError as error:
+        raise ScenarioError(f"{path}: {at} = {name!r}: {error}") from error
 
 
 def _overridden(where: str, profile: Profile, changes: Mapping[str, Any], why: str) -> Profile:
@@ -291,7 +166,7 @@ def _pair(path: Path, pair: str | Pair) -> Pair:
     return loaded
 
 
-class _PairFile(_Table, frozen=True):
+class _PairFile(Table, frozen=True):
     pair: Pair
 
 

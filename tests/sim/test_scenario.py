@@ -6,15 +6,8 @@ from pathlib import Path
 import pytest
 
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario import (
-    Closed,
-    Poisson,
-    Uniform,
-    assumed_in,
-    length_of,
-    most_of,
-    read_scenario,
-)
+from foredraft_sim.scenario import assumed_in, read_scenario
+from foredraft_sim.scenario_file import Closed, Poisson, Uniform, length_of, most_of
 from sim.scenario_files import PAIR, scenario, workload, write
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "scenarios"

@@ -22,7 +22,8 @@ from foredraft.profiles import (
 from foredraft.profiles.strict import convert, parse_toml, read_text
 from foredraft_sim.emulation import replicate
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario import CloudTable, EdgeTable, Override, Scenario, ScenarioFile, Workload
+from foredraft_sim.scenario import Scenario
+from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, ScenarioFile, Workload
 from foredraft_sim.synthetic import SyntheticPair
 
 REFERENCE_FILE = Path(__file__).with_name("reference_pair.toml")

@@ -1,0 +1,150 @@
+"""What a scenario's file says: its tables, strict, with every bound that one value can have by itself."""
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+from foredraft_sim.streams import uniform
+from foredraft_sim.synthetic import SyntheticPair
+
+AtLeastOne = Annotated[int, Meta(ge=1, le=10_000_000)]
+Seed = Annotated[int, Meta(ge=0)]
+DAY_S: Final = 86_400.0
+
+
+class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Uniform(Table, frozen=True):
+    """A whole number from ``least`` to ``most``, each as likely."""
+
+    least: AtLeastOne
+    most: AtLeastOne
+
+    def __post_init__(self) -> None:
+        if self.least > self.most:
+            raise ValueError(f"least must be at most most, not {self.least} and {self.most}")
+
+
+Length = AtLeastOne | Annotated[tuple[AtLeastOne, ...], Meta(min_length=1)] | Uniform
+"""One number for all requests, a list to go through again and again, or a range."""
+
+
+class Override(Table, frozen=True):
+    """A profile, and numbers in it that this scenario puts in the place of the profile's."""
+
+    profile: str
+    override: dict[str, Any] = {}
+
+
+class EdgeTable(Override, frozen=True):
+    """The devices, all alike. ``retries``: how often a session tries again in a row."""
+
+    retries: Annotated[int, Meta(ge=0, le=1_000_000)] = 8
+
+
+class CloudTable(Override, frozen=True):
+    """The servers, all alike. ``balance``: which of them takes a new connection.
+
+    ``least_loaded`` is the one with the fewest open connections, the first of several;
+    ``round_robin`` the next in turn. ``draft``: the profile of a draft model on each server's own
+    device, for the policies ``colocated`` and ``both``; it says the tokens that the edge's would.
+    """
+
+    servers: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    balance: Literal["least_loaded", "round_robin"] = "least_loaded"
+    max_pass_nodes: Annotated[int, Meta(ge=1, le=256)] = 32
+    draft: str = ""
+
+
+class ModelPair(Table, frozen=True, tag_field="kind", tag="models"):
+    """Real models that run here, in no simulated time: ``demo`` is the bundled pair; else folders or hub ids."""
+
+    target: str = "demo"
+    draft: str = "demo"
+    exits: str = ""
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 1
+
+
+class RecordedPair(Table, frozen=True, tag_field="kind", tag="recorded"):
+    """What real models said, from a file that ``foredraft simulate --record`` wrote."""
+
+    file: str
+
+
+Pair = SyntheticPair | ModelPair | RecordedPair
+
+
+class AtOnce(Table, frozen=True, tag_field="kind", tag="at_once"):
+    """All requests are there at the start; each device takes its own one after another."""
+
+
+class Poisson(Table, frozen=True, tag_field="kind", tag="poisson"):
+    """Requests come at random, ``rate_per_s`` on average over all devices."""
+
+    rate_per_s: Annotated[float, Meta(gt=0.0, le=1e6)]
+
+
+class Closed(Table, frozen=True, tag_field="kind", tag="closed"):
+    """Each device begins a request some time after its last one: exponential, ``think_s`` on average."""
+
+    think_s: Annotated[float, Meta(ge=0.0, le=DAY_S)]
+
+
+class Workload(Table, frozen=True):
+    """What is asked. Request r is device (r modulo devices)'s.
+
+    A synthetic pair takes ``prompt_tokens``; a recorded one has its prompts. Models take ``prompts``,
+    or ``prompts_file``: the lines of a .jsonl file (their "prompt", or the first of their "turns"),
+    or one text.
+    """
+
+    requests: AtLeastOne = 1
+    devices: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    prompt_tokens: Length = 32
+    prompts: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+    prompts_file: str = ""
+    new_tokens: Length = 128
+    end_marks: bool = True
+    arrivals: AtOnce | Poisson | Closed = AtOnce()
+
+
+class SamplingTable(Table, frozen=True):
+    """How the target samples; each request has a seed of its own, from the scenario's."""
+
+    temperature: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0
+    top_k: Annotated[int, Meta(ge=0)] = 0
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+
+
+class ScenarioFile(Table, frozen=True, kw_only=True):
+    """What the file says. ``outside``: what happens to a call outside the range of its profile."""
+
+    title: str = ""
+    notes: str = ""
+    policies: Annotated[tuple[str, ...], Meta(min_length=1)]
+    seeds: AtLeastOne | Annotated[tuple[Seed, ...], Meta(min_length=1)] = 5
+    outside: Literal["warn", "error"] = "warn"
+    edge: EdgeTable
+    cloud: CloudTable
+    link: Override
+    pair: str | SyntheticPair | ModelPair | RecordedPair
+    workload: Workload = Workload()
+    sampling: SamplingTable = SamplingTable()
+
+
+def length_of(length: Length, seed: int, name: str, request: int) -> int:
+    """A request's length, by its number alone."""
+    if isinstance(length, int):
+        return length
+    if isinstance(length, Uniform):
+        return length.least + int(uniform(seed, name, request) * (length.most + 1 - length.least))
+    return length[request % len(length)]
+
+
+def most_of(length: Length) -> int:
+    """The longest that may come."""
+    if isinstance(length, int):
+        return length
+    return length.most if isinstance(length, Uniform) else max(length)
