@@ -41,9 +41,11 @@ class Channel:
         loss: Loss | None = None,
         outages: Sequence[Outage] = (),
     ) -> None:
+        self.always_room = direction.queue_bytes is None
         self._direction = direction
         self._framing = framing
         self._outages = merged(outages)
+        self._steady = trace is None and not outages  # a rate, or none, that never changes
         self._trace = None if trace is None else TraceSender(trace)
         self._loss = None if loss is None else LossProcess(loss, streams)
         self._jitter = streams.stream("jitter")
@@ -81,7 +83,13 @@ class Channel:
     def send(self, now_s: float, wire_bytes: int) -> float:
         """Put ``wire_bytes`` into the queue now; returns when they arrive."""
         direction = self._direction
-        self._busy_s = self._leave_s(max(now_s, self._busy_s), wire_bytes)
+        start_s = max(now_s, self._busy_s)
+        if not self._steady:
+            self._busy_s = self._leave_s(start_s, wire_bytes)
+        elif direction.rate_bps is None:
+            self._busy_s = start_s
+        else:
+            self._busy_s = start_s + wire_bytes * 8.0 / direction.rate_bps
         if direction.queue_bytes is not None:
             self._backlog.append((self._busy_s, wire_bytes))
             self._backlog_bytes += wire_bytes
@@ -90,7 +98,9 @@ class Channel:
             arrival_s += jitter_s(direction, self._jitter)
         if self._loss is not None:
             arrival_s += self._loss.penalty_s(self._busy_s, now_s)
-        self._arrival_s = max(self._arrival_s, self.out_of_outage_s(arrival_s))
+        if self._outages:
+            arrival_s = self.out_of_outage_s(arrival_s)
+        self._arrival_s = max(self._arrival_s, arrival_s)
         return self._arrival_s
 
     def out_of_outage_s(self, time_s: float) -> float:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from foredraft.core.messages import MAX_MESSAGE_BYTES, Message, decode, encode
+from foredraft.core.signal import Signal
 from foredraft.errors import LinkClosedError, ProtocolError, UnreachableError
 from foredraft.links.framing import framed_bytes
 from foredraft.profiles import Direction, LinkProfile
@@ -35,13 +36,21 @@ class _Way:
         self._epoch_s = epoch_s
         self._flying: deque[tuple[bytes | None, asyncio.TimerHandle]] = deque()  # None: the end
         self._landed: deque[bytes] = deque()
-        self._filled = asyncio.Event()  # something has landed, or nothing will any more
+        self._changed = Signal()  # something has landed, or nothing will any more; the receiver waits
         self._shut = asyncio.Event()  # nothing more goes in
         self._over = False  # nothing more comes out than has landed
         self._turn = asyncio.Lock()  # senders that wait for room keep their order
         self._waiting = 0
         self.on_end: Callable[[], None] = self.shut
         self.wire_bytes = 0
+
+    def put_now(self, data: bytes) -> bool:
+        """Send, if nobody waits in front and the channel's queue has room."""
+        wire_bytes = self._channel.wire_bytes(len(data))
+        if self._waiting or self._shut.is_set() or self._wait_s(wire_bytes) > 0.0:
+            return False
+        self._depart(data, wire_bytes)
+        return True
 
     async def put(self, data: bytes) -> None:
         """Send; waits while the channel's queue is full. Raises LinkClosedError."""
@@ -53,6 +62,8 @@ class _Way:
                     await self._room(wire_bytes)
             finally:
                 self._waiting -= 1
+        if self._shut.is_set():
+            raise LinkClosedError("the link is closed")
         self._depart(data, wire_bytes)
 
     async def _room(self, wire_bytes: int) -> None:
@@ -63,12 +74,12 @@ class _Way:
                     await self._shut.wait()
 
     def _wait_s(self, wire_bytes: int) -> float:
+        if self._channel.always_room:
+            return 0.0
         now_s = self._loop.time() - self._epoch_s
         return self._channel.room_at(now_s, wire_bytes) - now_s
 
     def _depart(self, data: bytes | None, wire_bytes: int) -> None:
-        if self._shut.is_set():
-            raise LinkClosedError("the link is closed")
         self.wire_bytes += wire_bytes
         arrival_s = self._channel.send(self._loop.time() - self._epoch_s, wire_bytes)
         timer = self._loop.call_at(self._epoch_s + arrival_s, self._land)
@@ -86,15 +97,14 @@ class _Way:
             self.on_end()
         else:
             self._landed.append(data)
-        self._filled.set()
+        self._changed.set()
 
     async def get(self) -> bytes:
-        """What landed first. Raises LinkClosedError at the end."""
+        """What landed first; one receiver at a time. Raises LinkClosedError at the end."""
         while not self._landed:
             if self._over:
                 raise LinkClosedError("the link is closed")
-            self._filled.clear()
-            await self._filled.wait()
+            await self._changed.wait()
         return self._landed.popleft()
 
     def end(self) -> None:
@@ -111,7 +121,7 @@ class _Way:
         """The receiver closes: nothing more comes out. The sender learns of it by the other way's end."""
         self._over = True
         self._landed.clear()
-        self._filled.set()
+        self._changed.set()
 
     def drop(self) -> None:
         """The way is cut: nothing more goes in or comes out; what is on it is lost."""
@@ -156,14 +166,26 @@ class SimLink:
         """Send; waits while the link is full. Raises LinkClosedError, ProtocolError if it is too large."""
         await self.send_raw(encode(message))
 
+    def post(self, message: Message) -> bool:
+        """Send, if that needs no waiting. Raises ProtocolError if it is too large."""
+        data = encode(message)
+        self._check(data)
+        if not self._outgoing.put_now(data):
+            return False
+        self._bytes_sent += framed_bytes(len(data), masked=self._client)
+        return True
+
     async def send_raw(self, data: bytes) -> None:
         """Send any bytes: how tests play a peer that breaks the protocol."""
+        self._check(data)
+        await self._outgoing.put(data)
+        self._bytes_sent += framed_bytes(len(data), masked=self._client)
+
+    def _check(self, data: bytes) -> None:
         if len(data) > MAX_MESSAGE_BYTES:
             raise ProtocolError(f"message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
         if not self._least_bytes <= len(data) <= self._most_bytes:
             self._warn(len(data))
-        await self._outgoing.put(data)
-        self._bytes_sent += framed_bytes(len(data), masked=self._client)
 
     def _warn(self, payload_bytes: int) -> None:
         warnings.warn(

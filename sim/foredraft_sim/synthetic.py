@@ -134,7 +134,7 @@ class SyntheticTarget:
         pair = self._pair
         script = lru_cache(maxsize=256)(partial(pair.truth, sampling.seed))
         foresight = lru_cache(maxsize=256)(partial(pair.foresee, sampling.seed))
-        return ScriptedSeat(pair.layers, script, foresight)
+        return ScriptedSeat(pair.layers, script, foresight, yields=False)
 
     async def close(self) -> None:
         """Nothing to free."""

@@ -68,6 +68,12 @@ class Tap:
         self.up.append(message)
         await self.link.send(message)
 
+    def post(self, message: Message) -> bool:
+        posted = self.link.post(message)
+        if posted:
+            self.up.append(message)
+        return posted
+
     async def receive(self) -> Message:
         message = await self.link.receive()
         self.down.append(message)

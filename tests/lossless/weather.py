@@ -55,6 +55,9 @@ class _Rough:
     async def send(self, message: Message) -> None:
         await self._link.send(message)
 
+    def post(self, message: Message) -> bool:
+        return self._link.post(message)
+
     async def receive(self) -> Message:
         if self._made_up:
             return self._made_up.popleft()

@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "bafda8b7d7e14c2b",
-    "sync": "f630eb8cd089ed0a",
+    "cloud": "bd9ab3f19d19d0ea",
+    "sync": "579c8e7345b5850e",
 }
 
 

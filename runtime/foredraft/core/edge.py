@@ -1,27 +1,33 @@
 """The edge's coroutines: one session, from a prompt to the complete text.
 
-    reader    the link's messages change the grower's state and wake the two others
-    shipper   sends what the policy wants sent, at once, even while a draft step runs
-    grower    asks the policy for the next draft step and runs it
+    reader    the link's messages change the grower's state, send what that calls for, and wake the grower
+    grower    asks the policy for the next draft step and runs it (``growing``); then sends what is ready
+    sender    carries what the link has no room for at once (``outbox``)
 
-A link that breaks is made anew and the session opened again with the text so far; the text
-that follows is the same, because the target's noise is keyed by position.
+Nobody who sends waits, so a draft step never holds up a message, nor a full link a draft step. A
+link that breaks is made anew and the session opened again with the text so far; the text that
+follows is the same, because the target's noise is keyed by position.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+
+import msgspec
 
 from foredraft.core import messages
 from foredraft.core.estimates import Estimates
 from foredraft.core.events import Event, Observer, Value
 from foredraft.core.grower import Grower
+from foredraft.core.growing import Growing
 from foredraft.core.handshake import shake_hands
 from foredraft.core.local import LocalText
-from foredraft.core.messages import Close, Commit, Drain, Hint, Open, Ready, Refused, Steer
-from foredraft.core.policy import Orders, Policy, Step
+from foredraft.core.messages import Close, Commit, Drain, Grow, Hint, Open, Ready, Refused, Steer
+from foredraft.core.outbox import Outbox
+from foredraft.core.policy import Orders, Policy
 from foredraft.core.ports import Drafter, Link
 from foredraft.core.report import SessionReport, report_of
 from foredraft.core.sampling import Sampling, StopRules
@@ -75,7 +81,6 @@ class EdgeSession:
         self._local = local
         self.policy = policy
         self.name = name
-        self._prompt = list(prompt)
         self._connect = connect
         self._drafter = drafter
         self._sampling = sampling
@@ -84,14 +89,16 @@ class EdgeSession:
         self._model_digest = ""
         self._retry = retry or Retry()
         self._observer = observer
-        self._to_grow = Signal()
-        self._to_ship = Signal()
-        self._fresh: asyncio.Queue[list[int] | None] = asyncio.Queue()
+        note = None if observer is None else self._note
+        self._growing = Growing(self.grower, drafter, policy, self._ship, local, note)
+        self._outbox: Outbox | None = None  # while there is a session over a link
+        self._late = False  # something changed while the link was full
         self._orders = Orders()
         self._serial = 0
-        self._sent_s: list[float] = []  # when Open, and each Grow and Steer after it, left
-        self._resting = False  # the drafter has nothing to do until something happens
-        self._begun = False  # the drafter knows the text
+        self._sent_s: list[float] = []  # when Open, and each Grow and Steer after it, was said
+        self._fresh: deque[list[int]] = deque()
+        self._news = Signal()
+        self._over = False
 
     async def stream(self) -> AsyncGenerator[list[int], None]:
         """The committed tokens, as they come. Closing the generator ends the session at the cloud.
@@ -103,8 +110,10 @@ class EdgeSession:
         self.grower.tally.began_at_s = self._now_s()
         runner = asyncio.create_task(self._run(), name=f"edge session {self.name}")
         try:
-            while (tokens := await self._fresh.get()) is not None:
-                yield tokens
+            while not self._over:
+                await self._news.wait()
+                while self._fresh:
+                    yield self._fresh.popleft()
             await runner
         finally:
             runner.cancel()
@@ -112,54 +121,10 @@ class EdgeSession:
 
     async def _run(self) -> None:
         try:
-            await _first_of(self._talk(), self._grow())
+            await _first_of(self._talk(), self._growing.run(self._sampling))
         finally:
-            self._fresh.put_nowait(None)
-
-    # Growing
-
-    async def _grow(self) -> None:
-        """Draft whenever the policy wants to; a step in flight always runs to its end.
-
-        The cloud is at work meanwhile: what it commits before the drafter is ready comes after.
-        """
-        await self._drafter.begin(self._prompt, self._sampling)
-        self._begun = True
-        if missed := self.grower.tree.tokens[len(self._prompt) :]:
-            self._drafter.advance(missed)
-        while True:
-            step = self._next_step()
-            if step is None:
-                self._resting = True
-                self._to_ship.set()
-                await self._to_grow.wait()
-                continue
-            began_s = self._now_s()
-            guesses = await self._drafter.draft(step.nodes, step.width)
-            took_s = self._now_s() - began_s
-            self.grower.estimates.draft_step_s.take(took_s)
-            self.grower.tally.draft_s += took_s
-            self.grower.tally.draft_steps += 1
-            grown = self.grower.grew(step.nodes, guesses, step.width)
-            self._note("draft", began_s=began_s, took_s=took_s, nodes=len(step.nodes), grown=len(grown))
-            self._to_ship.set()
-
-    def _next_step(self) -> Step | None:
-        """The policy's next step, as far as it can lead anywhere: each node is asked about once per width."""
-        grower, local = self.grower, self._local
-        if grower.finish or grower.room <= 0:
-            return None
-        step = local.step(grower) if local is not None and local.away else self.policy.step(grower)
-        if step is None:
-            return None
-        useful = [node for node in step.nodes if node.alive and node.expanded < step.width]
-        return Step(tuple(useful[: self._drafter.max_nodes_per_step]), step.width) if useful else None
-
-    def _wake(self) -> None:
-        """Something happened that may change what to draft and what to send."""
-        self._resting = False
-        self._to_grow.set()
-        self._to_ship.set()
+            self._over = True
+            self._news.set()
 
     # Talking
 
@@ -186,11 +151,12 @@ class EdgeSession:
         if isinstance(error, RefusedError) and error.retry_after_s is not None:
             wait_s = max(wait_s, error.retry_after_s)
         log.warning("%s; trying again in %.2g s (%d)", error, wait_s, failures)
-        self._note("retry", reason=str(error), wait_s=wait_s)
+        if self._observer is not None:
+            self._note("retry", {"reason": str(error), "wait_s": wait_s})
         self.grower.tally.reconnects += 1
         if self._local is not None:
             self._local.away = True
-            self._wake()
+            self._growing.wake()
         await asyncio.sleep(wait_s)
 
     async def _converse(self) -> None:
@@ -200,18 +166,22 @@ class EdgeSession:
             self.grower.connected(self._suits(await _in_time(shake_hands(link, self._api_key))))
             if self._local is not None:
                 self._local.away = False
-            self._wake()
+            self._growing.wake()
             self._sent_s = [self._now_s()]
             await link.send(self._opening())
             self.grower.tally.opening_bytes_up += link.bytes_sent
-            self._note("open", position=self.grower.position)
-            await _first_of(self._read(link), self._ship(link))
+            if self._observer is not None:
+                self._note("open", {"position": self.grower.position})
+            self._outbox = Outbox(link, self._ship_late)
+            self._ship()
+            await _first_of(self._read(link), self._outbox.run())
             with suppress(LinkClosedError):
                 await link.send(Close(self.grower.session))
         finally:
+            self._outbox = None
             self.grower.tally.bytes_up += link.bytes_sent
             self.grower.tally.bytes_down += link.bytes_received
-            self.grower.ready = None
+            self.grower.disconnected()
             await link.close()
 
     def _suits(self, ready: Ready) -> Ready:
@@ -247,41 +217,40 @@ class EdgeSession:
         )
 
     def _steer(self) -> Steer:
-        orders = self._orders
-        return Steer(
-            session=self.grower.session,
-            serial=self._serial,
-            alone_until=orders.alone_until,
-            patience_s=orders.patience_s,
-            min_nodes=orders.min_nodes,
-            max_branches=orders.max_branches,
-            exits=orders.exits,
-            threshold=orders.threshold,
-            max_nodes=orders.max_nodes,
-        )
+        return Steer(self.grower.session, self._serial, **msgspec.structs.asdict(self._orders))
 
     def _wanted_orders(self) -> Orders:
         """The policy's orders; where nobody would ever move again, the cloud decodes one token alone."""
         orders, grower = self.policy.orders(self.grower), self.grower
-        stalled = self._resting and not grower.waiting_on_cloud and orders.alone_until <= grower.position
-        if not stalled:
+        moves = orders.cloud_drafts or orders.alone_until > grower.position or grower.waiting_on_cloud
+        if moves or not self._growing.resting:
             return orders
         return Orders(alone_until=grower.position + 1, exits=orders.exits, threshold=orders.threshold)
 
-    async def _ship(self, link: Link) -> None:
-        """Send new orders and wanted nodes, each time something changed, until the text is complete."""
-        while not self.grower.finish:
-            for grow in self.grower.ship(self.policy.ship(self.grower)):
-                self._note("ship", position=grow.position, tokens=messages.unpack(grow.tokens))
-                self._sent_s.append(self._now_s())
-                await link.send(grow)
-            orders = self._wanted_orders()
-            if orders is not self._orders and orders != self._orders:
-                self._orders = orders
-                self._serial += 1
-                self._sent_s.append(self._now_s())
-                await link.send(self._steer())
-            await self._to_ship.wait()
+    def _ship(self) -> None:
+        """Send the nodes and the orders that the policy wants sent; while the link is full, later."""
+        outbox, grower = self._outbox, self.grower
+        self._late = outbox is not None and bool(outbox.waiting)
+        if outbox is None or self._late or grower.finish:
+            return
+        for grow in grower.ship(self.policy.ship(grower)):
+            if self._observer is not None:
+                self._note("ship", {"position": grow.position, "tokens": messages.unpack(grow.tokens)})
+            self._say(outbox, grow)
+        orders = self._wanted_orders()
+        if orders is not self._orders and orders != self._orders:
+            self._orders = orders
+            self._serial += 1
+            self._say(outbox, self._steer())
+
+    def _ship_late(self) -> None:
+        """The link has room again."""
+        if self._late:
+            self._ship()
+
+    def _say(self, outbox: Outbox, message: Grow | Steer) -> None:
+        self._sent_s.append(self._now_s())
+        outbox.say(message)
 
     async def _read(self, link: Link) -> None:
         """Take the cloud's messages until the text is complete."""
@@ -304,54 +273,47 @@ class EdgeSession:
                     continue  # repeated
                 case _:
                     raise ProtocolError(f"{type(message).__name__} is not for an edge in a session")
-            self._wake()
+            self._growing.wake()  # the next draft step first; whoever shows the text works while it runs
+            self._ship()
+            if self._fresh:
+                self._news.set()
 
     def _take_commit(self, commit: Commit) -> None:
         now_s = self._now_s()
         if commit.heard < len(self._sent_s):
             round_trip_s = now_s - self._sent_s[commit.heard] - commit.heard_s
             self.grower.estimates.round_trip_s.take(max(0.0, round_trip_s))
-        position = self.grower.position
         new = self.grower.committed(commit)
-        self._note(
-            "commit",
-            position=position,
-            tokens=new,
-            drafted=commit.drafted,
-            accepted=commit.accepted,
-            queue_s=commit.queue_s,
-            prefill_s=commit.prefill_s,
-            pass_s=commit.pass_s,
-        )
+        if self._observer is not None:
+            self._note_commit(commit, new)
         if not new:
             return
         if self._local is not None:
             self._local.committed(new)
-        if self._begun:
-            self._drafter.advance(new)
+        self._growing.advance(new)
         self.grower.tally.came(len(new), now_s)
-        self._wake()  # the next draft step first; whoever shows the text works while it runs
-        self._fresh.put_nowait(new)
+        self._fresh.append(new)
 
     def _take_hint(self, hint: Hint) -> None:
         self.grower.foresaw(hint)
-        self._note(
-            "hint",
-            position=hint.position,
-            layer=hint.layer,
-            tokens=messages.unpack(hint.tokens),
-            confidence=hint.confidence,
-            after_s=hint.after_s,
-        )
+        if self._observer is not None:
+            told: dict[str, Value] = {"position": hint.position, "layer": hint.layer}
+            told |= {"tokens": messages.unpack(hint.tokens), "confidence": hint.confidence, "after_s": hint.after_s}
+            self._note("hint", told)
 
     # Telling
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _note(self, kind: str, **data: Value) -> None:
+    def _note(self, kind: str, data: dict[str, Value]) -> None:
         if self._observer is not None:
             self._observer(Event(self._now_s(), "edge", self.name, kind, data))
+
+    def _note_commit(self, commit: Commit, new: list[int]) -> None:
+        counts = {"drafted": commit.drafted, "accepted": commit.accepted}
+        times = {"queue_s": commit.queue_s, "prefill_s": commit.prefill_s, "pass_s": commit.pass_s}
+        self._note("commit", {"position": self.grower.position - len(new), "tokens": new, **counts, **times})
 
     def report(self, text: str = "") -> SessionReport:
         """What happened, once the stream has ended."""

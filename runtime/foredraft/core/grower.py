@@ -10,6 +10,7 @@ from foredraft.core import messages
 from foredraft.core.anchor import Anchor
 from foredraft.core.estimates import Estimates
 from foredraft.core.messages import Commit, Grow, Hint, Ready, Refused
+from foredraft.core.policy import Step
 from foredraft.core.ports import Guess
 from foredraft.core.reach import reaches
 from foredraft.core.report import Tally
@@ -27,12 +28,19 @@ UNDRAFTED = 0.05
 DEFAULT_MAX_NODES = 64
 """How far the tree grows before the cloud has said its limit."""
 
+NO_LIMIT = 1 << 62
+
 MAX_REFUSALS = 8
 """Chains refused since the last commit, after which nothing more is shipped before the next."""
 
 
 class Grower:
-    """One session's text and tree, as the edge sees them."""
+    """One session's text and tree, as the edge sees them.
+
+    Policies read, among others: ``end``, the position at which the text ends at the latest; ``deepest``,
+    how long a chain below the root may be; ``verifying``, whether drafts of this tip are on their way
+    to the cloud, or under verification there; ``ready``, what the cloud serves, while there is a link.
+    """
 
     def __init__(self, prompt: Sequence[int], rules: StopRules) -> None:
         """Raises ConfigError for a prompt that is none."""
@@ -54,6 +62,10 @@ class Grower:
         self.told: dict[Node, tuple[Node, float]] = {}
         self._reaches: list[tuple[Node, float]] | None = None
         self._end = self.start + rules.max_new_tokens
+        self._most_chain = NO_LIMIT
+        self.end = self._end
+        self.deepest = self.useful_depth
+        self.verifying = False
         self._held: dict[int, Commit] = {}
         self._foreseen: dict[int, list[int]] = {}
         self._predrafted = 0
@@ -74,19 +86,14 @@ class Grower:
         return self.tree.position
 
     @property
-    def end(self) -> int:
-        """The position at which the text ends at the latest."""
-        return self._end if self.ready is None else min(self._end, self.ready.context)
-
-    @property
     def useful_depth(self) -> int:
         """How deep a draft below the root can be of use: the target adds the last token itself."""
-        return self.end - self.position - 1
+        return self.end - self.tree.position - 1
 
     @property
     def room(self) -> int:
         """How many more nodes the tree may take."""
-        return self._most_nodes - len(self.tree)
+        return self._most_nodes - len(self.tree.live)
 
     @property
     def reaches(self) -> list[tuple[Node, float]]:
@@ -101,19 +108,14 @@ class Grower:
     @property
     def waiting_on_cloud(self) -> bool:
         """Whether the cloud has anything of ours to verify."""
-        return any(node.sent for node in self.tree.nodes())
-
-    @property
-    def verifying(self) -> bool:
-        """Whether drafts of this tip are on their way to the cloud, or under verification there."""
-        return any(node.sent for node in self.root.children.values())
+        return self.verifying or any(node.sent for node in self.tree.nodes())
 
     # What happens
 
     def connected(self, ready: Ready) -> None:
         """A link is up: whatever was sent over the one before is not known to have arrived."""
         self.session += 1
-        self.ready = ready
+        self._limit(ready)
         self._most_nodes = ready.max_nodes
         self.most_pass_nodes = ready.max_pass_nodes
         self._opened = False
@@ -123,18 +125,29 @@ class Grower:
         self._refusals = 0
         self._unsend()
 
+    def disconnected(self) -> None:
+        """The link is gone, and with it what the cloud had said of itself."""
+        self._limit(None)
+
+    def _limit(self, ready: Ready | None) -> None:
+        """What bounds the text and a chain, as far as it is known."""
+        self.ready = ready
+        self.end = self._end if ready is None else min(self._end, ready.context)
+        self._most_chain = NO_LIMIT if ready is None else min(ready.max_pass_nodes, ready.max_nodes)
+        self.deepest = min(self.useful_depth, self._most_chain)
+
     def committed(self, commit: Commit) -> list[int]:
         """Take a commit, in whatever order they come; the tokens that are new by it.
 
         Raises ProtocolError when it contradicts what is committed already, or cannot be true.
         """
-        if commit.position > self.position:
+        if commit.position > self.tree.position:
             if len(self._held) >= MAX_HELD:
                 raise ProtocolError(f"{MAX_HELD} commits beyond position {self.position}, and none at it")
             self._held[commit.position] = commit
             return []
         new = self._apply(commit)
-        while (held := self._held.pop(self.position, None)) is not None:
+        while self._held and (held := self._held.pop(self.tree.position, None)) is not None:
             new += self._apply(held)
         return new
 
@@ -146,35 +159,47 @@ class Grower:
         new = tokens[len(known) :]
         if new:
             self._check(new)
-            self._judge_hints(tokens)
+            if self._foreseen:
+                self._judge_hints(tokens)
             self._judge_guesses(new)
             self._count(commit, len(new))
-            self.tree.advance(new)
-            self._reaches = None
-            self._judge_predraft()
-            self.hinted = None
-            self.told.clear()
-            self._full = False
-            self._refusals = 0
+            self._advance(new)
         if commit.finish and commit.position + len(tokens) == self.position:
             self.finish = commit.finish
         return new
 
+    def _advance(self, tokens: Sequence[int]) -> None:
+        """The root moves down; what was known of the former one is void."""
+        self.tree.advance(tokens)
+        self.deepest = min(self.useful_depth, self._most_chain)
+        self.verifying = self._any_sent()
+        self._reaches = None
+        if self._predrafted:
+            self._judge_predraft()
+        self.hinted = None
+        self.told.clear()
+        self._full = False
+        self._refusals = 0
+
+    def _any_sent(self) -> bool:
+        """Whether a child of the root is at the cloud, or on its way there."""
+        return any(child.sent for child in self.root.children.values())
+
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise ProtocolError for tokens that no honest cloud says next."""
-        if self.position + len(tokens) > self.end:
+        if self.tree.position + len(tokens) > self.end:
             raise ProtocolError(f"{len(tokens)} tokens at {self.position}, and the text ends at {self.end}")
         if self.ready is not None and max(tokens, default=0) >= self.ready.vocab_size:
             raise ProtocolError(f"token id {max(tokens)} is outside the vocabulary of {self.ready.vocab_size}")
 
     def _judge_guesses(self, tokens: Sequence[int]) -> None:
         """What the drafter guessed along the way that the text took, whether it was shipped or not."""
-        node: Node | None = self.root
+        node: Node | None = self.tree.root
         for token in tokens:
             if node is None or not node.expanded:
                 return
-            guessed = [child for child in node.children.values() if child.guessed > 0.0]
-            self.estimates.saw_guesses([(child.guessed, child.token == token) for child in guessed])
+            children = node.children.values()
+            self.estimates.saw_guesses([(one.guessed, one.token == token) for one in children if one.guessed > 0.0])
             node = node.children.get(token)
 
     def _count(self, commit: Commit, tokens: int) -> None:
@@ -197,11 +222,10 @@ class Grower:
 
     def _judge_predraft(self) -> None:
         """Growth during verification was a hit when some of it hangs below the new tip."""
-        if self._predrafted:
-            if self.root.children:
-                self.tally.predraft_hits += 1
-            else:
-                self.tally.predraft_misses += 1
+        if self.root.children:
+            self.tally.predraft_hits += 1
+        else:
+            self.tally.predraft_misses += 1
         self._predrafted = 0
 
     def foresaw(self, hint: Hint) -> None:
@@ -235,6 +259,13 @@ class Grower:
             node = heir
         self.hinted = node
 
+    def drafted(self, step: Step, guesses: Sequence[Sequence[Guess]], took_s: float) -> list[Node]:
+        """Take a draft step and what it took; the nodes that it added."""
+        self.estimates.draft_step_s.take(took_s)
+        self.tally.draft_s += took_s
+        self.tally.draft_steps += 1
+        return self.grew(step.nodes, guesses, step.width)
+
     def grew(self, parents: Sequence[Node], guesses: Sequence[Sequence[Guess]], width: int) -> list[Node]:
         """Take a draft step's guesses; those whose parent died meanwhile are dropped.
 
@@ -242,12 +273,12 @@ class Grower:
         rest can be asked for again when there is.
         """
         self._reaches = None
-        verifying = self.verifying
         grown: list[Node] = []
         for parent, below in zip(parents, guesses, strict=True):
             if not parent.alive:
                 continue
-            fits = below[: max(0, self.room)]
+            room = self.room
+            fits = below if len(below) <= room else below[: max(0, room)]
             for guess in fits:
                 node = self.tree.add(parent, guess.token)
                 node.guessed = guess.probability
@@ -255,14 +286,15 @@ class Grower:
                 grown.append(node)
             if len(fits) == len(below):
                 parent.barren = not below
-                parent.expanded = max(parent.expanded, width)
-        if verifying:
+                if parent.expanded < width:
+                    parent.expanded = width
+        if self.verifying:
             self._predrafted += len(grown)
         return grown
 
     def ship(self, wanted: Sequence[Node]) -> list[Grow]:
         """The messages that bring the wanted nodes to the cloud, parents first; marks them as sent."""
-        if self._full or self.ready is None:
+        if not wanted or self._full or self.ready is None:
             return []
         grows: list[Grow] = []
         for leaf in wanted:
@@ -277,6 +309,7 @@ class Grower:
         anchor = self.root.anchor if parent is None else parent.anchor
         for node in chain:
             node.sent = True
+        self.verifying = self.verifying or parent is self.root
         return Grow(self.session, anchor.position, anchor.hash, messages.pack([node.token for node in chain]))
 
     def refused(self, refused: Refused) -> None:
@@ -293,3 +326,4 @@ class Grower:
     def _unsend(self) -> None:
         for node in self.tree.nodes():
             node.sent = False
+        self.verifying = False

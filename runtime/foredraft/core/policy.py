@@ -5,8 +5,9 @@ changes nothing. It is asked again after every message and every draft step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from foredraft.core.tree import Node
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from foredraft.core.grower import Grower
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
+class Orders(msgspec.Struct, frozen=True):
     """How the walker should walk; the fields are those of ``messages.Steer``."""
 
     alone_until: int = 0
@@ -25,10 +25,10 @@ class Orders:
     exits: tuple[int, ...] = ()
     threshold: float = 1.0
     max_nodes: int = 0
+    cloud_drafts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One draft step: expand these nodes (the root or live nodes), each by up to ``width`` guesses."""
 
     nodes: tuple[Node, ...]

@@ -17,8 +17,9 @@ class Signal:
     def set(self) -> None:
         """Something changed."""
         self._changed = True
-        if self._waiter is not None:
-            _wake(self._waiter)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def wait(self, until_s: float | None = None) -> None:
         """Wait for a change since the last wait, at most until ``until_s`` of the loop's clock."""

@@ -4,8 +4,6 @@ The root stands for the committed text; every path down from it is a possible co
 Both ends hold such a tree. Legal operations, and there are no others:
 
     add(parent, token)   hang a token below a live node (the same token twice is one node)
-    graft(anchor, chain) hang a chain below the prefix that the anchor names, trimming what
-                         the committed text already says
     advance(tokens)      the text grew: move the root down; what hangs elsewhere is dead
 
 A dead node stays dead: ``alive`` is False, and nothing hangs below it any more.
@@ -65,43 +63,43 @@ class Node:
 
 
 class DraftTree:
-    """The committed text and the live nodes below its tip."""
+    """The committed text and the live nodes below its tip.
+
+    ``position``: how many tokens are committed. ``live``: the live nodes below the root by anchor,
+    oldest first, so parents come before children.
+    """
 
     def __init__(self, tokens: Sequence[int]) -> None:
         if not tokens:
             raise ValueError("a text needs at least one token")
         self.tokens = list(tokens)
+        self.position = len(self.tokens)
         self._anchors = [ORIGIN]
         for token in self.tokens:
             self._anchors.append(self._anchors[-1].then(token))
         self.root = Node(self._anchors[-1], self.tokens[-1], None, 1.0)
-        self._nodes: dict[Anchor, Node] = {}
-
-    @property
-    def position(self) -> int:
-        """How many tokens are committed."""
-        return len(self.tokens)
+        self.live: dict[Anchor, Node] = {}
 
     def __len__(self) -> int:
         """How many live nodes hang below the root."""
-        return len(self._nodes)
+        return len(self.live)
 
     def nodes(self) -> Iterator[Node]:
         """The live nodes below the root, oldest first, so parents come before children."""
-        return iter(self._nodes.values())
+        return iter(self.live.values())
 
     def find(self, anchor: Anchor) -> Node | None:
         """The live node (or root) that the anchor names."""
-        return self.root if anchor == self.root.anchor else self._nodes.get(anchor)
+        return self.root if anchor == self.root.anchor else self.live.get(anchor)
 
     def add(self, parent: Node, token: int, probability: float = 1.0) -> Node:
         """Hang ``token`` below a live node. What is there already is returned as it is."""
         if not parent.alive:
             raise ValueError(f"cannot grow below the dead node {parent}")
         anchor = parent.anchor.then(token)
-        node = self._nodes.get(anchor)  # by anchor, so that even two prefixes with one hash are one node
+        node = self.live.get(anchor)  # by anchor, so that even two prefixes with one hash are one node
         if node is None:
-            node = self._nodes[anchor] = Node(anchor, token, parent, probability)
+            node = self.live[anchor] = Node(anchor, token, parent, probability)
             parent.children[token] = node
         return node
 
@@ -121,27 +119,21 @@ class DraftTree:
             return None
         return self.root, chain[len(known) :]
 
-    def graft(self, anchor: Anchor, chain: Sequence[int]) -> Node | None:
-        """Hang a chain below ``anchor`` (see ``trim``); its last node, or None if it cannot hang."""
-        place = self.trim(anchor, chain)
-        if place is None:
-            return None
-        node, rest = place
-        for token in rest:
-            node = self.add(node, token)
-        return node
-
     def advance(self, tokens: Iterable[int]) -> None:
         """Commit ``tokens``: the root moves down along them; everything beside that path dies."""
         for token in tokens:
-            heir = self.root.children.pop(token, None)
-            self._kill(self.root)
+            root = self.root
+            heir = root.children.pop(token, None)
+            if root.children:
+                self._kill(root)
+            root.alive = False
             if heir is None:
-                heir = Node(self.root.anchor.then(token), token, None, 1.0)
+                heir = Node(root.anchor.then(token), token, None, 1.0)
             else:
-                del self._nodes[heir.anchor]
+                del self.live[heir.anchor]
                 heir.parent = None
             self.tokens.append(token)
+            self.position += 1
             self._anchors.append(heir.anchor)
             self.root = heir
 
@@ -153,7 +145,7 @@ class DraftTree:
             node.alive = False
             stack.extend(node.children.values())
             if node is not top:
-                del self._nodes[node.anchor]
+                del self.live[node.anchor]
             node.children = {}
 
     def clear(self) -> None:

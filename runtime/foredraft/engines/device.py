@@ -9,8 +9,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from foredraft.errors import ForedraftError
 
@@ -27,8 +28,7 @@ class Pricing(Protocol):
         """Whether these calls may run as one batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """One call, as its device sees it. ``kind`` is "pass", "prefill" or "step"."""
 
     kind: str
@@ -39,38 +39,21 @@ class Work:
 
 
 class Turn:
-    """A call's time on the device: from ``start_s`` to ``end_s`` on the loop's clock."""
+    """The time that a call, or a batch of them, has on the device: ``start_s`` to ``end_s`` on the loop's clock."""
 
-    __slots__ = ("_batch", "_left", "end_s", "size", "start_s")
+    __slots__ = ("_device", "_free_s", "_open", "end_s", "start_s")
 
-    def __init__(self, batch: "_Batch") -> None:
-        self._batch = batch
-        self._left = False
-        self.start_s = batch.start_s
-        self.end_s = batch.end_s
-        self.size = batch.size
-
-    def leave(self, at_s: float | None = None) -> None:
-        """The call needs the device until ``at_s`` (default: its end), or until now if that is later."""
-        if not self._left:
-            self._left = True
-            self._batch.leave(self.end_s if at_s is None else at_s)
-
-
-class _Batch:
-    __slots__ = ("_device", "_free_s", "_open", "end_s", "size", "start_s")
-
-    def __init__(self, device: "Device", start_s: float, duration_s: float, size: int) -> None:
+    def __init__(self, device: "Device", start_s: float, duration_s: float, calls: int) -> None:
         self._device = device
-        self._open = size
+        self._open = calls
         self._free_s = start_s
         self.start_s = start_s
         self.end_s = start_s + duration_s
-        self.size = size
 
-    def leave(self, at_s: float) -> None:
+    def leave(self, at_s: float | None = None) -> None:
+        """One call needs the device until ``at_s`` (default: the end), or until now if that is later. Once per call."""
         self._open -= 1
-        self._free_s = max(self._free_s, at_s)
+        self._free_s = max(self._free_s, self.end_s if at_s is None else at_s)
         if self._open == 0:
             self._device.free_at(self._free_s)
 
@@ -90,7 +73,8 @@ class Device:
 
     def __init__(self, *, spin_s: float = 1e-3) -> None:
         self._spin_s = spin_s
-        self._clock: Callable[[], float] | None = None
+        self.now: Callable[[], float] = self._first_now
+        """The running loop's time, in seconds."""
         self._waiting: deque[tuple[Work, asyncio.Future[Turn]]] = deque()
         self._busy = False
         self._start_s = 0.0
@@ -98,11 +82,9 @@ class Device:
         self.calls = 0
         self.batches = 0
 
-    def now(self) -> float:
-        """The running loop's time, in seconds."""
-        if self._clock is None:
-            self._clock = fine_clock(asyncio.get_running_loop())
-        return self._clock()
+    def _first_now(self) -> float:
+        self.now = fine_clock(asyncio.get_running_loop())
+        return self.now()
 
     @property
     def busy_s(self) -> float:
@@ -110,10 +92,14 @@ class Device:
         running_s = self.now() - self._start_s if self._busy else 0.0
         return self._busy_s + running_s
 
+    def start(self, work: Work) -> Turn | None:
+        """A turn at once, if the device is free; the caller must leave it. Raises what the pricing raises."""
+        return None if self._busy or self._waiting else self._begin([work])
+
     async def enter(self, work: Work) -> Turn:
-        """Wait for the device; the caller must ``leave`` the turn. Raises what the pricing raises."""
-        if not (self._busy or self._waiting):
-            return Turn(self._begin([work]))
+        """Wait for the device; the caller must leave the turn. Raises what the pricing raises."""
+        if (turn := self.start(work)) is not None:
+            return turn
         waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, waiter))
         if not self._busy:
@@ -128,19 +114,20 @@ class Device:
 
     def free_at(self, at_s: float) -> None:
         """The last call is over at ``at_s``: from then on the next may start."""
-        left_s = at_s - self.now()
-        if left_s > TICK_S:
-            asyncio.get_running_loop().call_later(left_s, self.free_at, at_s)
+        now_s = self.now()
+        if at_s - now_s > TICK_S:
+            asyncio.get_running_loop().call_later(at_s - now_s, self.free_at, at_s)
             return
         self._busy = False
-        self._busy_s += self.now() - self._start_s
-        self._grant()
+        self._busy_s += now_s - self._start_s
+        if self._waiting:
+            self._grant()
 
     async def until(self, due_s: float) -> None:
         """Return no earlier than at ``due_s`` on the loop's clock, and hardly later."""
         coarse_s = due_s - self.now() - self._spin_s
         if coarse_s > 0.0:
-            await asyncio.sleep(coarse_s)
+            await _sleep(coarse_s)
         while (left_s := due_s - self.now()) > TICK_S:
             before_s = self.now()
             await asyncio.sleep(0)
@@ -154,22 +141,22 @@ class Device:
             if not works:
                 return
             try:
-                batch = self._begin(works)
+                turn = self._begin(works)
             except ForedraftError as error:
                 for waiter in waiters:
                     waiter.set_exception(error)
                 continue
             for waiter in waiters:
-                waiter.set_result(Turn(batch))
+                waiter.set_result(turn)
             return
 
-    def _begin(self, works: Sequence[Work]) -> _Batch:
+    def _begin(self, works: Sequence[Work]) -> Turn:
         """Occupy the device with a batch. Raises what the pricing raises, and stays free then."""
         duration_s = works[0].pricing.batch_s(works)
         self._busy, self._start_s = True, self.now()
         self.calls += len(works)
         self.batches += 1
-        return _Batch(self, self._start_s, duration_s, len(works))
+        return Turn(self, self._start_s, duration_s, len(works))
 
     def _next_batch(self) -> tuple[list[Work], list["asyncio.Future[Turn]"]]:
         """Take the first waiting call, and those next in line for as long as they fit in with it."""
@@ -184,6 +171,23 @@ class Device:
                 waiters.append(waiter)
             self._waiting.popleft()
         return works, waiters
+
+
+async def _sleep(delay_s: float) -> None:
+    """As asyncio.sleep, at half its cost: it is waited for in each draft step and each pass."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    timer = loop.call_later(delay_s, _end, over)
+    try:
+        await over
+    except BaseException:
+        timer.cancel()
+        raise
+
+
+def _end(sleep: "asyncio.Future[None]") -> None:
+    if not sleep.done():
+        sleep.set_result(None)
 
 
 def _joins(work: Work, works: list[Work]) -> bool:

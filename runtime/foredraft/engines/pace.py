@@ -38,13 +38,16 @@ class Pace:
         self.overruns = Overruns()
         self._residual = residual
         self._outside = outside
+        self._call_curve = call_curve(profile)
+        self._most_tokens = self._call_curve.range.new_tokens[1]
         self._warned: set[str] = set()
 
     def batch_s(self, works: Sequence[Work]) -> float:
         """Seconds that these calls take as one batch."""
         kind = works[0].kind
         new_tokens, context = _sums(works)
-        curve = self._curve(kind, new_tokens)
+        usual = kind != "prefill" and new_tokens <= self._most_tokens
+        curve = self._call_curve if usual else self._curve(kind, new_tokens)
         miss = outside(curve, new_tokens, context, len(works))
         if miss:
             self._complain(kind, miss)
@@ -55,7 +58,7 @@ class Pace:
 
     def fits(self, works: Sequence[Work]) -> bool:
         """Passes run as one batch as far as the profile's declared range goes; nothing else does."""
-        return works[0].kind == "pass" and not outside(call_curve(self.profile), *_sums(works), len(works))
+        return works[0].kind == "pass" and not outside(self._call_curve, *_sums(works), len(works))
 
     def note_late(self, kind: str, excess_s: float) -> None:
         """Count an overrun if the engine was late by ``excess_s``; the first is logged."""

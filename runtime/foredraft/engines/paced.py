@@ -8,9 +8,8 @@ Where the real call was slower than the profile, results leave late, and ``overr
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from foredraft.core.anchor import ORIGIN, Anchor
 from foredraft.core.messages import BUSY
@@ -26,19 +25,6 @@ from foredraft.profiles.schema import DraftProfile, TargetProfile
 RETRY_AFTER_S = 1.0
 
 _TYPICAL_PASS = (5, 256)  # new tokens and context of the pass that a card tells the duration of
-_T = TypeVar("_T")
-
-
-async def _occupy(device: Device, pace: Pace, work: Work, call: Callable[[], Awaitable[_T]]) -> tuple[_T, Turn]:
-    """Run ``call`` as one piece of work. Given up, it keeps the device to its end all the same."""
-    turn = await device.enter(work)
-    try:
-        result = await call()
-        pace.note_late(work.kind, device.now() - turn.end_s)
-        await device.until(turn.end_s)
-    finally:
-        turn.leave()
-    return result, turn
 
 
 class _HeldReadings:
@@ -166,17 +152,42 @@ class _PacedSeat:
 
     async def prefill(self, tokens: Sequence[int]) -> float:
         """Run committed tokens through the target; the emulated seconds on the device."""
-        target = self._target
+        device, pace = self._target.device, self._target.pace
         work = self._work("prefill", len(tokens), 0)
-        _, turn = await _occupy(target.device, target.pace, work, lambda: self._inner.prefill(tokens))
-        return target.device.now() - turn.start_s
+        turn = device.start(work) or await device.enter(work)
+        try:
+            await self._inner.prefill(tokens)
+            pace.note_late("prefill", device.now() - turn.end_s)
+            await device.until(turn.end_s)
+        finally:
+            turn.leave()
+        return device.now() - turn.start_s
 
     async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
         """One pass in the profile's time. Cancelled, it frees the device after the segment in flight."""
+        device = self._target.device
+        asked_s = device.now()
+        work = self._work("pass", len(batch.trunk) + len(batch.tokens), len(batch.exits))
+        turn = device.start(work) or await device.enter(work)
+        run = self._in_segments if batch.exits else self._in_one
+        verdict = await run(batch, on_exit, turn)
+        return Verdict(verdict.reading, turn.start_s - asked_s, device.now() - turn.start_s)
+
+    async def _in_one(self, batch: Pass, on_exit: Callable[[Reading], None], turn: Turn) -> Verdict:
+        """A pass without exits is one segment."""
+        device, pace = self._target.device, self._target.pace
+        try:
+            verdict = await self._inner.verify(batch, on_exit)
+            pace.note_late("pass", device.now() - turn.end_s)
+            await device.until(turn.end_s)
+        finally:
+            turn.leave()
+        return verdict
+
+    async def _in_segments(self, batch: Pass, on_exit: Callable[[Reading], None], turn: Turn) -> Verdict:
+        """A pass whose exits speak at their share of it."""
         device, pace = self._target.device, self._target.pace
         layers, model = self._target.card.layers, pace.profile.model
-        asked_s = device.now()
-        turn = await device.enter(self._work("pass", len(batch.trunk) + len(batch.tokens), len(batch.exits)))
 
         def due_s(layer: int) -> float:
             return turn.start_s + share_after(model, layer, layers) * (turn.end_s - turn.start_s)
@@ -191,7 +202,7 @@ class _PacedSeat:
             held.stop()
             now_s = device.now() - TICK_S
             turn.leave(min((due_s(layer) for layer in batch.exits if due_s(layer) >= now_s), default=turn.end_s))
-        return replace(verdict, queue_s=turn.start_s - asked_s, pass_s=device.now() - turn.start_s)
+        return verdict
 
     def keep(self, nodes: Sequence[int]) -> None:
         """Of the last pass, keep these nodes."""
@@ -205,11 +216,12 @@ class _PacedSeat:
 
     def _work(self, kind: str, new_tokens: int, exits: int) -> Work:
         """A call, with memory taken for what it adds. Raises RefusedError("busy")."""
-        more = self.cached + new_tokens - self._reserved_tokens
+        context = self._inner.cached
+        more = context + new_tokens - self._reserved_tokens
         if more > 0:
             self._target.reserve(more)
             self._reserved_tokens += more
-        return Work(kind, new_tokens, self.cached, exits, self._target.pace)
+        return Work(kind, new_tokens, context, exits, self._target.pace)
 
 
 class PacedDrafter:
@@ -231,7 +243,7 @@ class PacedDrafter:
         self.device = device or Device()
         self.pace = Pace(profile, residual, outside)
         self._inner = inner
-        self._most_nodes = profile.draft_step.range.new_tokens[1]
+        self._most_nodes = max(1, min(inner.max_nodes_per_step, profile.draft_step.range.new_tokens[1]))
         self._text: list[int] = []
         self._tip = ORIGIN
         self._behind = 0  # committed tokens, the last ones, that the cache lacks
@@ -245,7 +257,7 @@ class PacedDrafter:
     @property
     def max_nodes_per_step(self) -> int:
         """The inner drafter's, as far as the profile was declared for."""
-        return max(1, min(self._inner.max_nodes_per_step, self._most_nodes))
+        return self._most_nodes
 
     @property
     def overruns(self) -> Overruns:
@@ -267,16 +279,18 @@ class PacedDrafter:
         alive = [node for node in nodes if node.alive]
         if not alive:
             return await self._inner.draft(nodes, width)
-        fresh = self._uncached(alive)
+        device, fresh = self.device, self._uncached(alive)
         new_tokens = max(1, self._behind + len(fresh))
         work = Work("step", new_tokens, len(self._text) - self._behind, 0, self.pace)
-
-        async def step() -> list[list[Guess]]:
+        turn = device.start(work) or await device.enter(work)
+        try:
             self._cached |= fresh
             self._behind = 0
-            return await self._inner.draft(nodes, width)
-
-        guesses, _ = await _occupy(self.device, self.pace, work, step)
+            guesses = await self._inner.draft(nodes, width)
+            self.pace.note_late("step", device.now() - turn.end_s)
+            await device.until(turn.end_s)
+        finally:
+            turn.leave()
         return guesses
 
     def _uncached(self, nodes: Sequence[Node]) -> set[Anchor]:
@@ -295,7 +309,8 @@ class PacedDrafter:
         for token in tokens:
             self._tip = self._tip.then(token)
             self._behind += self._tip not in self._cached
-        self._cached = {anchor for anchor in self._cached if anchor.position > self._tip.position}
+        if self._cached:
+            self._cached = {anchor for anchor in self._cached if anchor.position > self._tip.position}
         self._inner.advance(tokens)
 
     async def close(self) -> None:

@@ -81,7 +81,11 @@ class ScriptedSeat:
         script: Script,
         foresight: Foresight | None = None,
         worker: Executor | None = None,
+        *,
+        yields: bool = True,
     ) -> None:
+        """``yields``: others have a turn of the loop in each pass; of no use where the pass is paced."""
+        self._yields = yields
         self._layers = layers
         self._script = script
         self._foresight = foresight
@@ -110,9 +114,11 @@ class ScriptedSeat:
             for layer in batch.exits:
                 seen = [foresight(layer, tip + depth) for depth in depths]
                 on_exit(Reading(layer, tuple(s[0] for s in seen), tuple(s[1] for s in seen)))
-        await _visit(self._worker)
+        if self._yields:
+            await _visit(self._worker)
         self._cached = tip
-        says = tuple(self._script(tip + depth) for depth in depths)
+        script = self._script
+        says = tuple([script(tip + depth) for depth in depths])
         return Verdict(Reading(self._layers, says, (1.0,) * len(says)), 0.0, 0.0)
 
     def keep(self, nodes: Sequence[int]) -> None:

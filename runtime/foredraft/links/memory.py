@@ -29,10 +29,20 @@ class _Pipe:
             await self._room.wait()
             if self._ended:
                 raise LinkClosedError("the link is closed")
-            self._queue.append(data)
-            self._filled.set()
-            if len(self._queue) >= self._capacity:
-                self._room.clear()
+            self._append(data)
+
+    def put_now(self, data: bytes) -> bool:
+        """Put, if nobody is in front and there is room."""
+        if self._ended or self._turn.locked() or not self._room.is_set():
+            return False
+        self._append(data)
+        return True
+
+    def _append(self, data: bytes) -> None:
+        self._queue.append(data)
+        self._filled.set()
+        if len(self._queue) >= self._capacity:
+            self._room.clear()
 
     async def get(self) -> bytes:
         await self._filled.wait()
@@ -77,11 +87,17 @@ class MemoryLink:
         """Queue the message; waits while the queue is full. Raises LinkClosedError, ProtocolError."""
         await self.send_raw(encode(message))
 
+    def post(self, message: Message) -> bool:
+        """Queue the message, if that needs no waiting. Raises ProtocolError."""
+        data = _sized(encode(message))
+        if not self._outgoing.put_now(data):
+            return False
+        self._bytes_sent += framed_bytes(len(data), masked=self._client)
+        return True
+
     async def send_raw(self, data: bytes) -> None:
         """Queue any bytes: how tests and examples play a peer that breaks the protocol."""
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise ProtocolError(f"message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
-        await self._outgoing.put(data)
+        await self._outgoing.put(_sized(data))
         self._bytes_sent += framed_bytes(len(data), masked=self._client)
 
     async def receive(self) -> Message:
@@ -99,6 +115,12 @@ class MemoryLink:
         """The cable is cut: both ends are closed and what was on the way is lost."""
         self._outgoing.end(drop=True)
         self._incoming.end(drop=True)
+
+
+def _sized(data: bytes) -> bytes:
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
+    return data
 
 
 def memory_link(capacity: int = 64) -> tuple[MemoryLink, MemoryLink]:

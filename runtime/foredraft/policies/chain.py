@@ -8,16 +8,18 @@ from foredraft.core.tree import Node
 def chain_below(node: Node) -> list[Node]:
     """The nodes below ``node``, going to the most probable child each time."""
     chain: list[Node] = []
-    while node.children:
-        node = max(node.children.values(), key=lambda child: child.probability)
+    while below := node.children:
+        if len(below) == 1:
+            (node,) = below.values()
+        else:
+            node = max(below.values(), key=lambda child: child.probability)
         chain.append(node)
     return chain
 
 
 def depth_allowed(grower: Grower, gamma: int) -> int:
     """How long a chain below the root may be: gamma, or what the cloud and the text's end leave."""
-    depth = min(gamma, grower.useful_depth)
-    return depth if grower.ready is None else min(depth, grower.ready.max_pass_nodes, grower.ready.max_nodes)
+    return min(gamma, grower.deepest)
 
 
 def extend(node: Node, depth: int) -> Step | None:

@@ -48,9 +48,16 @@ def _interpolate(axis: Sequence[int], values: Sequence[float], at: float) -> flo
 
 def outside(curve: Curve, new_tokens: int, context: int, batch: int = 1) -> str:
     """What of this call lies outside the curve's declared range, in words; empty if nothing does."""
+    reach = curve.range
+    if (
+        reach.new_tokens[0] <= new_tokens <= reach.new_tokens[1]
+        and reach.context[0] <= context <= reach.context[1]
+        and reach.batch[0] <= batch <= reach.batch[1]
+    ):
+        return ""
     misses = []
     for name, value in (("new_tokens", new_tokens), ("context", context), ("batch", batch)):
-        low, high = getattr(curve.range, name)
+        low, high = getattr(reach, name)
         if not low <= value <= high:
             misses.append(f"{name} {value} (declared: {low} to {high})")
     return ", ".join(misses)

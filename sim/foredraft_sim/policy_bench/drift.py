@@ -131,6 +131,10 @@ class _ChangingLink:
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
+    def post(self, message: Message) -> bool:
+        """As the link inside, while nothing is late."""
+        return not self.extra_s() and self.inner.post(message)
+
     async def receive(self) -> Message:
         """As the link inside."""
         return await self.inner.receive()

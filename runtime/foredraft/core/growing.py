@@ -1,0 +1,97 @@
+"""The grower's coroutine: draft what the policy wants drafted, and hang it into the tree.
+
+What to draft next is the policy's decision and what becomes of it the grower's (``grower``); this only
+waits, for the drafter and for something to happen. It knows of no link and no cloud.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from foredraft.core.events import Value
+from foredraft.core.grower import Grower
+from foredraft.core.local import LocalText
+from foredraft.core.policy import Policy, Step
+from foredraft.core.ports import Drafter
+from foredraft.core.sampling import Sampling
+from foredraft.core.signal import Signal
+
+Note = Callable[[str, dict[str, Value]], None]
+"""Told the kind and the data of what happened."""
+
+
+class Growing:
+    """One session's drafting. A step in flight always runs to its end.
+
+    ``on_change`` is called after each step, and when the drafter comes to rest. ``resting``: it has
+    nothing to do until something happens. ``local``: what is shown while the cloud is out of reach.
+    """
+
+    def __init__(
+        self,
+        grower: Grower,
+        drafter: Drafter,
+        policy: Policy,
+        on_change: Callable[[], None],
+        local: LocalText | None = None,
+        note: Note | None = None,
+    ) -> None:
+        self.resting = False
+        self._grower = grower
+        self._drafter = drafter
+        self._policy = policy
+        self._on_change = on_change
+        self._local = local
+        self._note = note
+        self._changed = Signal()
+        self._begun = False  # the drafter knows the text
+
+    def wake(self) -> None:
+        """Something happened that may change what to draft."""
+        self.resting = False
+        self._changed.set()
+
+    def advance(self, tokens: list[int]) -> None:
+        """The committed text grew."""
+        if self._begun:
+            self._drafter.advance(tokens)
+
+    async def run(self, sampling: Sampling) -> None:
+        """Draft whenever the policy wants to.
+
+        The cloud is at work meanwhile: what it commits before the drafter is ready comes after.
+        """
+        grower, drafter, clock = self._grower, self._drafter, asyncio.get_running_loop()
+        known = grower.tree.position
+        await drafter.begin(grower.tree.tokens[:known], sampling)
+        self._begun = True
+        if missed := grower.tree.tokens[known:]:
+            drafter.advance(missed)
+        most = drafter.max_nodes_per_step
+        while True:
+            step = self._next_step(most)
+            if step is None:
+                self.resting = True
+                self._on_change()
+                await self._changed.wait()
+                continue
+            began_s = clock.time()
+            guesses = await drafter.draft(step.nodes, step.width)
+            took_s = clock.time() - began_s
+            grown = grower.drafted(step, guesses, took_s)
+            if self._note is not None:
+                counts = len(step.nodes), len(grown)
+                self._note("draft", {"began_s": began_s, "took_s": took_s, "nodes": counts[0], "grown": counts[1]})
+            self._on_change()
+
+    def _next_step(self, most: int) -> Step | None:
+        """The policy's next step, as far as it can lead anywhere: each node is asked about once per width."""
+        grower, local = self._grower, self._local
+        if grower.finish or grower.room <= 0:
+            return None
+        step = local.step(grower) if local is not None and local.away else self._policy.step(grower)
+        if step is None:
+            return None
+        useful = [node for node in step.nodes if node.alive and node.expanded < step.width]
+        if len(useful) == len(step.nodes) <= most and useful:
+            return step
+        return Step(tuple(useful[:most]), step.width) if useful else None
