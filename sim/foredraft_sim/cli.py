@@ -1,6 +1,6 @@
 """``foredraft simulate``: what policies do on devices and links that one does not have."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from foredraft_sim.emulation import Replication
     from foredraft_sim.scenario import Scenario
 
 _MS, _PERCENT = 1e3, 100.0
@@ -32,13 +33,14 @@ def simulate(
     ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(help="Simulate nothing: write what the pair says to a file, for pairs of kind 'recorded'."),
+        typer.Option(help="Record the first policy with the first seed, for foredraft replay; see docs/recording.md."),
     ] = None,
+    private: Annotated[bool, typer.Option(help="Record no token ids, only ranks and lengths.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Simulate a scenario: the deployed sessions, in simulated time, on emulated devices and links."""
-    from foredraft_sim.files import check_folders, written_together
-    from foredraft_sim.perfetto import chrome_trace
+    from foredraft.errors import ConfigError
+    from foredraft.files import check_folders, written_together
     from foredraft_sim.replications import replicate_all
     from foredraft_sim.results import summarise
     from foredraft_sim.scenario import read_scenario
@@ -47,18 +49,12 @@ def simulate(
     policies, seeds = policy or list(wanted.file.policies), seed or list(wanted.seeds)
     _refuse_repeats(scenario, policies, seeds)
     check_folders([path for path in (events, trace, record) if path is not None])
-    if record is not None:
-        _record(wanted, seeds[0], record)
-        return
-    log = events is not None or trace is not None
+    if private and record is None:
+        raise ConfigError("--private is about what is recorded: give --record FILE, too")
+    log = any(path is not None for path in (events, trace, record))
     with _progress(len(policies) * len(seeds)) as on_done:
         done = replicate_all(wanted, policies, seeds, log=log, processes=processes, on_done=on_done)
-    files: dict[Path, bytes] = {}
-    if events is not None:
-        files[events] = b"".join(one.log for one in done)
-    if trace is not None:
-        files[trace] = chrome_trace([one for one in done if one.seed == seeds[0]])
-    written_together(files)
+    written_together(_views(wanted, done, events, trace, record, private=private))
     summary = summarise(wanted, done)
     if as_json:
         import msgspec
@@ -68,15 +64,28 @@ def simulate(
         show(summary)
 
 
-def _record(scenario: "Scenario", seed: int, path: Path) -> None:
-    from foredraft_sim.files import written_together
-    from foredraft_sim.recorded import write_recording
-    from foredraft_sim.sources import record
+def _views(
+    scenario: "Scenario",
+    done: "Sequence[Replication]",
+    events: Path | None,
+    trace: Path | None,
+    record: Path | None,
+    *,
+    private: bool,
+) -> dict[Path, bytes]:
+    """The files that were asked for: all events, the first seed's trace, the first replication's record."""
+    from foredraft.trace import chrome_trace
+    from foredraft_sim.simulated_record import complete
 
-    recording = record(scenario, seed)
-    written_together({path: write_recording(recording)})
-    tokens = sum(len(text.tokens) for text in recording.texts)
-    typer.echo(f"{len(recording.texts)} texts of {tokens} tokens in all, seed {seed}: {path}")
+    files: dict[Path, bytes] = {}
+    first = done[0]
+    if events is not None:
+        files[events] = b"".join(one.log for one in done)
+    if trace is not None:
+        files[trace] = chrome_trace([one.record for one in done if one.seed == first.seed])
+    if record is not None:
+        files[record] = complete(scenario, first.record, first.recorded, private=private)
+    return files
 
 
 def _refuse_repeats(scenario: Path, policies: list[str], seeds: list[int]) -> None:
@@ -190,7 +199,7 @@ def _input_line(name: str, said: dict[str, Any]) -> str:
 
 
 def _pair_line(pair: Any) -> str:
-    from foredraft_sim.scenario import RecordedPair
+    from foredraft_sim.scenario_file import RecordedPair
     from foredraft_sim.synthetic import SyntheticPair
 
     if isinstance(pair, SyntheticPair):

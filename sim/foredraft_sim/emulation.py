@@ -14,30 +14,38 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 
 from foredraft.core.cloud import CloudService
 from foredraft.core.colocated import NewDrafter
 from foredraft.core.edge import EdgeSession, Retry
 from foredraft.core.events import Observer
-from foredraft.core.ports import Link
+from foredraft.core.ports import Drafter, Link
 from foredraft.core.report import SessionReport
-from foredraft.core.sampling import StopRules
 from foredraft.engines.device import Device
 from foredraft.engines.pace import Residual
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.errors import ForedraftError
 from foredraft.profiles import DeviceProfile, residual_factor
+from foredraft.record.event_lines import event_lines
+from foredraft.record.frames import Frame, encode_frame
+from foredraft.record.journal import Journal
+from foredraft.record.reading import Record, parse_record
 from foredraft_sim.errors import ProfileRangeWarning, ScenarioError
-from foredraft_sim.event_log import REQUEST, EventLog, Taps
 from foredraft_sim.loop import SimLoop
 from foredraft_sim.network import SimLink, SimNetwork
 from foredraft_sim.scenario import Scenario
-from foredraft_sim.scenario_file import Closed, Poisson, length_of, most_of
-from foredraft_sim.sources import TokenSource, token_source
+from foredraft_sim.scenario_file import Closed, Poisson, most_of
+from foredraft_sim.simulated_record import closed, head_of
+from foredraft_sim.sources import Request, TokenSource, token_source
 from foredraft_sim.streams import Streams, uniform
+
+REQUEST: ContextVar[int] = ContextVar("request")
+"""Which request the running task belongs to; it travels from a device to the cloud's tasks that serve it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class Replication:
     """What one policy did with one seed. Seconds are simulated.
 
     ``duration_s``: until the last text was complete. ``servers_busy_s``, ``devices_busy_s``: sums
-    of what their engines were occupied. ``log``: events as JSON lines, if asked for.
+    of what their engines were occupied. ``recorded``: the bytes of a record, if asked for.
     """
 
     policy: str
@@ -70,7 +78,17 @@ class Replication:
     servers_busy_s: float
     devices_busy_s: float
     warnings: tuple[str, ...] = ()
-    log: bytes = b""
+    recorded: bytes = b""
+
+    @property
+    def record(self) -> Record:
+        """The record that was asked for."""
+        return parse_record(self.recorded, Path(f"{self.policy}, seed {self.seed}"))
+
+    @property
+    def log(self) -> bytes:
+        """Its events and messages as JSON lines."""
+        return event_lines(self.record)
 
 
 def replicate(
@@ -81,13 +99,15 @@ def replicate(
     log: bool = False,
     texts: bool = False,
     shuffle_seed: int | None = None,
+    source: TokenSource | None = None,
 ) -> Replication:
     """Run ``policy`` with ``seed`` to the end. Raises ScenarioError, ModelError.
 
-    ``log``: keep the events. ``texts``: keep the tokens. ``shuffle_seed``: run timers of one
-    instant in another order; texts must not change by it.
+    ``log``: keep a record. ``texts``: keep the tokens. ``shuffle_seed``: run timers of one
+    instant in another order; texts must not change by it. ``source``: what says the tokens in the
+    place of the scenario's pair.
     """
-    source = token_source(scenario)
+    source = source or token_source(scenario)
     loop_factory = partial(SimLoop, shuffle_seed=shuffle_seed)
     with _collected() as said, _rare_collections(), asyncio.Runner(loop_factory=loop_factory) as runner:
         try:
@@ -102,15 +122,17 @@ def replicate(
 async def _run(
     scenario: Scenario, policy: str, seed: int, source: TokenSource, *, log: bool, texts: bool
 ) -> Replication:
-    emulation = _Emulation(scenario, policy, seed, source, EventLog(policy, seed) if log else None)
+    emulation = _Emulation(scenario, policy, seed, source, recording=log)
     return await emulation.run(texts)
 
 
 class _Emulation:
     """Everything that takes part in one replication."""
 
-    def __init__(self, scenario: Scenario, policy: str, seed: int, source: TokenSource, log: EventLog | None) -> None:
-        self.scenario, self.policy, self.seed, self.source, self.log = scenario, policy, seed, source, log
+    def __init__(self, scenario: Scenario, policy: str, seed: int, source: TokenSource, *, recording: bool) -> None:
+        self.scenario, self.policy, self.seed, self.source = scenario, policy, seed, source
+        self.journal = Journal(self._write, REQUEST.get) if recording else None
+        self._recorded = bytearray()
         self.streams = Streams(seed)
         self.finished: list[Finished] = []
         self._serving: dict[asyncio.Task[None], None] = {}  # in the order in which they began
@@ -141,8 +163,20 @@ class _Emulation:
             duration_s,
             sum(server.engine.device.busy_s for server in self._servers),
             sum(edge.engine.device.busy_s for edge in self._edges),
-            log=b"" if self.log is None else self.log.lines,
+            recorded=b"" if self.journal is None else self._record(),
         )
+
+    def _write(self, frame: Frame) -> None:
+        self._recorded += encode_frame(frame)
+
+    def _record(self) -> bytes:
+        head = head_of(self.scenario, self.policy, self.seed, self.source.target(), self.source.drafter())
+        return closed(head + self._recorded)
+
+    def drafter(self, where: str) -> Drafter:
+        """A drafter that takes no time, for a device or (``cloud``) a server."""
+        drafter = self.source.drafter()
+        return drafter if self.journal is None else self.journal.drafter(drafter, where)
 
     def serve(self, link: Link) -> None:
         """A server takes a connection."""
@@ -175,26 +209,30 @@ class _Server:
     """One server: a service, and an emulated device with the target on it."""
 
     def __init__(self, emulation: _Emulation, number: int) -> None:
-        scenario = emulation.scenario
+        scenario, journal, target = emulation.scenario, emulation.journal, emulation.source.target()
         self.number = number
         self.open = 0  # connections
         self.engine = PacedTarget(
-            emulation.source.target(),
+            target if journal is None else journal.target(target),
             scenario.target,
             device=Device(spin_s=0.0),
             residual=emulation.residual(scenario.target, f"server {number}"),
             outside=scenario.file.outside,
             headroom_tokens=most_of(scenario.workload.new_tokens),
         )
-        observer = None if emulation.log is None else emulation.log.observer(number)
-        self.service = CloudService(self.engine, new_drafter=self._new_drafter(emulation), observer=observer)
+        self.service = CloudService(
+            self.engine,
+            new_detokenizer=emulation.source.new_detokenizer,
+            new_drafter=self._new_drafter(emulation),
+            observer=None if journal is None else journal.observer(number),
+        )
 
     def _new_drafter(self, emulation: "_Emulation") -> NewDrafter | None:
         """What drafts beside the target, on its device, where the scenario has that."""
-        scenario, source, profile = emulation.scenario, emulation.source, emulation.scenario.cloud_draft
+        profile, outside, device = emulation.scenario.cloud_draft, emulation.scenario.file.outside, self.engine.device
         if profile is None:
             return None
-        return lambda: PacedDrafter(source.drafter(), profile, device=self.engine.device, outside=scenario.file.outside)
+        return lambda: PacedDrafter(emulation.drafter("cloud"), profile, device=device, outside=outside)
 
 
 class _Edge:
@@ -205,24 +243,24 @@ class _Edge:
         self._emulation = emulation
         self.number = number
         self.engine = PacedDrafter(
-            emulation.source.drafter(),
+            emulation.drafter("edge"),
             scenario.draft,
             device=Device(spin_s=0.0),
             residual=emulation.residual(scenario.draft, f"device {number}"),
             outside=scenario.file.outside,
         )
         self._network = SimNetwork(scenario.link, emulation.streams.child(f"link {number}"), self._accept)
-        self._observer: Observer | None = None
-        self._taps: Taps | None = None
-        if emulation.log is not None:
-            self._observer, self._taps = emulation.log.observer(number), emulation.log.taps(number)
+        journal = emulation.journal
+        self._observer: Observer | None = None if journal is None else journal.observer(number)
+        self._taps = None if journal is None else journal.both_ends(number)
 
     def _accept(self, cloud: SimLink) -> None:
         self._emulation.serve(cloud if self._taps is None else self._taps.cloud(cloud))
 
     async def _connect(self) -> Link:
+        began_s = asyncio.get_running_loop().time()
         edge = await self._network.connect()
-        return edge if self._taps is None else self._taps.edge(edge)
+        return edge if self._taps is None else self._taps.edge(edge, began_s)
 
     async def run(self, arrivals_s: Sequence[float], texts: bool) -> None:
         """This device's requests. Raises ScenarioError naming the one that fails."""
@@ -237,28 +275,21 @@ class _Edge:
                 await asyncio.sleep(arrived_s - loop.time())
             began_s = loop.time()
             REQUEST.set(request)
-            report = await self._generate(request)
+            report = await self._generate(request, arrived_s)
             digest = hashlib.sha256(json.dumps(report.tokens).encode()).hexdigest()[:16]
             kept = report if texts else replace(report, tokens=[], text="")
             self._emulation.finished.append(Finished(request, arrived_s, began_s, kept, digest))
 
-    async def _generate(self, request: int) -> SessionReport:
+    async def _generate(self, request: int, arrived_s: float) -> SessionReport:
         emulation = self._emulation
-        scenario, source = emulation.scenario, emulation.source
-        work, where = scenario.workload, f"{scenario.path}: policies: {emulation.policy!r}"
-        most = length_of(work.new_tokens, emulation.seed, "new tokens", request)
+        scenario, source, journal = emulation.scenario, emulation.source, emulation.journal
+        where = f"{scenario.path}: policies: {emulation.policy!r}"
         try:
-            session = EdgeSession(
-                source.prompt(emulation.seed, request),
-                connect=self._connect,
-                drafter=self.engine,
-                policy=scenario.policy(emulation.policy),
-                sampling=scenario.sampling(emulation.seed, request),
-                rules=StopRules(most, source.stop_tokens if work.end_marks else ()),
-                retry=Retry(attempts=scenario.file.edge.retries),
-                observer=self._observer,
-                name=str(request),
-            )
+            asked = source.request(emulation.seed, request)
+            if journal is not None:
+                began_s = asyncio.get_running_loop().time()
+                journal.began(self.number, arrived_s, began_s, asked.prompt, asked.sampling, asked.rules)
+            session = self._session(request, asked)
             async for _ in session.stream():
                 pass
         except ForedraftError as error:
@@ -267,7 +298,23 @@ class _Edge:
             reason = f"{type(error).__name__}: {error}"
             raise ScenarioError(f"{where}: request {request} of seed {emulation.seed} raised {reason}") from error
         report = session.report()
+        if journal is not None:
+            journal.ended(report)
         return replace(report, text=source.text(report.tokens))
+
+    def _session(self, request: int, asked: Request) -> EdgeSession:
+        scenario = self._emulation.scenario
+        return EdgeSession(
+            asked.prompt,
+            connect=self._connect,
+            drafter=self.engine,
+            policy=scenario.policy(self._emulation.policy),
+            sampling=asked.sampling,
+            rules=asked.rules,
+            retry=Retry(attempts=scenario.file.edge.retries),
+            observer=self._observer,
+            name=str(request),
+        )
 
 
 def arrivals(scenario: Scenario, seed: int) -> list[float]:

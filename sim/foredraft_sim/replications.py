@@ -70,7 +70,7 @@ def _in_processes(
 ) -> list[Replication]:
     results: list[Replication] = []
     with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _begin, (without_sources(scenario),)
+        workers, multiprocessing.get_context("spawn"), _begin, (portable(scenario),)
     ) as pool:
         running: list[Future[Replication | _Failure]] = [pool.submit(_one, *job, log) for job in jobs]
         try:
@@ -95,14 +95,16 @@ def _begin(scenario: Scenario) -> None:
     _scenario = scenario
 
 
-def without_sources(scenario: Scenario) -> Scenario:
-    """The scenario as it travels to another process: where its numbers come from stays here."""
-    bare = msgspec.structs.replace
+def portable(scenario: Scenario) -> Scenario:
+    """The scenario as it can travel to another process, which the read-only view of a profile's sources cannot."""
+    carried = {name: getattr(scenario, name) for name in ("draft", "target", "link", "cloud_draft")}
     return replace(
         scenario,
-        draft=bare(scenario.draft, provenance={}),
-        target=bare(scenario.target, provenance={}),
-        link=bare(scenario.link, provenance={}),
+        **{
+            name: msgspec.structs.replace(profile, provenance=dict(profile.provenance))
+            for name, profile in carried.items()
+            if profile is not None
+        },
     )
 
 

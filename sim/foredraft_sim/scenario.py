@@ -14,7 +14,7 @@ import msgspec
 
 from foredraft.core.policy import Policy
 from foredraft.core.sampling import Sampling
-from foredraft.errors import ConfigError
+from foredraft.errors import ConfigError, RecordError
 from foredraft.policies import make_policy
 from foredraft.profiles import (
     DraftProfile,
@@ -27,7 +27,7 @@ from foredraft.profiles import (
 from foredraft.profiles.strict import convert, parse_toml, read_text
 from foredraft_sim.channel import Channel
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.recorded import read_recording
+from foredraft_sim.recorded import read_replays
 from foredraft_sim.scenario_file import (
     ModelPair,
     Override,
@@ -216,11 +216,15 @@ def _check_workload(scenario: Scenario) -> None:
 
 
 def _check_recording(scenario: Scenario, pair: RecordedPair) -> None:
-    recording = read_recording(scenario.path.parent / pair.file)
-    for number, text in enumerate(recording.texts, 1):
-        ended = text.tokens[-1] in recording.models.stop_tokens and scenario.workload.end_marks
-        if not ended and len(text.tokens) < most_of(scenario.workload.new_tokens):
+    try:
+        replays = read_replays(scenario.path.parent / pair.file)
+    except RecordError as error:
+        raise ScenarioError(f"{scenario.path}: pair.file = {pair.file!r}: {error}") from error
+    most = most_of(scenario.workload.new_tokens)
+    for number, text in enumerate(replays.texts):
+        ended = text.tokens[-1] in replays.record.setup.models.stop_tokens and scenario.workload.end_marks
+        if not ended and len(text.tokens) < most:
             raise ScenarioError(
-                f"{scenario.path}: workload.new_tokens: up to {most_of(scenario.workload.new_tokens)} tokens, and text "
+                f"{scenario.path}: workload.new_tokens: up to {most} tokens, and session "
                 f"{number} of pair.file = {pair.file!r} has {len(text.tokens)}"
             )

@@ -1,24 +1,21 @@
 """Where the tokens of a simulation come from: a synthetic pair, or real models that take no simulated time."""
 
-import asyncio
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from foredraft.core.ports import Drafter, Target
+from foredraft.core.sampling import Sampling, StopRules
+from foredraft.core.walking import NewDetokenizer
+from foredraft.errors import ProfileError
+from foredraft.profiles import check_model
 from foredraft.text import Tokenizer
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.recorded import (
-    RecordedDrafter,
-    RecordedTarget,
-    Recording,
-    Replays,
-    models_of,
-    read_recording,
-    record_text,
-)
-from foredraft_sim.scenario import ModelPair, RecordedPair, Scenario, length_of
+from foredraft_sim.recorded import RecordedDrafter, RecordedTarget, read_replays
+from foredraft_sim.scenario import Scenario
+from foredraft_sim.scenario_file import ModelPair, RecordedPair, length_of
 from foredraft_sim.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
 
 if TYPE_CHECKING:
@@ -27,10 +24,22 @@ if TYPE_CHECKING:
 _CACHE_BYTES = 2 << 30
 
 
-class TokenSource(Protocol):
-    """Makes engines that take no time; the emulation gives them a device's."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one session is asked for."""
 
-    stop_tokens: tuple[int, ...]
+    prompt: list[int]
+    sampling: Sampling
+    rules: StopRules
+
+
+class TokenSource(Protocol):
+    """Makes engines that take no time; the emulation gives them a device's.
+
+    ``new_detokenizer``: finds stop strings; None where there are none.
+    """
+
+    new_detokenizer: NewDetokenizer | None
 
     def target(self) -> Target:
         """A server's target."""
@@ -40,6 +49,9 @@ class TokenSource(Protocol):
 
     def prompt(self, seed: int, request: int) -> list[int]:
         """The tokens that a request begins with. The same for all policies."""
+
+    def request(self, seed: int, request: int) -> Request:
+        """All that a request asks for. The same for all policies."""
 
     def text(self, tokens: list[int]) -> str:
         """What tokens read as; empty where they are no text."""
@@ -54,13 +66,32 @@ def token_source(scenario: Scenario) -> TokenSource:
     return ModelSource(scenario, scenario.pair)
 
 
-class SyntheticSource:
-    """Statistics in the place of models."""
+class _ScenarioSource:
+    """What is asked, as a scenario says."""
 
+    new_detokenizer: NewDetokenizer | None = None
     stop_tokens: tuple[int, ...] = ()
 
-    def __init__(self, scenario: Scenario, pair: SyntheticPair) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
+
+    def prompt(self, seed: int, request: int) -> list[int]:
+        """The source's own."""
+        raise NotImplementedError
+
+    def request(self, seed: int, request: int) -> Request:
+        """By the scenario's workload and sampling."""
+        work = self._scenario.workload
+        most = length_of(work.new_tokens, seed, "new tokens", request)
+        rules = StopRules(most, self.stop_tokens if work.end_marks else ())
+        return Request(self.prompt(seed, request), self._scenario.sampling(seed, request), rules)
+
+
+class SyntheticSource(_ScenarioSource):
+    """Statistics in the place of models."""
+
+    def __init__(self, scenario: Scenario, pair: SyntheticPair) -> None:
+        super().__init__(scenario)
         self._pair = pair
 
     def target(self) -> Target:
@@ -82,14 +113,13 @@ class SyntheticSource:
         return ""
 
 
-class RecordedSource:
+class RecordedSource(_ScenarioSource):
     """What models said once, in the place of models."""
 
     def __init__(self, scenario: Scenario, pair: RecordedPair) -> None:
-        self._scenario = scenario
-        recording = read_recording(scenario.path.parent / pair.file)
-        self._replays = Replays(recording)
-        self.stop_tokens = recording.models.stop_tokens
+        super().__init__(scenario)
+        self._replays = read_replays(scenario.path.parent / pair.file)
+        self.stop_tokens = self._replays.record.setup.models.stop_tokens
 
     def target(self) -> Target:
         """A target that says what was recorded."""
@@ -108,13 +138,14 @@ class RecordedSource:
         return ""
 
 
-class ModelSource:
+class ModelSource(_ScenarioSource):
     """Real models, loaded once in this process."""
 
     def __init__(self, scenario: Scenario, pair: ModelPair) -> None:
-        self._scenario = scenario
+        super().__init__(scenario)
         target, draft, self._exits = _places(scenario.path.parent, pair)
         self._target, self._draft = _loaded(target, pair.threads), _loaded(draft, pair.threads)
+        _check_profiles(scenario, self._target.digest, self._draft.digest)
         self.stop_tokens = self._target.stop_tokens
         self._tokenizer = Tokenizer.from_folder(self._target.folder)
         texts = list(scenario.workload.prompts)
@@ -145,6 +176,15 @@ class ModelSource:
     def text(self, tokens: list[int]) -> str:
         """The text."""
         return self._tokenizer.decode(tokens)
+
+
+def _check_profiles(scenario: Scenario, target_digest: str, draft_digest: str) -> None:
+    """Profiles that were measured with a model lend their times to no other."""
+    for table, profile, digest in (("cloud", scenario.target, target_digest), ("edge", scenario.draft, draft_digest)):
+        try:
+            check_model(profile, digest)
+        except ProfileError as error:
+            raise ScenarioError(f"{scenario.path}: {table}.profile: {error}") from error
 
 
 def _places(folder: Path, pair: ModelPair) -> tuple[str, str, Path | None]:
@@ -206,23 +246,3 @@ def _prompt_in(line: str, where: str) -> str:
     if not isinstance(prompt, str) or not prompt:
         raise ScenarioError(f"{where}: the prompt must be a text, not {prompt!r}")
     return prompt
-
-
-def record(scenario: Scenario, seed: int) -> Recording:
-    """What the scenario's pair says in each of its requests. Raises ScenarioError, ModelError."""
-    return asyncio.run(_record(scenario, seed))
-
-
-async def _record(scenario: Scenario, seed: int) -> Recording:
-    source = token_source(scenario)
-    target, drafter = source.target(), source.drafter()
-    texts = []
-    try:
-        for request in range(scenario.workload.requests):
-            most = length_of(scenario.workload.new_tokens, seed, "new tokens", request)
-            prompt = source.prompt(seed, request)
-            texts.append(await record_text(target, drafter, prompt, scenario.sampling(seed, request), most))
-    finally:
-        await drafter.close()
-        await target.close()
-    return Recording(models_of(target.card), tuple(texts))

@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "bd9ab3f19d19d0ea",
-    "sync": "579c8e7345b5850e",
+    "cloud": "b91909a96b2c223e",
+    "sync": "b53f4d318658f4c7",
 }
 
 

@@ -1,68 +1,50 @@
 """Pairs: recorded ones say again what models said; synthetic ones have the statistics that they were given."""
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from foredraft.core.ports import Guess
-from foredraft.core.sampling import Sampling
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
+from foredraft.record import read_record
 from foredraft_sim.emulation import replicate
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.recorded import (
-    RecordedText,
-    Recording,
-    models_of,
-    read_recording,
-    record_text,
-    write_recording,
-)
-from foredraft_sim.sources import record
+from foredraft_sim.scenario import Scenario
+from foredraft_sim.simulated_record import complete
 from foredraft_sim.synthetic import SyntheticPair
 from sim.scenario_files import PAIR, scenario, workload
 
 POLICIES = ("cloud", "sync", "seed", "ahead")
+RECORDED = (PAIR, 'kind = "recorded"\nfile = "r.rec"')
 
 
-def truth(position: int) -> int:
-    return position * 31 % 97
+def record(read: Scenario, policy: str, file: Path, seed: int = 1) -> Path:
+    """What ``foredraft simulate --record`` writes."""
+    done = replicate(read, policy, seed, log=True)
+    file.write_bytes(complete(read, done.record, done.recorded))
+    return file
 
 
-def foresight(layer: int, position: int) -> tuple[int, float]:
-    return (truth(position), 0.9) if (layer + position) % 4 else (2, 0.7)
-
-
-def scripted_recording(count: int) -> Recording:
-    target = ScriptedTarget(truth, foresight=foresight, exits=(2, 4), vocab_size=100)
-    drafter = ScriptedDrafter(
-        lambda position, width: [Guess(truth(position) if position % 3 else 1, 0.6), Guess(98, 0.2)]
-    )
-    return Recording(models_of(target.card), (asyncio.run(record_text(target, drafter, [5, 6, 7], Sampling(), count)),))
-
-
-def test_a_recording_holds_the_text_the_guesses_and_what_the_exits_said() -> None:
-    text = scripted_recording(6).texts[0]
-    assert text.tokens == tuple(truth(position) for position in range(3, 9))
-    assert text.guesses[0] == ((1, 0.6), (98, 0.2))
-    assert text.guesses[1][0] == (truth(4), 0.6)
-    assert text.readings[1] == (foresight(2, 4), foresight(4, 4))
-
-
-def test_a_recording_is_read_as_it_was_written(tmp_path: Path) -> None:
-    recording = scripted_recording(5)
-    (tmp_path / "r.jsonl").write_bytes(write_recording(recording))
-    assert read_recording(tmp_path / "r.jsonl") == recording
+def test_a_record_tells_of_every_token_what_draft_and_exits_say_of_it(tmp_path: Path) -> None:
+    """With ``cloud`` the draft is never asked in the session."""
+    read = scenario(tmp_path)
+    assert isinstance(read.pair, SyntheticPair)
+    session = read_record(record(read, "cloud", tmp_path / "r.rec")).sessions[0]
+    seed = session.began.seed
+    for one in session.positions:
+        rank = read.pair.rank(seed, one.position)
+        assert one.token == read.pair.truth(seed, one.position)
+        assert one.rank == (rank if rank < len(read.pair.ranks) else -1)
+        assert one.guesses[0] == (read.pair.choice(seed, one.position, 0), 0.58)
+        assert one.readings == tuple(read.pair.foresee(seed, layer, one.position) for layer, _ in read.pair.exits)
+        assert one.right == tuple(said == one.token for said, _ in one.readings)
+    assert len(session.positions) == 24
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_simulation_of_a_recording_writes_the_recorded_text(tmp_path: Path, policy: str) -> None:
-    recording = scripted_recording(30)
-    (tmp_path / "r.jsonl").write_bytes(write_recording(recording))
-    change = (PAIR, 'kind = "recorded"\nfile = "r.jsonl"'), workload(new_tokens=24)
-    report = replicate(scenario(tmp_path, *change), policy, 1, texts=True).finished[0].report
-    assert tuple(report.tokens) == recording.texts[0].tokens[:24]
+def test_a_simulation_of_a_recorded_pair_writes_the_recorded_text(tmp_path: Path, policy: str) -> None:
+    session = read_record(record(scenario(tmp_path), "cloud", tmp_path / "r.rec")).sessions[0]
+    report = replicate(scenario(tmp_path, RECORDED, workload(new_tokens=20)), policy, 1, texts=True).finished[0].report
+    assert report.tokens == session.tokens[:20]
     if policy == "seed":
         assert report.hints > 0
 
@@ -76,8 +58,8 @@ def test_recorded_models_are_accepted_as_the_models_are(tmp_path: Path) -> None:
     sampling = "[sampling]\ntemperature = 0.9\n"
     models = 'kind = "models"\ntarget = "target"\ndraft = "draft"'
     real = scenario(tmp_path, (PAIR, models), workload(prompts='["one two"]', new_tokens=20), more=sampling)
-    (tmp_path / "r.jsonl").write_bytes(write_recording(record(real, 5)))
-    again = scenario(tmp_path, (PAIR, 'kind = "recorded"\nfile = "r.jsonl"'), workload(new_tokens=20), more=sampling)
+    record(real, "cloud", tmp_path / "r.rec", seed=5)
+    again = scenario(tmp_path, RECORDED, workload(new_tokens=20), more=sampling)
     for policy in ("cloud", "sync"):
         ours, theirs = (replicate(read, policy, 5, texts=True).finished[0].report for read in (again, real))
         assert ours.tokens == theirs.tokens
@@ -85,20 +67,12 @@ def test_recorded_models_are_accepted_as_the_models_are(tmp_path: Path) -> None:
         assert ours.e2e_s == pytest.approx(theirs.e2e_s)
 
 
-def test_what_is_wrong_with_a_recording_is_said_with_its_line(tmp_path: Path) -> None:
-    file = tmp_path / "r.jsonl"
-    change = (PAIR, 'kind = "recorded"\nfile = "r.jsonl"')
-    with pytest.raises(ScenarioError, match=r"r\.jsonl: cannot be read: No such file"):
-        scenario(tmp_path, change, workload(new_tokens=4))
-    good = write_recording(scripted_recording(5))
-    file.write_bytes(good + b'{"prompt": [1]}\n')
-    with pytest.raises(ScenarioError, match=r"r\.jsonl:3: not a recording: .*`tokens`"):
-        scenario(tmp_path, change, workload(new_tokens=4))
-    file.write_bytes(good)
-    with pytest.raises(ScenarioError, match=r"workload\.new_tokens: up to 9 tokens, and text 1 .* has 5"):
-        scenario(tmp_path, change, workload(new_tokens=9))
-    with pytest.raises(ValueError, match="must be as many"):
-        RecordedText((1,), (2, 3), ((),), ((),))
+def test_what_is_wrong_with_a_recorded_pair_is_said_with_its_file(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"pair\.file = 'r\.rec': .*r\.rec: cannot be read: No such file"):
+        scenario(tmp_path, RECORDED, workload(new_tokens=4))
+    record(scenario(tmp_path), "cloud", tmp_path / "r.rec")
+    with pytest.raises(ScenarioError, match=r"workload\.new_tokens: up to 25 tokens, and session 0 .* has 24"):
+        scenario(tmp_path, RECORDED, workload(new_tokens=25))
 
 
 def test_ranks_may_change_with_the_position() -> None:

@@ -1,13 +1,13 @@
 """``foredraft simulate`` as a user runs it."""
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from foredraft.cli.main import app
+from record.trace_checks import checked, names
 from sim.scenario_files import workload, write
 
 
@@ -47,24 +47,11 @@ def test_a_trace_has_tracks_slices_that_do_not_overlap_and_arrows(tmp_path: Path
     file = tmp_path / "trace.json"
     fleet = workload(prompt_tokens=8, new_tokens=16, devices=3, requests=3)
     assert simulate(write(tmp_path, fleet), "--policy", "seed", "--trace", file).exit_code == 0
-    events = json.loads(file.read_text())["traceEvents"]
-    names = {event["args"]["name"] for event in events if event["ph"] == "M"}
-    assert {"seed: device 0", "seed: server 0", "drafting", "uplink", "downlink", "passes of request 2"} <= names
-    tracks: dict[tuple[int, int], list[tuple[float, float]]] = {}
-    for event in events:
-        if event["ph"] == "X":
-            tracks.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["dur"]))
-    for slices in tracks.values():
-        slices.sort()
-        assert all(start + dur <= after + 0.01 for (start, dur), (after, _) in pairwise(slices))
-    arrows = {phase: [event for event in events if event["ph"] == phase] for phase in "stf"}
-    assert len(arrows["s"]) == len(arrows["t"]) == len(arrows["f"]) > 3
-    for start, middle, end in zip(*arrows.values(), strict=True):
-        assert start["id"] == middle["id"]
-        assert start["ts"] <= middle["ts"]
-        assert any(
-            (end["pid"], end["tid"], end["ts"]) == (e["pid"], e["tid"], e["ts"]) for e in events if e["ph"] == "X"
-        )
+    events = checked(file.read_bytes())
+    tracks = {"seed: device 0", "seed: server 0", "drafting", "uplink", "downlink"}
+    assert tracks | {f"{what} of request 2" for what in ("passes", "layers", "exits")} <= names(events, "M")
+    assert {"draft", "draft (wasted)", "pass", "pass (wasted)", "Grow", "Hint", "layers 1-8"} <= names(events, "X")
+    assert sum(event["ph"] == "f" for event in events) > 3
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,15 @@ def parse_record(data: bytes, path: Path) -> Record:
         raise RecordError(f"{path}: a record that contradicts itself: {error!r}; record again") from error
 
 
+def frames_in(data: bytes) -> list[Frame]:
+    """The frames of a record that was just written whole."""
+    view, at, frames = memoryview(data), len(HEADER), []
+    while at < len(data):
+        frame, at = decode_frame(view, at)
+        frames.append(frame)
+    return frames
+
+
 def _after_header(data: bytes, path: Path) -> int:
     """Where the frames begin."""
     line, _, _ = data[: len(TITLE) + 12].partition(b"\n")

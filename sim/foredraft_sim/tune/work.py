@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from foredraft.errors import ForedraftError
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.replications import without_sources
+from foredraft_sim.replications import portable
 from foredraft_sim.streams import key
 from foredraft_sim.tune.search import Candidate, Search
 from foredraft_sim.tune.storage import CANDIDATE, Place, candidates, joined, opened
@@ -130,7 +130,7 @@ class _Workers:
     """Processes, each with a pipe for what goes wrong."""
 
     def __init__(self, job: Job) -> None:
-        bare = replace(job.search, scenario=without_sources(job.search.scenario))
+        bare = replace(job.search, scenario=portable(job.search.scenario))
         self._job = replace(job, search=bare)
         self._context = multiprocessing.get_context("spawn")
         self._begun = 0

@@ -1,0 +1,106 @@
+"""Records of simulated sessions: how they begin, and what is asked when a simulation is over.
+
+A replication that keeps a record writes it in the format of live sessions. The emulated models are asked
+about every token afterwards, outside of simulated time, so recording changes nothing.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from foredraft import __version__
+from foredraft.core.ports import Drafter, Target
+from foredraft.core.readback import read_back
+from foredraft.core.walker import Limits
+from foredraft.record.asking import columns, guesses_along, told_of
+from foredraft.record.frames import HEADER, Closed, Frame, Models, Setup, Told, encode_frame
+from foredraft.record.plain import profile_as_plain
+from foredraft.record.privacy import hidden
+from foredraft.record.reading import Record, frames_in
+from foredraft_sim.scenario import Scenario
+from foredraft_sim.sources import TokenSource, token_source
+
+_DRAFT: Final = "simulated"
+
+
+def head_of(scenario: Scenario, policy: str, seed: int, target: Target, drafter: Drafter) -> bytes:
+    """The beginning of a replication's record: header and set-up."""
+    file, card, limits = scenario.file, target.card, Limits()
+    models = Models(
+        model_digest=card.model_digest,
+        tokenizer_digest=card.tokenizer_digest,
+        vocab_size=card.vocab_size,
+        context=card.context,
+        layers=card.layers,
+        exits=card.exits,
+        stop_tokens=card.stop_tokens,
+        max_pass_nodes=card.max_pass_nodes,
+        max_nodes=limits.max_nodes,
+        max_chain=limits.max_chain,
+        prefill_chunk=card.prefill_chunk,
+        draft=_DRAFT,
+        draft_nodes=drafter.max_nodes_per_step,
+    )
+    replaced = msgspec.structs.replace
+    tables = replaced(
+        file, workload=replaced(file.workload, prompts=(), prompts_file="")
+    )  # prompts are in the sessions
+    setup = Setup(
+        foredraft=__version__,
+        simulated=True,
+        private=False,
+        policy=policy,
+        models=models,
+        seed=seed,
+        edge=profile_as_plain(scenario.draft),
+        cloud=profile_as_plain(scenario.target),
+        link=profile_as_plain(scenario.link),
+        scenario=msgspec.to_builtins(tables),
+        cloud_draft=None if scenario.cloud_draft is None else profile_as_plain(scenario.cloud_draft),
+    )
+    return HEADER + encode_frame(setup)
+
+
+def closed(recorded: bytes) -> bytes:
+    """The record with its last frame."""
+    return recorded + encode_frame(Closed())
+
+
+def complete(scenario: Scenario, record: Record, recorded: bytes, *, private: bool = False) -> bytes:
+    """The replication's record with all that its pair says of every token. Raises ScenarioError, ModelError.
+
+    ``recorded``: the bytes of ``record``. ``private``: without token ids.
+    """
+    told = asyncio.run(_ask(token_source(scenario), record))
+    *frames, last = frames_in(recorded)
+    return HEADER + b"".join(map(encode_frame, _kept([*frames, *told, last], private)))
+
+
+def _kept(frames: Iterable[Frame], private: bool) -> list[Frame]:
+    if not private:
+        return list(frames)
+    setup, *rest = frames
+    said = [msgspec.structs.replace(setup, private=True), *map(hidden, rest)]
+    return [frame for frame in said if frame is not None]
+
+
+async def _ask(source: TokenSource, record: Record) -> list[Told]:
+    """What draft and exits say along each session's text."""
+    target, drafter = source.target(), source.drafter()
+    told: list[Told] = []
+    try:
+        for session in record.sessions:
+            source.prompt(
+                record.setup.seed, session.number
+            )  # a source that says again what was recorded learns which text
+            prompt, sampling = session.prompt, session.sampling
+            guesses = await guesses_along(drafter, prompt, session.tokens, sampling)
+            blocks = read_back(target, [*prompt, *session.tokens], len(prompt), sampling)
+            readings = await columns(blocks) if target.card.exits else []
+            told += told_of(session.number, len(prompt), session.tokens, guesses, readings)
+    finally:
+        await drafter.close()
+        await target.close()
+    return told
