@@ -94,12 +94,16 @@ def play(
     outages: tuple[Outage, ...] = (),
     local: LocalText | None = None,
     estimates: Estimates | None = None,
+    luck: Callable[[int], float] | None = None,
 ) -> Played:
-    """One session in simulated time."""
+    """One session in simulated time. ``luck``: how many times as long as it should a pass of so many nodes takes."""
     pair = pair or scaled_pair(acceptance)
 
     async def run() -> Played:
-        engine = PacedTarget(SyntheticTarget(pair), place.target(), device=Device(spin_s=0.0))
+        def residual(kind: str) -> float:
+            return 1.0 if luck is None else luck(len(target.passes[-1][2].tokens))
+
+        engine = PacedTarget(SyntheticTarget(pair), place.target(), device=Device(spin_s=0.0), residual=residual)
         target = _Watched(engine)
         service = CloudService(target)
         serving: list[asyncio.Task[None]] = []

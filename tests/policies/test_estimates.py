@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.estimates import WIDTHS, Average, Estimates, width_class
+from foredraft.core.estimates import ENOUGH, STALE_PASSES, WIDTHS, Average, Estimates, Typical, width_class
 
 
 def test_an_average_counts_its_first_samples_fully() -> None:
@@ -43,11 +43,71 @@ def test_passes_are_told_apart_by_powers_of_two_of_their_tokens(drafted: int, le
 def test_a_width_never_seen_is_thought_to_take_a_tenth_longer_than_the_one_before() -> None:
     estimates = Estimates()
     estimates.saw_pass(0, 1.0, 0.0, 1)
-    estimates.saw_pass(7, 1.2, 0.0, 4)
+    for _ in range(ENOUGH):
+        estimates.saw_pass(7, 1.2, 0.0, 4)
     seen = estimates.snapshot()
     expected = [1.0, 1.1, 1.2, 1.2, 1.32, 1.452, 1.5972]  # and never longer than a wider one that was seen
     assert [seen.pass_s(nodes) for nodes in WIDTHS] == pytest.approx(expected)
     assert seen.widest == 7
+
+
+def test_a_width_is_not_judged_by_one_pass_that_was_slow_by_chance() -> None:
+    estimates = Estimates()
+    estimates.saw_pass(0, 1.0, 0.0, 1)
+    estimates.saw_pass(7, 5.0, 0.0, 4)
+    assert estimates.snapshot().pass_s(7) == pytest.approx(1.1**3)
+    assert estimates.snapshot().widest == 0
+    estimates.saw_pass(7, 1.2, 0.0, 4)
+    assert estimates.snapshot().pass_s(7) == pytest.approx(1.2)
+
+
+def test_a_width_that_is_slow_every_time_is_known_for_it() -> None:
+    estimates = Estimates()
+    estimates.saw_pass(0, 1.0, 0.0, 1)
+    for _ in range(ENOUGH):
+        estimates.saw_pass(7, 5.0, 0.0, 4)
+    assert estimates.snapshot().pass_s(7) == 5.0
+
+
+def test_a_width_not_seen_for_long_may_be_tried_again_and_is_judged_by_one_more_pass() -> None:
+    estimates = Estimates()
+    for _ in range(ENOUGH):
+        estimates.saw_pass(15, 3.0, 0.0, 4)
+    for _ in range(STALE_PASSES + 1):
+        estimates.saw_pass(0, 1.0, 0.0, 1)
+    assert estimates.snapshot().pass_s(15) < 1.5
+    estimates.saw_pass(15, 3.1, 0.0, 4)
+    assert estimates.snapshot().pass_s(15) == 3.0
+
+
+def test_decoding_alone_never_takes_longer_than_what_wider_passes_take() -> None:
+    estimates = Estimates()
+    estimates.saw_pass(0, 9.0, 0.0, 1)
+    for _ in range(ENOUGH):
+        estimates.saw_pass(3, 1.0, 0.0, 2)
+    assert estimates.snapshot().passes_s[0] == 1.0
+
+
+@given(st.lists(st.floats(0.1, 10.0), min_size=1), st.floats(100.0, 1e6))
+def test_one_sample_in_five_never_moves_the_middle_beyond_the_others(values: list[float], outlier: float) -> None:
+    typical = Typical()
+    for value in [*values[-4:], outlier]:
+        typical.take(value)
+    assert typical.middle <= max(values[-4:])
+
+
+def test_a_snapshot_is_taken_anew_when_anything_was_seen() -> None:
+    estimates = Estimates()
+    first = estimates.snapshot()
+    assert estimates.snapshot() is first
+    estimates.round_trip_s.take(0.5)
+    assert estimates.snapshot().round_trip_s == 0.5
+    estimates.draft_step_s.take(0.25)
+    assert estimates.snapshot().draft_step_s == 0.25
+    estimates.saw_pass(0, 1.0, 0.0, 1)
+    assert estimates.snapshot().tokens == 1.0
+    estimates.saw_guesses([(0.5, True)])
+    assert estimates.snapshot().ranks == (1.0,)
 
 
 def test_time_per_token_is_all_time_over_all_tokens() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foredraft.core import messages
-from foredraft.core.ledger import SHARE, Ledger
+from foredraft.core.ledger import BY_CHANCE, SHARE, Ledger
 from foredraft.core.messages import Grow, Open, Steer, pack
 from foredraft.core.ports import Reading, TargetCard, Verdict
 from foredraft.core.walker import Go, Limits, Timing, Wait, Walker
@@ -40,6 +40,32 @@ def test_what_a_wide_pass_takes_more_than_one_alone_is_spent() -> None:
     ledger = opened_ledger()
     ledger.book(7, 1, 1.5, 0.0)
     assert ledger.balance_s == pytest.approx(2 * SHARE - 0.5)
+
+
+def test_a_pass_that_was_slow_by_chance_counts_as_twice_what_is_typical() -> None:
+    ledger = opened_ledger()
+    for _ in range(3):
+        ledger.book(3, 1, 1.0, 0.0)
+    before_s = ledger.balance_s
+    ledger.book(3, 1, 50.0, 0.0)
+    assert ledger.balance_s == pytest.approx(before_s + 1.0 + SHARE - BY_CHANCE)
+
+
+def test_passes_that_are_slow_every_time_count_for_all_that_they_take_from_the_second_on() -> None:
+    ledger = opened_ledger()
+    ledger.book(15, 1, 10.0, 0.0)
+    assert ledger.balance_s == pytest.approx(1.0 + 2 * SHARE - BY_CHANCE)
+    ledger.book(15, 1, 10.0, 0.0)
+    assert ledger.balance_s == pytest.approx(2.0 + 3 * SHARE - BY_CHANCE - 10.0)
+
+
+def test_one_token_alone_that_was_slow_by_chance_is_no_credit_for_the_session() -> None:
+    ledger = Ledger()
+    ledger.book(0, 1, 50.0, 0.0)
+    ledger.book(0, 1, 30.0, 0.0)
+    for _ in range(3):
+        ledger.book(3, 1, 1.0, 0.0)
+    assert ledger.balance_s < 10.0
 
 
 def test_it_is_empty_until_one_token_was_decoded_alone() -> None:
@@ -86,7 +112,7 @@ class Session:
 def test_whatever_the_orders_a_useless_draft_costs_little_more_than_decoding_alone(
     seed: int, patience_s: float, wide_s: float, tokens: int
 ) -> None:
-    """Beside the first pass of the session at most the share, one wait and one wide pass."""
+    """Beside the first pass of the session at most the share, one wait and a wide pass or two of each width."""
     rng = Random(seed)
     session = Session(Steer(1, 1, alone_until=1 << 40, patience_s=patience_s, max_branches=9))
     for _ in range(tokens):

@@ -12,9 +12,42 @@ WIDTHS = (0, 1, 3, 7, 15, 31, 63)
 """Passes are told apart by their draft nodes; with the tip that makes 1, 2, 4, 8 ... tokens."""
 
 UNSEEN = 1.1
-"""What a pass of the next width is thought to take, before one was seen: this many times as long."""
+"""What a pass of the next width is thought to take, before enough were seen: this many times as long."""
+
+KEPT = 5
+"""Of how many passes of a width the middle is taken; ..."""
+
+ENOUGH = 2
+"""... fewer tell nothing: one that was slow by chance must not rule a width out."""
+
+STALE_PASSES = 64
+"""A width that no pass has had for so long is as good as never seen: it may be tried again."""
 
 BINS = 10
+
+
+@dataclass(slots=True)
+class Typical:
+    """The middle of the last few samples, the lower one of two: a single slow one moves it little."""
+
+    last: list[float] = field(default_factory=list)
+    at: int = 0
+
+    def take(self, value: float, at: int = 0) -> None:
+        """One more sample, at some count of passes. Of stale ones only the least stays."""
+        if self.stale(at):
+            self.last = [min(self.last)]
+        self.last = [*self.last, value][-KEPT:]
+        self.at = at
+
+    def stale(self, at: int) -> bool:
+        """Whether the last sample is long ago."""
+        return bool(self.last) and at - self.at > STALE_PASSES
+
+    @property
+    def middle(self) -> float:
+        """0 without samples."""
+        return sorted(self.last)[(len(self.last) - 1) // 2] if self.last else 0.0
 
 
 @dataclass(slots=True)
@@ -44,7 +77,8 @@ class Average:
 class Snapshot:
     """The estimates at one moment, rounded so that what follows from them changes seldom.
 
-    ``round_trip_spread_s``: standard deviation. ``passes_s``: by WIDTHS, 0 for those never seen.
+    ``round_trip_spread_s``: standard deviation. ``passes_s``: by WIDTHS, 0 for those that too little is
+    known of: never seen, once only, or long ago.
     ``token_s``: cloud time per committed token, waiting included;
     ``tokens``: committed tokens per pass; ``drafted``: draft nodes per pass that had any.
     ``samples``: of what was seen least often among round trips, draft steps and guesses.
@@ -63,7 +97,8 @@ class Snapshot:
     def pass_s(self, drafted: int) -> float:
         """What a pass of so many nodes takes.
 
-        One never seen: the nearest smaller one and a tenth more per class, or a wider one if that takes less.
+        Where too little is known: the nearest smaller one and a tenth more per class, or a wider one if
+        that takes less.
         """
         width = width_class(drafted)
         wider_s = [known_s for known_s in self.passes_s[width:] if known_s]
@@ -94,12 +129,15 @@ class Estimates:
     tokens: Average = field(default_factory=lambda: Average(0.1))
     drafted: Average = field(default_factory=lambda: Average(0.1))
     ranks: list[Average] = field(default_factory=list)
-    passes_s: list[Average] = field(default_factory=lambda: [Average(0.2) for _ in WIDTHS])
+    passes: int = 0
+    passes_s: list[Typical] = field(default_factory=lambda: [Typical() for _ in WIDTHS])
     right: list[Average] = field(default_factory=lambda: [Average(0.03) for _ in range(BINS)])
+    _taken: tuple[tuple[int, ...], Snapshot] | None = None
 
     def saw_pass(self, drafted: int, pass_s: float, waited_s: float, tokens: int) -> None:
         """A pass of ``drafted`` nodes took ``pass_s`` and committed ``tokens``."""
-        self.passes_s[width_class(drafted)].take(pass_s)
+        self.passes += 1
+        self.passes_s[width_class(drafted)].take(pass_s, self.passes)
         self.round_s.take(pass_s + waited_s)
         self.tokens.take(tokens)
         if drafted:
@@ -114,8 +152,14 @@ class Estimates:
             self.right[_bin(probability)].take(float(right))
 
     def snapshot(self) -> Snapshot:
-        """All of it, at this moment."""
+        """All of it, at this moment. Asked much more often than anything changes."""
         guessed = self.ranks[0].samples if self.ranks else 0
+        state = (guessed, self.round_trip_s.samples, self.draft_step_s.samples, self.passes)
+        if self._taken is None or self._taken[0] != state:
+            self._taken = (state, self._snapshot(guessed))
+        return self._taken[1]
+
+    def _snapshot(self, guessed: int) -> Snapshot:
         return Snapshot(
             round_trip_s=_rounded(self.round_trip_s.mean),
             round_trip_spread_s=_rounded(self.round_trip_s.deviation),
@@ -123,10 +167,21 @@ class Estimates:
             token_s=_rounded(self.round_s.mean / self.tokens.mean) if self.tokens.samples else 0.0,
             tokens=_rounded(self.tokens.mean),
             drafted=_rounded(self.drafted.mean),
-            passes_s=tuple(_rounded(seen.mean) for seen in self.passes_s),
+            passes_s=tuple(self._known_s()),
             ranks=tuple(round(rank.mean * 50.0) / 50.0 for rank in self.ranks),
             samples=min(guessed, self.round_trip_s.samples, self.draft_step_s.samples),
         )
+
+    def _known_s(self) -> list[float]:
+        """What passes take by width, 0 where too little tells.
+
+        Decoding alone is judged from the first on, and never takes longer than a wider pass.
+        """
+        alone, *wider = self.passes_s
+        known_s = [
+            0.0 if len(seen.last) < ENOUGH or seen.stale(self.passes) else _rounded(seen.middle) for seen in wider
+        ]
+        return [min([_rounded(alone.middle), *filter(None, known_s)]) if alone.last else 0.0, *known_s]
 
     def calibrated(self, probability: float) -> float:
         """How often a guess of which the drafter says this is right, as far as that is known."""

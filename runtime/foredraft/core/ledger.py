@@ -3,13 +3,21 @@
 Both are counted in seconds of decoding alone. A walker that may decode alone waits for the
 edge, and verifies anything at all, only out of gains plus a small share of what decoding alone
 would have taken: so a session is never much slower than plain streaming, whatever its policy
-believes. One pass, or one wait, may overdraw the account; then the walker decodes alone until
-the share has paid for it.
+believes. One pass of each width, or one wait, may overdraw the account; then the walker decodes
+alone until the share has paid for it.
+
+A pass that was slow by chance would have been slow alone as well, and is no fault of speculation:
+no pass counts for more than twice what passes of its width typically take.
 """
 
-from foredraft.core.estimates import Average
+import math
+
+from foredraft.core.estimates import ENOUGH, WIDTHS, Average, Typical, width_class
 
 SHARE = 0.01
+
+BY_CHANCE = 2.0
+"""A pass that took so many times as long as is typical was slow by chance."""
 
 
 class Ledger:
@@ -17,6 +25,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._opened = False
+        self._passes_s = [Typical() for _ in WIDTHS]
+        self._typical_s = [0.0] * len(WIDTHS)  # 0: not known yet
         self._alone_s = Average(0.1)
         self._tokens = 0
         self._speculated = 0  # tokens that came of passes with draft nodes
@@ -30,13 +40,24 @@ class Ledger:
         if not self._opened:
             self._opened = True
             return
+        counted_s = self._counted_s(drafted, pass_s)
         self._tokens += tokens
         self._spent_s += waited_s
         if drafted:
             self._speculated += tokens
-            self._spent_s += pass_s
+            self._spent_s += counted_s
         else:
-            self._alone_s.take(pass_s)
+            self._alone_s.take(counted_s)
+
+    def _counted_s(self, drafted: int, pass_s: float) -> float:
+        """What a pass counts for."""
+        width = width_class(drafted)
+        seen = self._passes_s[width]
+        seen.take(pass_s)
+        if len(seen.last) >= ENOUGH:
+            self._typical_s[width] = seen.middle
+        typical_s = self._typical_s[width] or self._alone_s.mean
+        return min(pass_s, BY_CHANCE * typical_s) if typical_s else pass_s
 
     @property
     def empty(self) -> bool:
@@ -46,4 +67,7 @@ class Ledger:
     @property
     def balance_s(self) -> float:
         """What may be spent; below 0 when too much was."""
-        return self._alone_s.mean * (SHARE * self._tokens + self._speculated) - self._spent_s
+        # A single token alone may have been slow by chance, too: it never takes longer than several do.
+        known_s = [typical_s for typical_s in self._typical_s[1:] if typical_s]
+        alone_s = min(self._alone_s.mean, BY_CHANCE * min(known_s, default=math.inf))
+        return alone_s * (SHARE * self._tokens + self._speculated) - self._spent_s

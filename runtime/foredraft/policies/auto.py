@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from foredraft.core.estimates import WIDTHS, Snapshot
+from foredraft.core.estimates import UNSEEN, WIDTHS, Snapshot
 from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Step
 from foredraft.core.reach import expected_tokens
@@ -28,7 +28,8 @@ MIN_SAMPLES = 6
 """Nothing is waited for before round trip, draft step and acceptance were each seen so often."""
 
 FIRST_NODES = 3
-"""... and until then passes have so many draft nodes."""
+SECOND_NODES = 7
+"""... and until then passes have so many draft nodes; the second number where the first cost next to nothing."""
 
 MOST_STEPS = 8
 SLACK = 1.25
@@ -161,10 +162,11 @@ def choose(seen: Snapshot, most: int, cost_weight: float) -> Choice:
 def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
     """How many draft nodes a pass should take: the next width while that brings more than it costs.
 
-    Only one width beyond those that were seen is tried at a time.
+    Only one width beyond those that enough is known of is tried at a time.
     """
     if seen.samples < MIN_SAMPLES or not seen.passes_s[0]:
-        return min(most, FIRST_NODES)
+        cheap = seen.widest >= FIRST_NODES and seen.pass_s(FIRST_NODES) <= UNSEEN * seen.passes_s[0]
+        return min(most, SECOND_NODES if cheap else FIRST_NODES)
     nodes = 0
     worth_s = token_worth_s(seen, cost_weight)
     for wider in WIDTHS[1:]:
