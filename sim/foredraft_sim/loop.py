@@ -61,6 +61,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
     def __init__(self, *, shuffle_seed: int | None = None, livelock_callbacks: int = LIVELOCK_CALLBACKS) -> None:
         super().__init__()
         self.env = SimEnvironment()
+        self._now_s = 0.0  # of env.now, which is in nanoseconds
         self._queue: list[Any] = self.env._queue
         ids = self.env._eid
         self._ids: Iterator[int] = ids if shuffle_seed is None else _shuffled(ids, shuffle_seed)
@@ -72,7 +73,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
 
     def time(self) -> float:
         """Simulated seconds since the loop was made."""
-        return self.env._now / NS_PER_S
+        return self._now_s
 
     def call_later(
         self,
@@ -203,6 +204,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
                 continue
             if due > env._now:
                 env._now = due
+                self._now_s = due / NS_PER_S
                 self._callbacks = 0
                 self._suspects.clear()
             self._collect_due()

@@ -28,14 +28,13 @@ def uniform(seed: int, name: str, *indices: int) -> float:
     """A number in [0, 1) that depends on the arguments only, with 53 random bits."""
     bits = key(seed, name)
     for index in indices:
-        bits = _mix((bits + (index + 1) * _GOLDEN) & _MASK)
-    return (_mix(bits) >> 11) * 2.0**-53
-
-
-def _mix(bits: int) -> int:
-    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        bits = (bits + (index + 1) * _GOLDEN) & _MASK
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
+        bits ^= bits >> 31
+    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK  # the finaliser once more: with no index, too
     bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
-    return bits ^ bits >> 31
+    return ((bits ^ bits >> 31) >> 11) * 2.0**-53
 
 
 class Streams:

@@ -73,7 +73,7 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     def rank(self, seed: int, position: int) -> int:
         """Which of the draft's choices the target's token is, from 0; ``len(ranks)`` for none of them."""
-        luck, ranks = uniform(seed, "rank", position), self.ranks_at(position)
+        luck, ranks = uniform(seed, "rank", position), self.ranks_at(position) if self.ranks_from else self.ranks
         for rank, probability in enumerate(ranks):
             luck -= probability
             if luck < 0.0:
@@ -88,9 +88,10 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     def guesses(self, seed: int, position: int, width: int) -> list[Guess]:
         """The draft's first ``width`` choices."""
         truth, right, vocab_size = self.truth(seed, position), self.rank(seed, position), self.vocab_size
+        ranks = self.ranks_at(position) if self.ranks_from else self.ranks
         return [
             Guess(truth if rank == right else (truth + 1 + rank) % vocab_size, probability)
-            for rank, probability in enumerate(self.ranks_at(position)[:width])
+            for rank, probability in enumerate(ranks[:width])
             if probability > 0.0
         ]
 

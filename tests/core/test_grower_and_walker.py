@@ -151,7 +151,7 @@ def test_a_target_without_room_for_drafts_decodes_alone() -> None:
     opened = Open(1, pack(PROMPT), 3, 0.0, 0, 1.0, 0, 50, (), (), Steer(1, 1))
     bare = Walker(opened, TargetCard("m", "t", 2000, 1000, 8, max_pass_nodes=0), Limits(), 0.0)
     grow(bare, [5])
-    assert bare.plan(0.0) == Go(())
+    assert bare.plan(0.0) == Go()
 
 
 def test_patience_ends_with_a_pass_even_if_the_clock_stops_a_tick_short() -> None:
@@ -186,7 +186,7 @@ def test_of_an_accepted_chain_that_a_stop_token_cuts_the_cache_keeps_the_text_al
     plan = cut.plan(0.0)
     assert isinstance(plan, Go)
     verdict = Verdict(Reading(8, (5, 6, 7, 8), (1.0,) * 4), 0.0, 0.5)
-    commit, kept = cut.commit(plan.nodes, verdict, Timing(), 1.0)
+    commit, kept = cut.commit(plan, verdict, Timing(), 1.0)
     assert (unpack(commit.tokens), commit.finish) == ([5, 6], messages.STOP)
     assert (commit.drafted, commit.accepted) == (3, 2)
     assert kept == [0, 1]

@@ -104,7 +104,7 @@ class Session:
         verdict = Verdict(Reading(8, (0,) * (len(plan.nodes) + 1), (1.0,) * (len(plan.nodes) + 1)), 0.0, took_s)
         timing = Timing(waited_s=began_s - self.walker.idle_since_s)
         self.passes.append(len(plan.nodes))
-        self.walker.commit(plan.nodes, verdict, timing, self.now_s)
+        self.walker.commit(plan, verdict, timing, self.now_s)
 
 
 @settings(max_examples=50)

@@ -222,21 +222,26 @@ class EdgeSession:
     def _wanted_orders(self) -> Orders:
         """The policy's orders; where nobody would ever move again, the cloud decodes one token alone."""
         orders, grower = self.policy.orders(self.grower), self.grower
-        moves = orders.cloud_drafts or orders.alone_until > grower.position or grower.waiting_on_cloud
-        if moves or not self._growing.resting:
+        if not self._growing.resting or orders.cloud_drafts or orders.alone_until > grower.tree.position:
+            return orders
+        if grower.waiting_on_cloud:
             return orders
         return Orders(alone_until=grower.position + 1, exits=orders.exits, threshold=orders.threshold)
 
     def _ship(self) -> None:
         """Send the nodes and the orders that the policy wants sent; while the link is full, later."""
         outbox, grower = self._outbox, self.grower
-        self._late = outbox is not None and bool(outbox.waiting)
-        if outbox is None or self._late or grower.finish:
+        if outbox is None or grower.finish:
             return
-        for grow in grower.ship(self.policy.ship(grower)):
-            if self._observer is not None:
-                self._note("ship", {"position": grow.position, "tokens": messages.unpack(grow.tokens)})
-            self._say(outbox, grow)
+        if outbox.waiting:
+            self._late = True
+            return
+        self._late = False
+        if wanted := self.policy.ship(grower):
+            for grow in grower.ship(wanted):
+                if self._observer is not None:
+                    self._note("ship", {"position": grow.position, "tokens": messages.unpack(grow.tokens)})
+                self._say(outbox, grow)
         orders = self._wanted_orders()
         if orders is not self._orders and orders != self._orders:
             self._orders = orders

@@ -67,7 +67,7 @@ class Grower:
         self.deepest = self.useful_depth
         self.verifying = False
         self._held: dict[int, Commit] = {}
-        self._foreseen: dict[int, list[int]] = {}
+        self._foreseen: dict[int, tuple[list[int], float]] = {}  # by layer: tokens, and how sure of each
         self._predrafted = 0
         self._opened = False  # a first commit came over this link
         self._full = False
@@ -216,8 +216,12 @@ class Grower:
     def _judge_hints(self, tokens: list[int]) -> None:
         """A hint is right when it is a prefix of what commits at its position."""
         self.tally.hints += len(self._foreseen)
-        for foreseen in self._foreseen.values():
+        for layer, (foreseen, sure) in self._foreseen.items():
             self.tally.hints_right += tokens[: len(foreseen)] == foreseen
+            for said, token in zip(foreseen, tokens, strict=False):
+                self.estimates.saw_hint(layer, sure, said == token)
+                if said != token:
+                    break
         self._foreseen.clear()
 
     def _judge_predraft(self) -> None:
@@ -240,11 +244,12 @@ class Grower:
             raise ProtocolError(f"a hint after layer {hint.layer}; this target has exits {list(self.ready.exits)}")
         if max(tokens, default=0) >= self.ready.vocab_size:
             raise ProtocolError(f"token id {max(tokens)} is outside the vocabulary of {self.ready.vocab_size}")
-        self._foreseen[hint.layer] = tokens
-        self._follow(tokens, hint.confidence)
+        sure = hint.confidence ** (1.0 / max(1, len(tokens)))
+        self._foreseen[hint.layer] = tokens, sure
+        self._follow(tokens, self.estimates.hint_right(hint.layer, sure))
 
-    def _follow(self, tokens: Sequence[int], confidence: float) -> None:
-        """Mark where a hint leads: ``hinted`` is its end, ``told`` each step with its own confidence.
+    def _follow(self, tokens: Sequence[int], right: float) -> None:
+        """Mark where a hint leads: ``hinted`` is its end, ``told`` each step with how probably it is right.
 
         It is followed as far as the tree has room.
         """
@@ -255,7 +260,7 @@ class Grower:
             if self.room <= 0 and token not in node.children:
                 break
             heir = self.tree.add(node, token, UNDRAFTED)
-            self.told[node] = (heir, confidence ** (1.0 / len(tokens)))
+            self.told[node] = (heir, right)
             node = heir
         self.hinted = node
 
@@ -294,7 +299,7 @@ class Grower:
 
     def ship(self, wanted: Sequence[Node]) -> list[Grow]:
         """The messages that bring the wanted nodes to the cloud, parents first; marks them as sent."""
-        if not wanted or self._full or self.ready is None:
+        if self._full or self.ready is None:
             return []
         grows: list[Grow] = []
         for leaf in wanted:

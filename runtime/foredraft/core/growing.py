@@ -91,7 +91,11 @@ class Growing:
         step = local.step(grower) if local is not None and local.away else self._policy.step(grower)
         if step is None:
             return None
+        for node in step.nodes:
+            if not node.alive or node.expanded >= step.width:
+                break
+        else:
+            if 0 < len(step.nodes) <= most:
+                return step
         useful = [node for node in step.nodes if node.alive and node.expanded < step.width]
-        if len(useful) == len(step.nodes) <= most and useful:
-            return step
         return Step(tuple(useful[:most]), step.width) if useful else None

@@ -11,10 +11,12 @@ A dead node stays dead: ``alive`` is False, and nothing hangs below it any more.
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
+
 from foredraft.core.anchor import ORIGIN, Anchor
 
 
-class Node:
+class Node(msgspec.Struct, eq=False):
     """One token, somewhere below the committed text.
 
     ``anchor`` names the prefix that ends with this token. ``probability`` is how likely it is to be
@@ -23,30 +25,16 @@ class Node:
     many guesses at what comes next the drafter was asked for; ``barren``, it had no idea.
     """
 
-    __slots__ = (
-        "alive",
-        "anchor",
-        "barren",
-        "children",
-        "expanded",
-        "guessed",
-        "parent",
-        "probability",
-        "sent",
-        "token",
-    )
-
-    def __init__(self, anchor: Anchor, token: int, parent: "Node | None", probability: float) -> None:
-        self.anchor = anchor
-        self.token = token
-        self.parent = parent
-        self.probability = probability
-        self.guessed = 0.0
-        self.children: dict[int, Node] = {}
-        self.alive = True
-        self.sent = False
-        self.barren = False
-        self.expanded = 0
+    anchor: Anchor
+    token: int
+    parent: "Node | None"
+    probability: float
+    guessed: float = 0.0
+    children: "dict[int, Node]" = msgspec.field(default_factory=dict)
+    alive: bool = True
+    sent: bool = False
+    barren: bool = False
+    expanded: int = 0
 
     def __repr__(self) -> str:
         return f"Node(position={self.anchor.position}, token={self.token}, alive={self.alive})"

@@ -22,13 +22,13 @@ def accept(tokens: Sequence[int], parents: Sequence[int], said: Sequence[int]) -
     Speculative decoding's acceptance rule (Leviathan et al., 2023) with shared noise: a draft
     token is accepted when it equals what the target says there, so the text is the target's.
     """
-    children = _children(tokens, parents)
     path: list[int] = []
-    node = TIP
-    while (child := children.get((node, said[node + 1]))) is not None:
-        path.append(child)
-        node = child
-    return path, said[node + 1]
+    node, token = TIP, said[0]
+    for child, parent in enumerate(parents):  # parents come before children, so one look at each is enough
+        if parent == node and tokens[child] == token:
+            path.append(child)
+            node, token = child, said[child + 1]
+    return path, token
 
 
 def foresee(

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from foredraft.core import messages
 from foredraft.core.ledger import Ledger
 from foredraft.core.messages import Commit, Grow, Open, Refused, Steer
@@ -40,8 +42,7 @@ class Limits:
     idle_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """What a commit tells of the time around its pass; the fields are those of ``messages.Commit``."""
 
     prefill_s: float = 0.0
@@ -50,22 +51,20 @@ class Timing:
     heard_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Go:
-    """Run a pass over these nodes now; with none, decode one token alone."""
+class Go(msgspec.Struct, frozen=True):
+    """Run a pass over these nodes now; with none, decode one token alone. ``parents``: as in ``ports.Pass``."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[Node, ...] = ()
+    parents: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Extend:
+class Extend(msgspec.Struct, frozen=True):
     """Let the drafter in the cloud guess what comes below this node."""
 
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Nothing to verify; look again when something arrives, or at ``until_s`` of the loop's clock.
 
     ``idle``: nothing can happen before the edge says something, and at ``until_s`` its place is lost.
@@ -178,7 +177,7 @@ class Walker:
             return self._refuse(grow, messages.UNKNOWN_ANCHOR, f"nothing known at position {grow.position}")
         node, rest = place
         for token in rest:
-            if token not in node.children and len(self.tree) >= self._limits.max_nodes:
+            if token not in node.children and len(self.tree.live) >= self._limits.max_nodes:
                 return self._refuse(grow, messages.FULL, f"holding {len(self.tree)} nodes already")
             node = self.tree.add(node, token)
         return None
@@ -195,16 +194,17 @@ class Walker:
         or knows nothing to compare with. A drafter in the cloud fills the tree before that, as
         deep as the orders say; where even that has no idea, one token is decoded alone.
         """
-        live = len(self.tree)
+        live = len(self.tree.live)
         alone = self.steer.alone_until > self.tree.position
         if alone and (self._ledger.empty or self._ledger.balance_s < 0.0):
-            return Go(())
-        if (node := self._to_extend()) is not None:
-            return Extend(node)
-        if self.steer.cloud_drafts and not live:
-            return Go(())
+            return Go()
+        if self.steer.cloud_drafts:
+            if (node := self._to_extend()) is not None:
+                return Extend(node)
+            if not live:
+                return Go()
         if live >= self.steer.min_nodes and live:
-            return Go(self._choose())
+            return self._choose()
         if not (live or alone):
             return Wait(self.idle_since_s + self._limits.idle_s, idle=True)
         patience_s = self.steer.patience_s
@@ -213,7 +213,7 @@ class Walker:
         patience_ends_s = self.idle_since_s + patience_s
         if now_s < patience_ends_s - TICK_S:
             return Wait(patience_ends_s)
-        return Go(self._choose())
+        return self._choose()
 
     def _to_extend(self) -> Node | None:
         """The node below which a drafter in the cloud goes on: the deepest, while that is not deep enough."""
@@ -223,50 +223,51 @@ class Walker:
         deepest = max(self.tree.nodes(), key=lambda node: node.anchor.position, default=self.tree.root)
         return None if deepest.barren or deepest.anchor.position - self.tree.position >= depth else deepest
 
-    def _choose(self) -> tuple[Node, ...]:
+    def _choose(self) -> Go:
         """The nodes for one pass: in the order of arrival, within the bounds on nodes and branches."""
-        deepest = self.end - 1
-        most = min(self._card.max_pass_nodes, self.steer.max_nodes or self._card.max_pass_nodes)
+        steer, deepest = self.steer, self.end - 1
+        most = min(self._card.max_pass_nodes, steer.max_nodes or self._card.max_pass_nodes)
+        branches = max(1, steer.max_branches)
         chosen: list[Node] = []
-        tips: set[Node] = set()
-        taken = {self.tree.root}
-        for node in self.tree.nodes():
-            if len(chosen) >= most:
+        parents: list[int] = []
+        places: dict[Node | None, int] = {self.tree.root: TIP}
+        tips: set[int] = set()
+        for node in self.tree.live.values():
+            place = len(chosen)
+            if place >= most:
                 break
-            parent = node.parent
-            if parent not in taken or node.anchor.position > deepest:
+            above = places.get(node.parent)
+            if above is None or node.anchor.position > deepest or (above not in tips and len(tips) >= branches):
                 continue
-            if parent not in tips and len(tips) >= max(1, self.steer.max_branches):
-                continue
-            tips.discard(parent)
-            tips.add(node)
-            taken.add(node)
+            tips.discard(above)
+            tips.add(place)
+            places[node] = place
             chosen.append(node)
-        return tuple(chosen)
+            parents.append(above)
+        return Go(tuple(chosen), tuple(parents))
 
     def commit(
         self,
-        nodes: Sequence[Node],
+        plan: Go,
         verdict: Verdict,
         timing: Timing,
         now_s: float,
         stops: StopSearch | None = None,
     ) -> tuple[Commit, list[int]]:
-        """Turn a verdict into a commit: the message, and which nodes (indices) the cache keeps."""
-        parents = parents_of(nodes)
-        tokens = [node.token for node in nodes]
-        path, bonus = accept(tokens, parents, verdict.reading.tokens)
+        """Turn the verdict on a plan into a commit: the message, and which nodes (indices) the cache keeps."""
+        tokens = [node.token for node in plan.nodes]
+        path, bonus = accept(tokens, plan.parents, verdict.reading.tokens)
         position = self.tree.position
         said = self._cut([tokens[index] for index in path] + [bonus], stops)
         self.tree.advance(said)
         self.idle_since_s = now_s
-        self._ledger.book(len(nodes), len(said), verdict.pass_s, timing.waited_s)
+        self._ledger.book(len(tokens), len(said), verdict.pass_s, timing.waited_s)
         accepted = min(len(path), len(said))
         commit = Commit(
             session=self.session,
             position=position,
             tokens=messages.pack(said),
-            drafted=len(nodes),
+            drafted=len(tokens),
             accepted=accepted,
             queue_s=verdict.queue_s,
             prefill_s=timing.prefill_s,
@@ -291,9 +292,3 @@ class Walker:
 
     def _finish_at_end(self) -> str:
         return messages.LENGTH if self.end == self.start + self.rules.max_new_tokens else messages.CONTEXT
-
-
-def parents_of(nodes: Sequence[Node]) -> list[int]:
-    """Each node's parent as an index in ``nodes``, -1 for the tip."""
-    index = {node: place for place, node in enumerate(nodes)}
-    return [TIP if node.parent is None else index.get(node.parent, TIP) for node in nodes]

@@ -16,7 +16,7 @@ from foredraft.core.ports import Detokenizer, Pass, Reading, Seat, Target, Verdi
 from foredraft.core.signal import Signal
 from foredraft.core.tree import Node
 from foredraft.core.walk import foresee
-from foredraft.core.walker import TICK_S, Extend, Go, StopSearch, Timing, Wait, Walker, parents_of
+from foredraft.core.walker import TICK_S, Extend, Go, StopSearch, Timing, Wait, Walker
 from foredraft.errors import RefusedError
 from foredraft.stops import StopScanner
 
@@ -107,12 +107,13 @@ class Session:
         if walker.finish:  # resumed at its very end: say so again
             self._say(messages.Commit(walker.session, walker.tree.position, b"", 0, 0, 0, 0, 0, walker.finish))
         while not walker.finish:
-            plan = walker.plan(clock.time())
-            uncached = walker.tree.position - self.seat.cached
+            now_s, cached = clock.time(), self.seat.cached
+            plan = walker.plan(now_s)
+            uncached = walker.tree.position - cached
             if uncached > chunk or (uncached > 1 and not isinstance(plan, Go)):
-                await self._prefill(min(chunk, uncached - 1))
+                await self._prefill(cached, min(chunk, uncached - 1))
             elif isinstance(plan, Go):
-                await self._verify(plan.nodes)
+                await self._verify(plan, cached, now_s)
             elif isinstance(plan, Extend):
                 await self._extend(plan.node)
             else:
@@ -135,41 +136,42 @@ class Session:
         self._idle_timer = None
         self._changed.set()
 
-    async def _prefill(self, count: int) -> None:
-        cached = self.seat.cached
+    async def _prefill(self, cached: int, count: int) -> None:
         self._prefill_s += await self.seat.prefill(self.walker.tree.tokens[cached : cached + count])
 
-    async def _verify(self, nodes: tuple[Node, ...]) -> None:
+    async def _verify(self, plan: Go, cached: int, began_s: float) -> None:
         """One target pass: hints on the way, a commit at the end."""
         walker, clock = self.walker, asyncio.get_running_loop()
-        position, began_s = walker.tree.position, clock.time()
+        position, exits = walker.tree.position, walker.steer.exits
         batch = Pass(
-            trunk=tuple(walker.tree.tokens[self.seat.cached :]),
-            tokens=tuple(node.token for node in nodes),
-            parents=tuple(parents_of(nodes)),
-            exits=tuple(sorted(set(walker.steer.exits))),
+            trunk=tuple(walker.tree.tokens[cached:]),
+            tokens=tuple([node.token for node in plan.nodes]),
+            parents=plan.parents,
+            exits=tuple(sorted(set(exits))) if exits else (),
         )
 
         def on_exit(reading: Reading) -> None:
             self._hint(batch, reading, position, clock.time() - began_s)
 
-        self._note("pass", position=position, nodes=len(nodes), trunk=len(batch.trunk))
+        if self._shared.observer is not None:
+            self._note("pass", position=position, nodes=len(plan.nodes), trunk=len(batch.trunk))
         waited_s = began_s - walker.idle_since_s
         verdict = await self.seat.verify(batch, on_exit)
-        self._commit(nodes, verdict, waited_s, clock.time())
+        self._commit(plan, verdict, waited_s, clock.time())
 
     def _hint(self, batch: Pass, reading: Reading, position: int, after_s: float) -> None:
         walker = self.walker
-        self._note("exit", position=position, layer=reading.layer)
+        if self._shared.observer is not None:
+            self._note("exit", position=position, layer=reading.layer)
         foreseen, confidence = foresee(batch.tokens, batch.parents, reading, walker.steer.threshold)
         if foreseen:
             self._shared.counters.hints += 1
             packed = messages.pack(foreseen)
             self._say(Hint(walker.session, position, reading.layer, packed, min(1.0, confidence), after_s))
 
-    def _commit(self, nodes: tuple[Node, ...], verdict: Verdict, waited_s: float, now_s: float) -> None:
+    def _commit(self, plan: Go, verdict: Verdict, waited_s: float, now_s: float) -> None:
         timing = Timing(self._prefill_s, waited_s, self._heard, now_s - self._heard_at_s)
-        commit, kept = self.walker.commit(nodes, verdict, timing, now_s, self._stops)
+        commit, kept = self.walker.commit(plan, verdict, timing, now_s, self._stops)
         self._prefill_s = 0.0
         self.seat.keep(kept)
         if self._grower is not None:
@@ -181,13 +183,14 @@ class Session:
         counters.drafted += commit.drafted
         counters.accepted += commit.accepted
         counters.pass_s += verdict.pass_s
-        self._note(
-            "verdict",
-            position=commit.position,
-            tokens=self.walker.tree.tokens[commit.position :],
-            queue_s=verdict.queue_s,
-            pass_s=verdict.pass_s,
-        )
+        if self._shared.observer is not None:
+            self._note(
+                "verdict",
+                position=commit.position,
+                tokens=self.walker.tree.tokens[commit.position :],
+                queue_s=verdict.queue_s,
+                pass_s=verdict.pass_s,
+            )
 
     def _note(self, kind: str, **data: Value) -> None:
         observer = self._shared.observer

@@ -38,24 +38,24 @@ class Work(msgspec.Struct, frozen=True):
     pricing: Pricing
 
 
-class Turn:
-    """The time that a call, or a batch of them, has on the device: ``start_s`` to ``end_s`` on the loop's clock."""
+class Turn(msgspec.Struct, eq=False):
+    """The time that a batch of calls has on the device: ``start_s`` to ``end_s`` on the loop's clock.
 
-    __slots__ = ("_device", "_free_s", "_open", "end_s", "start_s")
+    ``calls`` have not left it yet; those that have need it until ``free_s``.
+    """
 
-    def __init__(self, device: "Device", start_s: float, duration_s: float, calls: int) -> None:
-        self._device = device
-        self._open = calls
-        self._free_s = start_s
-        self.start_s = start_s
-        self.end_s = start_s + duration_s
+    device: "Device"
+    start_s: float
+    end_s: float
+    calls: int
+    free_s: float = 0.0
 
     def leave(self, at_s: float | None = None) -> None:
         """One call needs the device until ``at_s`` (default: the end), or until now if that is later. Once per call."""
-        self._open -= 1
-        self._free_s = max(self._free_s, self.end_s if at_s is None else at_s)
-        if self._open == 0:
-            self._device.free_at(self._free_s)
+        self.calls -= 1
+        self.free_s = max(self.free_s, self.end_s if at_s is None else at_s)
+        if self.calls == 0:
+            self.device.free_at(self.free_s)
 
 
 def fine_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
@@ -123,11 +123,16 @@ class Device:
         if self._waiting:
             self._grant()
 
-    async def until(self, due_s: float) -> None:
-        """Return no earlier than at ``due_s`` on the loop's clock, and hardly later."""
-        coarse_s = due_s - self.now() - self._spin_s
-        if coarse_s > 0.0:
-            await _sleep(coarse_s)
+    async def until(self, due_s: float) -> float:
+        """Return no earlier than at ``due_s`` on the loop's clock, and hardly later; how late it was already."""
+        late_s = self.now() - due_s
+        if late_s < -self._spin_s:
+            await _sleep(-late_s - self._spin_s)
+        if self._spin_s:
+            await self._poll(due_s)
+        return late_s
+
+    async def _poll(self, due_s: float) -> None:
         while (left_s := due_s - self.now()) > TICK_S:
             before_s = self.now()
             await asyncio.sleep(0)
@@ -156,7 +161,7 @@ class Device:
         self._busy, self._start_s = True, self.now()
         self.calls += len(works)
         self.batches += 1
-        return Turn(self, self._start_s, duration_s, len(works))
+        return Turn(self, self._start_s, self._start_s + duration_s, len(works))
 
     def _next_batch(self) -> tuple[list[Work], list["asyncio.Future[Turn]"]]:
         """Take the first waiting call, and those next in line for as long as they fit in with it."""

@@ -45,16 +45,14 @@ class Pace:
     def batch_s(self, works: Sequence[Work]) -> float:
         """Seconds that these calls take as one batch."""
         kind = works[0].kind
-        new_tokens, context = _sums(works)
+        new_tokens, context = (works[0].new_tokens, works[0].context) if len(works) == 1 else _sums(works)
         usual = kind != "prefill" and new_tokens <= self._most_tokens
         curve = self._call_curve if usual else self._curve(kind, new_tokens)
-        miss = outside(curve, new_tokens, context, len(works))
-        if miss:
+        if miss := outside(curve, new_tokens, context, len(works)):
             self._complain(kind, miss)
         exits = works[0].exits if len(works) == 1 else sum(work.exits for work in works)
-        exits_s = self.profile.model.exit_s * exits
-        factor = 1.0 if self._residual is None else self._residual(kind)
-        return (seconds(curve, new_tokens, context, len(works)) + exits_s) * factor
+        taken_s = seconds(curve, new_tokens, context, len(works)) + self.profile.model.exit_s * exits
+        return taken_s if self._residual is None else taken_s * self._residual(kind)
 
     def fits(self, works: Sequence[Work]) -> bool:
         """Passes run as one batch as far as the profile's declared range goes; nothing else does."""
@@ -90,6 +88,4 @@ class Pace:
 
 
 def _sums(works: Sequence[Work]) -> tuple[int, int]:
-    if len(works) == 1:
-        return works[0].new_tokens, works[0].context
     return sum(work.new_tokens for work in works), sum(work.context for work in works)

@@ -157,8 +157,7 @@ class _PacedSeat:
         turn = device.start(work) or await device.enter(work)
         try:
             await self._inner.prefill(tokens)
-            pace.note_late("prefill", device.now() - turn.end_s)
-            await device.until(turn.end_s)
+            pace.note_late("prefill", await device.until(turn.end_s))
         finally:
             turn.leave()
         return device.now() - turn.start_s
@@ -178,8 +177,7 @@ class _PacedSeat:
         device, pace = self._target.device, self._target.pace
         try:
             verdict = await self._inner.verify(batch, on_exit)
-            pace.note_late("pass", device.now() - turn.end_s)
-            await device.until(turn.end_s)
+            pace.note_late("pass", await device.until(turn.end_s))
         finally:
             turn.leave()
         return verdict
@@ -195,8 +193,7 @@ class _PacedSeat:
         held = _HeldReadings(device, pace, due_s, on_exit)
         try:
             verdict = await self._inner.verify(batch, held.take)
-            pace.note_late("pass", device.now() - turn.end_s)
-            await device.until(turn.end_s)
+            pace.note_late("pass", await device.until(turn.end_s))
             held.flush()
         finally:
             held.stop()
@@ -276,10 +273,10 @@ class PacedDrafter:
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """One draft step in the profile's time; cancelled, it keeps the device to its end."""
-        alive = [node for node in nodes if node.alive]
-        if not alive:
+        fresh = self._uncached(nodes)
+        if fresh is None:
             return await self._inner.draft(nodes, width)
-        device, fresh = self.device, self._uncached(alive)
+        device = self.device
         new_tokens = max(1, self._behind + len(fresh))
         work = Work("step", new_tokens, len(self._text) - self._behind, 0, self.pace)
         turn = device.start(work) or await device.enter(work)
@@ -287,21 +284,27 @@ class PacedDrafter:
             self._cached |= fresh
             self._behind = 0
             guesses = await self._inner.draft(nodes, width)
-            self.pace.note_late("step", device.now() - turn.end_s)
-            await device.until(turn.end_s)
+            self.pace.note_late("step", await device.until(turn.end_s))
         finally:
             turn.leave()
         return guesses
 
-    def _uncached(self, nodes: Sequence[Node]) -> set[Anchor]:
-        """The nodes, and those above them, that the device's cache lacks; it holds nothing without what is above."""
+    def _uncached(self, nodes: Sequence[Node]) -> set[Anchor] | None:
+        """The nodes, and those above them, that the device's cache lacks; it holds nothing without what is above.
+
+        None where no node is alive.
+        """
         fresh: set[Anchor] = set()
+        alive = False
         for node in nodes:
             step = node
-            while step.parent is not None and step.anchor not in self._cached and step.anchor not in fresh:
+            alive = alive or node.alive
+            while (
+                node.alive and step.parent is not None and step.anchor not in self._cached and step.anchor not in fresh
+            ):
                 fresh.add(step.anchor)
                 step = step.parent
-        return fresh
+        return fresh if alive else None
 
     def advance(self, tokens: Sequence[int]) -> None:
         """The committed text grew; what of it was never drafted is run with the next step."""

@@ -32,7 +32,7 @@ def extend(node: Node, depth: int) -> Step | None:
 def finished_chain(grower: Grower, gamma: int) -> list[Node]:
     """The end of the chain below the root, once it cannot or need not grow longer; else nothing."""
     depth = depth_allowed(grower, gamma)
-    chain = chain_below(grower.root)[:depth]
-    if not chain or (len(chain) < depth and not chain[-1].barren):
-        return []
-    return [chain[-1]]
+    chain = chain_below(grower.tree.root)
+    if len(chain) >= depth > 0:
+        return [chain[depth - 1]]
+    return [chain[-1]] if chain and depth > 0 and chain[-1].barren else []

@@ -37,7 +37,7 @@ class SyncPolicy:
 
     def step(self, grower: Grower) -> Step | None:
         """Extend the chain below the tip, unless it is being verified."""
-        return None if grower.verifying else extend(grower.root, depth_allowed(grower, self.gamma))
+        return None if grower.verifying else extend(grower.tree.root, depth_allowed(grower, self.gamma))
 
     def ship(self, grower: Grower) -> Sequence[Node]:
         """The chain, once it is complete."""

@@ -14,18 +14,14 @@ from foredraft.profiles.schema import Curve, DeviceProfile, DraftProfile, Grid, 
 
 def seconds(curve: Curve, new_tokens: int, context: int, batch: int = 1) -> float:
     """Seconds of one call that runs ``new_tokens`` over ``context`` cached ones, sums over a batch."""
-    if isinstance(curve, Line):
-        return _line_s(curve, new_tokens, context, batch)
-    return curve.host_s + max(0.0, _grid_s(curve, new_tokens, context, batch))
-
-
-def _line_s(line: Line, new_tokens: int, context: int, batch: int) -> float:
+    if not isinstance(curve, Line):
+        return curve.host_s + max(0.0, _grid_s(curve, new_tokens, context, batch))
     return (
-        line.host_s
-        + line.base_s
-        + line.per_token_s * max(0, new_tokens - line.flat_tokens)
-        + line.per_context_s * context
-        + line.per_sequence_s * (batch - 1)
+        curve.host_s
+        + curve.base_s
+        + curve.per_token_s * max(0, new_tokens - curve.flat_tokens)
+        + curve.per_context_s * context
+        + curve.per_sequence_s * (batch - 1)
     )
 
 
