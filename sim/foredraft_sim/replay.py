@@ -1,0 +1,191 @@
+"""Replaying a record: the same tokens in simulated time, as they were recorded or under another set-up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from foredraft.core.ports import Drafter, Target
+from foredraft.core.walking import NewDetokenizer
+from foredraft.errors import RecordError
+from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile
+from foredraft.record.event_lines import event_lines
+from foredraft.record.plain import profile_from_plain
+from foredraft.record.reading import Record
+from foredraft_sim.emulation import Replication, replicate
+from foredraft_sim.measured import NAME, measured_draft, measured_link, measured_target
+from foredraft_sim.recorded import RecordedDrafter, RecordedTarget, Replays, StopsWhereRecorded
+from foredraft_sim.scenario import Scenario
+from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, RecordedPair, ScenarioFile, Workload
+from foredraft_sim.sources import Request
+
+FIGURES: Final = (
+    "ttft_s",
+    "tpot_s",
+    "e2e_s",
+    "passes",
+    "drafted",
+    "accepted",
+    "tokens_per_pass",
+    "hints",
+    "hints_right",
+    "predraft_hits",
+    "predraft_misses",
+    "bytes_up",
+    "bytes_down",
+    "target_s",
+    "queue_s",
+    "draft_s",
+    "reconnects",
+)
+"""What is compared: fields of a session's report, as means over the sessions."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is to be different from the recorded set-up; None: as recorded."""
+
+    policy: str | None = None
+    edge: DraftProfile | None = None
+    cloud: TargetProfile | None = None
+    link: LinkProfile | None = None
+
+    @property
+    def none(self) -> bool:
+        """Whether everything is as recorded."""
+        return self == Changes()
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came of a replay. ``recorded``, ``replayed``: FIGURES; the former is empty where the record was cut off.
+
+    ``same_tokens``: whether each text is the recorded one. ``same_events``: whether everything happened as
+    recorded; None where that cannot be asked: a live or private record, one that was cut off, another set-up.
+    """
+
+    record: Record
+    scenario: Scenario
+    policy: str
+    replication: Replication
+    recorded: dict[str, float]
+    replayed: dict[str, float]
+    same_tokens: bool
+    same_events: bool | None
+
+
+def replay(record: Record, changes: Changes | None = None) -> Replayed:
+    """Replay all sessions of a record. Raises RecordError, ScenarioError, ConfigError.
+
+    A simulated record is replayed with its own profiles, luck and load, a live one with devices and link as
+    its durations tell. A private record is replayed with stand-ins for its tokens.
+    """
+    changes = changes or Changes()
+    source = ReplaySource(record)
+    policy = changes.policy or record.setup.policy
+    scenario = scenario_of(record, changes, len(source.replays.texts))
+    scenario.policy(policy)
+    done = replicate(scenario, policy, record.setup.seed, log=True, texts=True, source=source)
+    texts = [text.tokens for text in source.replays.texts]
+    whole = [session for session in record.sessions if session.ended is not None]
+    comparable = record.setup.simulated and not record.setup.private and record.cut is None and changes.none
+    return Replayed(
+        record,
+        scenario,
+        policy,
+        done,
+        recorded=_means([session.figures for session in whole]) if len(whole) == len(record.sessions) else {},
+        replayed=_means([msgspec.to_builtins(finished.report) for finished in done.finished]),
+        same_tokens=[finished.report.tokens for finished in done.finished] == texts,
+        same_events=done.log == event_lines(record) if comparable else None,
+    )
+
+
+def _means(reports: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {name: fmean(float(report[name]) for report in reports) for name in FIGURES} if reports else {}
+
+
+class ReplaySource:
+    """A record's sessions as the requests of a simulation: request r is the r-th of them that has a text."""
+
+    def __init__(self, record: Record) -> None:
+        self.replays = Replays(record)
+        strings = any(text.rules.strings for text in self.replays.texts)
+        self.new_detokenizer: NewDetokenizer | None = self._detokenizer if strings else None
+
+    def target(self) -> Target:
+        """A target that says what was recorded."""
+        return RecordedTarget(self.replays)
+
+    def drafter(self) -> Drafter:
+        """A drafter that guesses what was recorded."""
+        return RecordedDrafter(self.replays)
+
+    def prompt(self, seed: int, request: int) -> list[int]:
+        """The session's."""
+        return self.request(seed, request).prompt
+
+    def request(self, seed: int, request: int) -> Request:
+        """What the session was asked for."""
+        text = self.replays.assign(self.replays.texts[request].sampling.seed, request)
+        return Request(list(text.prompt), text.sampling, text.rules)
+
+    def text(self, tokens: list[int]) -> str:
+        """Nothing: a record has no tokenizer."""
+        return ""
+
+    def _detokenizer(self, prompt: Sequence[int]) -> StopsWhereRecorded:
+        text = next(one for one in self.replays.texts if list(one.prompt) == list(prompt))
+        return StopsWhereRecorded(text)
+
+
+def scenario_of(record: Record, changes: Changes, requests: int) -> Scenario:
+    """The recorded set-up, with the changes. Raises RecordError where the record does not tell enough."""
+    setup, path = record.setup, record.path
+    draft, target, link = changes.edge, changes.cloud, changes.link
+    if setup.simulated:
+        file = _scenario_file(record)
+        draft = draft or profile_from_plain(_told(setup.edge, path), "draft", path)
+        target = target or profile_from_plain(_told(setup.cloud, path), "target", path)
+        link = link or profile_from_plain(_told(setup.link, path), "link", path)
+    else:
+        file = _live_file(record)
+        draft = draft or measured_draft(record, needed=changes.policy is not None)
+        target = target or measured_target(record)
+        link = link or measured_link(record)
+    replaced = msgspec.structs.replace
+    file = replaced(file, workload=replaced(file.workload, requests=requests))
+    cloud_draft = None if setup.cloud_draft is None else profile_from_plain(setup.cloud_draft, "draft", path)
+    return Scenario(path, file, draft, target, link, RecordedPair(file=str(path)), cloud_draft)
+
+
+def _told(value: _T | None, path: Path) -> _T:
+    if value is None:
+        raise RecordError(f"{path}: a simulated record without its profiles; record again")
+    return value
+
+
+def _scenario_file(record: Record) -> ScenarioFile:
+    try:
+        return msgspec.convert(_told(record.setup.scenario, record.path), ScenarioFile)
+    except msgspec.ValidationError as error:
+        raise RecordError(f"{record.path}: its scenario does not fit this Foredraft ({error}); record again") from error
+
+
+def _live_file(record: Record) -> ScenarioFile:
+    models = record.setup.models
+    return ScenarioFile(
+        title="a live session, replayed",
+        policies=(record.setup.policy,),
+        seeds=(record.setup.seed,),
+        edge=EdgeTable(profile=NAME),
+        cloud=CloudTable(profile=NAME, max_pass_nodes=models.max_pass_nodes),
+        link=Override(profile=NAME),
+        pair=RecordedPair(file=str(record.path)),
+        workload=Workload(new_tokens=max(session.began.max_new_tokens for session in record.sessions)),
+    )
