@@ -21,8 +21,6 @@ from foredraft.policies.auto import (
     FIRST_NODES,
     MIN_SAMPLES,
     PASSES_AHEAD,
-    PROBE_EVERY,
-    PROBE_TOKENS,
     SECOND_NODES,
     AutoPolicy,
     choose,
@@ -30,6 +28,7 @@ from foredraft.policies.auto import (
     rounded_up,
     steps_worth_waiting,
 )
+from foredraft.policies.hints import PROBE_EVERY, PROBE_TOKENS
 from foredraft_sim.policy_bench.setting import Times
 from policies.stage import ROBOT, USELESS, Played, play
 

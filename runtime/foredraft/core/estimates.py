@@ -120,7 +120,8 @@ class Estimates:
     ``round_s``, ``tokens``: cloud time, waiting included, and committed tokens, per pass; ``drafted``:
     draft nodes in a pass that had any.
     ``ranks``: how often the drafter's 1st, 2nd, ... guess is right. ``right``: by what the
-    drafter said a guess's probability was, how often it was right.
+    drafter said a guess's probability was, how often it was right. ``hints``: the same by layer, of
+    each step of a hint: by the confidence that the exit had in it.
     """
 
     round_trip_s: Average = field(default_factory=lambda: Average(0.2))
@@ -131,7 +132,9 @@ class Estimates:
     ranks: list[Average] = field(default_factory=list)
     passes: int = 0
     passes_s: list[Typical] = field(default_factory=lambda: [Typical() for _ in WIDTHS])
-    right: list[Average] = field(default_factory=lambda: [Average(0.03) for _ in range(BINS)])
+    right: list[Average] = field(default_factory=lambda: new_bins())
+    hints: dict[int, list[Average]] = field(default_factory=dict)
+    _floors: dict[tuple[int, float], float | None] = field(default_factory=dict)
     _taken: tuple[tuple[int, ...], Snapshot] | None = None
 
     def saw_pass(self, drafted: int, pass_s: float, waited_s: float, tokens: int) -> None:
@@ -150,6 +153,34 @@ class Estimates:
         for rank, (probability, right) in enumerate(sorted(said, reverse=True)):
             self.ranks[rank].take(float(right))
             self.right[_bin(probability)].take(float(right))
+
+    def saw_hint(self, layer: int, confidence: float, right: bool) -> None:
+        """One step of a hint, which the exit was so sure of, is decided by a commit."""
+        bins = self.hints.setdefault(layer, new_bins())
+        bins[_bin(confidence)].take(float(right))
+        self._floors.clear()
+
+    def hint_right(self, layer: int, confidence: float) -> float:
+        """How often a step of this layer's hints of which the exit is so sure is right, as far as that is known."""
+        bins = self.hints.get(layer)
+        return confidence if bins is None else _doubted(bins[_bin(confidence)], confidence)
+
+    def hint_floor(self, layer: int, least: float) -> float | None:
+        """From which confidence on this layer's hints are right at least so often; None: at no confidence."""
+        key = (layer, least)
+        if key not in self._floors:
+            self._floors[key] = self._hint_floor(layer, least)
+        return self._floors[key]
+
+    def _hint_floor(self, layer: int, least: float) -> float | None:
+        """Down from the greatest confidence, bin by bin; what is below ``least`` is not asked for at all."""
+        floor = None
+        for index in range(BINS - 1, _bin(least) - 1, -1):
+            lowest = max(least, index / BINS)
+            if self.hint_right(layer, (lowest + (index + 1) / BINS) / 2) < least:
+                break
+            floor = lowest
+        return floor
 
     def snapshot(self) -> Snapshot:
         """All of it, at this moment. Asked much more often than anything changes."""
@@ -185,13 +216,22 @@ class Estimates:
 
     def calibrated(self, probability: float) -> float:
         """How often a guess of which the drafter says this is right, as far as that is known."""
-        seen = self.right[_bin(probability)]
-        doubt = PRIOR_SAMPLES / (PRIOR_SAMPLES + seen.samples)
-        return doubt * probability + (1.0 - doubt) * seen.mean
+        return _doubted(self.right[_bin(probability)], probability)
 
 
 PRIOR_SAMPLES = 8.0
-"""The drafter's own word counts as much as so many samples."""
+"""The drafter's, or an exit's, own word counts as much as so many samples."""
+
+
+def new_bins() -> list[Average]:
+    """How often what was said with some confidence was right, by the confidence."""
+    return [Average(0.03) for _ in range(BINS)]
+
+
+def _doubted(seen: Average, said: float) -> float:
+    """What was said, corrected by what was seen."""
+    doubt = PRIOR_SAMPLES / (PRIOR_SAMPLES + seen.samples)
+    return doubt * said + (1.0 - doubt) * seen.mean
 
 
 def width_class(drafted: int) -> int:

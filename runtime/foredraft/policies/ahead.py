@@ -16,6 +16,7 @@ from foredraft.core.policy import Orders, Step
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies.frontier import unexpanded, unsent
+from foredraft.policies.hints import worth_asking
 from foredraft.policies.parameters import Parameter
 
 
@@ -57,13 +58,14 @@ class AheadPolicy:
 
     def orders(self, grower: Grower) -> Orders:
         """Decode alone where nothing hangs below the tip, after some patience."""
+        exits, threshold = worth_asking(grower, self.threshold)
         return Orders(
             alone_until=grower.end,
             patience_s=self.patience_s,
             min_nodes=self.min_nodes,
             max_branches=self.branches,
-            exits=() if grower.ready is None else grower.ready.exits,
-            threshold=self.threshold,
+            exits=exits,
+            threshold=threshold,
         )
 
     def step(self, grower: Grower) -> Step | None:

@@ -22,6 +22,7 @@ from foredraft.core.reach import expected_tokens
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies.frontier import unexpanded, unsent
+from foredraft.policies.hints import PROBE_TOKENS, probing, worth_asking
 from foredraft.policies.parameters import Parameter
 
 MIN_SAMPLES = 6
@@ -37,11 +38,8 @@ PASSES_AHEAD = 3
 """How many passes' worth of nodes may be at the cloud."""
 
 LEAST_TOKENS = 1.1
-"""Tokens per pass below which speculation is of no use: then hints are not asked for (they lengthen passes), ..."""
-
-PROBE_EVERY = 32
-PROBE_TOKENS = 8
-"""... and of each 32 tokens only the first 8 are drafted for, to see whether the world has changed."""
+"""Tokens per pass below which speculation is of no use: then hints are not asked for (they lengthen passes), and
+drafting is a probe of 8 in 32 tokens, to see whether the world has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +97,15 @@ class AutoPolicy:
     def orders(self, grower: Grower) -> Orders:
         """Stream; wait only for branches that are worth it."""
         choice = self.choice(grower)
+        exits, threshold = worth_asking(grower, self.threshold) if choice.useful else ((), self.threshold)
         return Orders(
             alone_until=grower.end,
             patience_s=choice.patience_s,
             min_nodes=choice.least,
             max_branches=max(1, choice.nodes),
             max_nodes=max(1, choice.nodes),
-            exits=grower.ready.exits if choice.useful and grower.ready is not None else (),
-            threshold=self.threshold,
+            exits=exits,
+            threshold=threshold,
         )
 
     def step(self, grower: Grower) -> Step | None:
@@ -121,7 +120,7 @@ class AutoPolicy:
     def _resting(self, grower: Grower) -> bool:
         """Whether the edge leaves it to the cloud for now."""
         useful = self.choice(grower).useful or grower.estimates.tokens.samples < PROBE_TOKENS
-        return not useful and (grower.position - grower.start) % PROBE_EVERY >= PROBE_TOKENS
+        return not useful and not probing(grower)
 
     def _worth_drafting(self, grower: Grower, reach: float) -> bool:
         """Whether the tokens that a draft step may bring are worth its price."""
