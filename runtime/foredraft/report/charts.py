@@ -7,12 +7,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 from typing import Final
 
 WIDTH: Final = 360
 COLOURS: Final = 8
-_LEFT, _RIGHT, _TOP, _FOOT = 44.0, 12.0, 10.0, 40.0
+OWN: Final = "own"
+_LEFT, _RIGHT, _TOP, _FOOT = 48.0, 14.0, 12.0, 40.0
+_ROOM = 40.0  # for what stands behind a bar
 _ROW: Final = 26.0
+_LINE: Final = 54  # letters that go below a chart
 
 Say = Callable[[float], str]
 
@@ -40,11 +44,9 @@ class Axis:
         return start + (value - self.low) / (self.high - self.low) * (end - start)
 
 
-def axis(values: Sequence[float], *, zero: bool = True, most: float = math.inf, count: int = 4) -> Axis:
-    """An axis that holds all values, from 0 if wanted; ``most``: where it may end at the latest."""
-    low, high = (0.0 if zero else min(values, default=0.0)), max(values, default=1.0)
-    if high <= low:
-        high = low + (abs(low) or 1.0)
+def axis(values: Sequence[float], *, most: float = math.inf, room: float = 0.0, count: int = 4) -> Axis:
+    """An axis from 0 that holds all values; ``most``: where it may end at the latest; ``room``: left free behind."""
+    low, high = 0.0, max(values, default=1.0) or 1.0
     rough = (high - low) / count
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
@@ -52,7 +54,9 @@ def axis(values: Sequence[float], *, zero: bool = True, most: float = math.inf, 
     ticks = tuple(index * step for index in range(first, last + 1))
     if ticks[-1] > most:
         ticks = tuple(tick for tick in ticks if tick <= most * (1 + 1e-9))
-    return Axis(ticks[0], max(ticks[-1], min(high, most)), ticks)
+    end = max(ticks[-1], min(high, most))
+    inner = WIDTH - _LEFT - _RIGHT
+    return Axis(ticks[0], max(end, high * inner / (inner - room)), ticks)
 
 
 def seconds(value: float) -> str:
@@ -88,7 +92,7 @@ def _three(value: float) -> str:
 def ranges(rows: Sequence[tuple[int, str, Sequence[float]]], say: Say, unit: str) -> str:
     """Per subject a dot at its first number, and a line to the others, each with a tick: p50, p90, p99."""
     every = [value for _, _, values in rows for value in values]
-    scale, height = axis(every, count=5), _TOP + _ROW * len(rows) + _FOOT
+    scale, height = axis(every, room=_ROOM), _TOP + _ROW * len(rows) + _FOOT
     parts = [*_grid_x(scale, height, say, unit)]
     for row, (index, name, values) in enumerate(rows):
         y = _TOP + _ROW * (row + 0.5)
@@ -101,13 +105,20 @@ def ranges(rows: Sequence[tuple[int, str, Sequence[float]]], say: Say, unit: str
             f'<path class="line" d="M{_n(places[0])} {_n(y)}H{_n(places[-1])}"/>{marks}'
             f'<circle class="dot" cx="{_n(places[0])}" cy="{_n(y)}" r="4.5"/></g>'
         )
+        parts.append(_value(max(places) + 8, y + 4, say(values[0])))
     return _svg(height, parts, "percentiles per policy")
 
 
-def stacks(rows: Sequence[tuple[int, str, Sequence[tuple[str, float]]]], say: Say, unit: str) -> str:
-    """Per subject a bar of parts; each part's class is its colour."""
+def stacks(
+    rows: Sequence[tuple[int, str, Sequence[tuple[str, float]]]], say: Say, unit: str, *, whole: float | None = None
+) -> str:
+    """Per subject a bar of parts, with their sum behind it; a part's class is its colour, OWN is the subject's.
+
+    ``whole``: where the axis ends, whatever the values.
+    """
     totals = [sum(value for _, value in parts) for _, _, parts in rows]
-    scale, height = axis(totals), _TOP + _ROW * len(rows) + _FOOT
+    scale = axis([whole], room=_ROOM) if whole else axis(totals, room=_ROOM)
+    height = _TOP + _ROW * len(rows) + _FOOT
     drawn = [*_grid_x(scale, height, say, unit)]
     for row, (index, name, parts) in enumerate(rows):
         y, at = _TOP + _ROW * row + 4, 0.0
@@ -116,9 +127,11 @@ def stacks(rows: Sequence[tuple[int, str, Sequence[tuple[str, float]]]], say: Sa
             if value > 0:
                 left, right = _x(scale, at), _x(scale, at + value)
                 said = escape(f"{name}: {part} {say(value)} {unit}")
+                kind = f"own {colour(index)}" if part == OWN else f"p-{part.replace(' ', '-')}"
                 place = f'x="{_n(left)}" y="{_n(y)}" width="{_n(max(0.5, right - left))}" height="18"'
-                drawn.append(f'<rect class="p-{part.replace(" ", "-")}" {place}><title>{said}</title></rect>')
+                drawn.append(f'<rect class="{kind}" {place}><title>{said}</title></rect>')
             at += value
+        drawn.append(_value(_x(scale, at) + 5, y + 13, say(at)))
     return _svg(height, drawn, "parts per policy")
 
 
@@ -130,13 +143,22 @@ def lines(
     *,
     dots: bool = True,
     most_y: float = math.inf,
-    zero_x: bool = True,
+    named_at: float = 1.0,
+    even: bool = False,
 ) -> str:
-    """Per subject a line through its points; its letter stands at its end."""
+    """Per subject a line through its points; its letter stands at its end, or at that share of its way.
+
+    ``even``: draw where x and y are the same.
+    """
     points = [point for _, _, through in series for point in through]
-    across = axis([x for x, _ in points], zero=zero_x)
+    across = axis([x for x, _ in points])
+    letters = _Letters()
     up, height = axis([y for _, y in points], most=most_y), 230.0
     drawn = [*_grid_x(across, height, say_x, labels[0]), *_grid_y(up, height, say_y, labels[1])]
+    if even:
+        most = min(across.high, up.high)
+        to = f"{_n(_x(across, most))} {_n(_y(up, most, height))}"
+        drawn.append(f'<path class="grid even" d="M{_n(_x(across, 0))} {_n(_y(up, 0, height))}L{to}"/>')
     for index, name, through in series:
         places = [(_x(across, x), _y(up, y, height)) for x, y in through]
         path = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in places)
@@ -147,8 +169,8 @@ def lines(
                 f"{escape(f'{name}: {say_x(x)}, {say_y(y)}')}</title></circle>"
                 for (px, py), (x, y) in zip(places, through, strict=True)
             )
-        end_x, end_y = places[-1]
-        inner += f'<text x="{_n(min(end_x + 4, WIDTH - 10))}" y="{_n(end_y - 5)}">{letter(index)}</text>'
+        end_x, end_y = places[round(named_at * (len(places) - 1))]
+        inner += letters.put(letter(index), end_x + 4, end_y - 5)
         drawn.append(f'<g class="{colour(index)}"><title>{escape(name)}</title>{inner}</g>')
     return _svg(height, drawn, f"{labels[1]} by {labels[0]}")
 
@@ -158,16 +180,55 @@ def scatter(
 ) -> str:
     """Dots, each (class, letter or nothing, title, x, y)."""
     across, up = axis([x for *_, x, _ in points]), axis([y for *_, y in points])
-    height = 250.0
+    height, letters = 250.0, _Letters()
     drawn = [*_grid_x(across, height, say_x, labels[0]), *_grid_y(up, height, say_y, labels[1])]
     for kind, mark, title, x, y in points:
         px, py = _x(across, x), _y(up, y, height)
-        text = f'<text x="{_n(px + 7)}" y="{_n(py + 4)}">{escape(mark)}</text>' if mark else ""
+        text = letters.put(escape(mark), px + 4, py - 7, upward=True) if mark else ""
         drawn.append(
             f'<g class="{kind}"><title>{escape(title)}</title>'
             f'<circle class="dot" cx="{_n(px)}" cy="{_n(py)}" r="{4.5 if mark else 2.5}"/>{text}</g>'
         )
     return _svg(height, drawn, f"{labels[1]} against {labels[0]}")
+
+
+class _Letters:
+    """Puts letters beside what they name, and never one upon another."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[float, float]] = []
+
+    def put(self, mark: str, x: float, y: float, *, upward: bool = False) -> str:
+        """A letter at this place, or as near to it as there is room to the right, or above."""
+        x, y = min(x, WIDTH - 10.0), max(y, _TOP - 2)
+        wide = 4.0 + 6.5 * len(mark)
+        while any(abs(x - left) < wide and abs(y - above) < 10 for left, above in self._taken):
+            if upward:
+                y -= 10
+            else:
+                x, y = (x + wide, y) if x < WIDTH - 20 else (x - wide, y + 10)
+        self._taken.append((x, y))
+        return f'<text x="{_n(x)}" y="{_n(y)}">{mark}</text>'
+
+
+def standalone(chart: str, title: str, notes: Sequence[str], style: str) -> str:
+    """A chart as a file of its own, with a title above it and some lines below."""
+    notes = [line for note in notes for line in wrap(note, _LINE, subsequent_indent="    ")]
+    head, foot = 26.0, 14.0 * len(notes) + 8
+    _, _, inner = chart.partition("<svg")
+    height = float(inner.partition(f'viewBox="0 0 {WIDTH} ')[2].partition('"')[0])
+    whole = head + height + foot
+    lines = [f'<text x="10" y="17" class="name">{escape(title)}</text>']
+    lines += [
+        f'<text x="10" y="{_n(head + height + 12 + 14 * at)}" class="label">{escape(note)}</text>'
+        for at, note in enumerate(notes)
+    ]
+    placed = f'<svg x="0" y="{_n(head)}" width="{WIDTH}" height="{_n(height)}"{inner}'
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" class="chart" style="max-width:none" '
+        f'viewBox="0 0 {WIDTH} {_n(whole)}" width="{2 * WIDTH}" height="{_n(2 * whole)}"><style>{style}</style>'
+        f'<rect class="paper" width="{WIDTH}" height="{_n(whole)}"/>{"".join(lines)}{placed}</svg>\n'
+    )
 
 
 def _svg(height: float, parts: Sequence[str], title: str) -> str:
@@ -204,6 +265,10 @@ def _grid_y(scale: Axis, height: float, say: Say, label: str) -> list[str]:
 def _name(index: int, y: float) -> str:
     place = f'x="{_n(_LEFT - 12)}" y="{_n(y + 5)}" text-anchor="end"'
     return f'<text class="name {colour(index)}" {place}>{letter(index)}</text>'
+
+
+def _value(x: float, y: float, said: str) -> str:
+    return f'<text class="tick" x="{_n(x)}" y="{_n(y)}">{escape(said)}</text>'
 
 
 def _x(scale: Axis, value: float) -> float:

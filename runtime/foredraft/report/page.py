@@ -23,10 +23,10 @@ COLUMNS: Final[tuple[_Column, ...]] = (
     ("tokens per pass", lambda one: one.tokens_per_pass, plain, 0),
     ("accepted", lambda one: one.acceptance, percent, 0),
     ("hints right", lambda one: one.hint_precision, percent, 0),
-    ("target busy per token", lambda one: one.per_token("target_s"), seconds, -1),
-    ("draft busy per token", lambda one: one.per_token("draft_s"), seconds, 0),
-    ("bytes up per token", lambda one: one.per_token("bytes_up"), plain, 0),
-    ("bytes down per token", lambda one: one.per_token("bytes_down"), plain, 0),
+    ("target per token", lambda one: one.per_token("target_s"), seconds, -1),
+    ("draft per token", lambda one: one.per_token("draft_s"), seconds, 0),
+    ("bytes up, per token", lambda one: one.per_token("bytes_up"), plain, 0),
+    ("bytes down, per token", lambda one: one.per_token("bytes_down"), plain, 0),
     ("USD per million tokens", lambda one: one.figures.get(COST), plain, -1),
     ("edge J per token", lambda one: one.figures.get(ENERGY), plain, -1),
 )
@@ -36,7 +36,7 @@ def report_page(sources: Sequence[Source]) -> str:
     """The whole page. What comes from files is escaped; names, figures and charts are all in it."""
     subjects = [subject for source in sources for subject in source.subjects]
     names = _names(subjects)
-    title = "Foredraft: " + (", ".join(dict.fromkeys(one.name for one in subjects)) or "policy benchmark")
+    title = _title(subjects)
     body = [f"<h1>{escape(title)}</h1>", *_about(sources)]
     if subjects:
         numbered = [(index, names[index], one) for index, one in enumerate(subjects)]
@@ -53,6 +53,12 @@ def report_page(sources: Sequence[Source]) -> str:
         f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title>'
         f"<style>{CHART_STYLE}{PAGE_STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
+
+
+def _title(subjects: Sequence[Subject]) -> str:
+    names = list(dict.fromkeys(one.name for one in subjects)) or ["policy benchmark"]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"Foredraft: {', '.join(names[:3])}{more}"
 
 
 def _names(subjects: Sequence[Subject]) -> list[str]:
@@ -120,7 +126,7 @@ def _promise(one: Promise) -> str:
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    heads = list(dict.fromkeys(name for row in rows for name in row))
+    heads = list(dict.fromkeys(name for row in rows for name in row if row[name] is not None))
     head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in heads)
     lines = "".join(f"<tr>{''.join(_cell(row.get(name)) for name in heads)}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
@@ -129,7 +135,7 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f'<td data-value="{value!r}">{plain(value)}</td>'
-    return f"<td>{'-' if value is None else escape(str(value))}</td>"
+    return "<td>-</td>" if value is None else f'<td class="word">{escape(str(value))}</td>'
 
 
 def _bench_charts(bench: Bench) -> list[str]:

@@ -92,7 +92,7 @@ def _sessions(path: Path, said: Sequence[Mapping[str, Any]]) -> Source:
             about.add(f"EMULATED device of the draft: {one['pace']}")
         about |= {"EMULATED link" for _ in one.get("emulated_links") or ()}
     subjects = [_of_sessions(policy, path, figures) for policy, figures in by_policy.items()]
-    return Source(path.name, "real sessions", [f"{len(said)} sessions", *sorted(about)], subjects=subjects)
+    return Source(path.name, "real sessions", [f"{len(said)} session(s)", *sorted(about)], subjects=subjects)
 
 
 def _of_sessions(policy: str, path: Path, sessions: Sequence[Mapping[str, float]]) -> Subject:
@@ -109,7 +109,10 @@ def _simulation(path: Path, said: Sequence[Mapping[str, Any]]) -> Source:
         raise ConfigError(f"{path}: policies: a list of objects is missing; was the file written by another version?")
     requests = number(whole.get("requests_per_seed"), f"{path}: requests_per_seed")
     texts = int(requests) * len(whole["seeds"])
-    about = [str(whole.get("title") or whole["scenario"]), f"{len(whole['seeds'])} seeds, {requests:g} texts each"]
+    about = [
+        str(whole.get("title") or whole["scenario"]),
+        f"{len(whole['seeds'])} seed(s) with {requests:g} text(s) each",
+    ]
     inputs = whole.get("inputs") or {}
     for name in ("edge", "cloud", "link"):
         about += _input_said(name, inputs.get(name) or {})

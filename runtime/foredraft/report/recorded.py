@@ -30,7 +30,7 @@ def source_of_record(path: Path) -> Source:
         cut = f" ({record.cut})" if record.cut else ""
         raise RecordError(f"{path}: no session in it has ended{cut}; there is nothing to report on")
     setup = record.setup
-    about = [f"{len(whole)} sessions, {'simulated' if setup.simulated else 'real'}, {setup.policy}"]
+    about = [f"{len(whole)} session(s), {'simulated' if setup.simulated else 'real'}, {setup.policy}"]
     for name, profile in (("edge", setup.edge), ("cloud", setup.cloud), ("link", setup.link)):
         if profile is not None:
             word = "" if setup.simulated else "EMULATED "
@@ -38,7 +38,7 @@ def source_of_record(path: Path) -> Source:
     warnings = [str(record.cut)] if record.cut else []
     left_out = len(record.sessions) - len(whole)
     if left_out:
-        warnings.append(f"{left_out} sessions were cut off and are left out")
+        warnings.append(f"{left_out} session(s) were cut off and are left out")
     kind = "simulated" if setup.simulated else "recorded"
     return Source(path.name, f"record, {kind}", about, [*warnings, *record.notes], [_subject(record, whole, kind)])
 

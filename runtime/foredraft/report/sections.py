@@ -18,7 +18,7 @@ _TITLES: Final = {"ttft_s": "Time to first token", "tpot_s": "Time per output to
 
 def key_of(index: int, name: str) -> str:
     """A subject's letter in its colour, and its name."""
-    return f'<span class="mark {colour(index)}">{letter(index)}</span>{escape(name)}'
+    return f'<span class="who"><b class="{colour(index)}">{letter(index)}</b><span>{escape(name)}</span></span>'
 
 
 def panel(title: str, chart: str, caption: str = "") -> str:
@@ -45,7 +45,7 @@ def _latency(subjects: Numbered) -> list[str]:
         most = max(one[int(0.995 * (len(one) - 1))] for _, _, one in gaps)
         say, unit = seconds_as(most)
         series = [(i, said, _shares(one, most)) for i, said, one in gaps]
-        chart = charts.lines(series, say, percent, (f"at most so many {unit}", "share"), dots=False, most_y=1.0)
+        chart = charts.lines(series, say, percent, (f"at most, {unit}", "share"), dots=False, most_y=1.0, named_at=0.5)
         panels.append(panel("Between commits", chart, "How many of the waits for more text are at most so long."))
     return _grid(
         "Latency", "The dot is the median over all texts, the ticks are its 90th and 99th percentiles.", panels
@@ -121,10 +121,14 @@ def _acceptance(subjects: Numbered) -> list[str]:
         )
         panels.append(panel("Along the text", chart, "How often the draft's first guess was the token."))
     rows = [(i, name, one.acceptance) for i, name, one in subjects]
-    shares = [(i, name, [("draft", value)]) for i, name, value in rows if value is not None]
+    shares = [(i, name, [(charts.OWN, value)]) for i, name, value in rows if value is not None]
     if shares:
         panels.append(
-            panel("In all", charts.stacks(shares, percent, "accepted"), "Of all draft tokens that were verified.")
+            panel(
+                "In all",
+                charts.stacks(shares, percent, "accepted", whole=1.0),
+                "Of all verified draft tokens.",
+            )
         )
     return _grid("Acceptance", "", panels)
 
@@ -141,11 +145,11 @@ def _accepted_at(chain: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
 
 def _hints(subjects: Numbered) -> list[str]:
     panels = []
-    rows = [(i, name, [("pass", one.hint_precision)]) for i, name, one in subjects if one.hint_precision is not None]
+    rows = [
+        (i, name, [(charts.OWN, one.hint_precision)]) for i, name, one in subjects if one.hint_precision is not None
+    ]
     if rows:
-        chart = charts.stacks(
-            [(i, name, [(p, v or 0.0) for p, v in parts]) for i, name, parts in rows], percent, "right"
-        )
+        chart = charts.stacks(rows, percent, "right", whole=1.0)
         panels.append(panel("Hints that came true", chart, "Of the hints that were sent, each as a whole."))
     layers = [
         (i, said, [(float(e.layer), e.right / e.said) for e in one.exits]) for i, said, one in subjects if one.exits
@@ -158,8 +162,8 @@ def _hints(subjects: Numbered) -> list[str]:
         sure = [
             (i, said, [(e.confidence, e.right / e.said) for e in one.exits]) for i, said, one in subjects if one.exits
         ]
-        chart = charts.lines(sure, percent, percent, ("mean confidence", "right"), most_y=1.0)
-        panels.append(panel("Confidence and truth", chart, "Calibrated exits lie on the diagonal."))
+        chart = charts.lines(sure, percent, percent, ("mean confidence", "right"), most_y=1.0, even=True)
+        panels.append(panel("Confidence and truth", chart, "Calibrated exits lie on the dashed line."))
     return _grid("Hint precision", "", panels)
 
 

@@ -11,8 +11,10 @@ CHART_STYLE: Final = """
 --c6:#5fd0d8;--c7:#f29b9b;--prefill:#7d8897;--pass:#d9b540;--both:#57b877;--draft:#5b9fdc;--link:#d67ba4;--other:#4a5462}}
 .chart{display:block;width:100%;max-width:30rem;height:auto;font:11px system-ui,sans-serif;color:var(--ink)}
 .chart text{fill:currentColor}.chart .tick,.chart .label{fill:var(--soft)}.chart .grid{stroke:var(--rule);fill:none}
+.chart .even{stroke-dasharray:3 3;stroke:var(--soft)}
 .chart .line{stroke:currentColor;fill:none;stroke-width:1.8}.chart .dot{fill:currentColor}.chart .name{font-weight:600}
-.chart .faint .dot{fill:var(--soft);opacity:.45}
+.chart .own{fill:currentColor}.chart .faint .dot{fill:var(--soft);opacity:.45}
+.chart .over .dot{fill:none;stroke:var(--bad);opacity:.7}.chart .paper{fill:var(--paper)}
 .s0{color:var(--c0)}.s1{color:var(--c1)}.s2{color:var(--c2)}.s3{color:var(--c3)}.s4{color:var(--c4)}.s5{color:var(--c5)}
 .s6{color:var(--c6)}.s7{color:var(--c7)}
 .p-prefill{fill:var(--prefill);background:var(--prefill)}.p-pass{fill:var(--pass);background:var(--pass)}
@@ -28,13 +30,15 @@ color:var(--ink);background:var(--paper)}
 h1{font-size:1.5rem;line-height:1.25;margin:.2rem 0;overflow-wrap:anywhere}
 h2{font-size:1.15rem;margin:2rem 0 .4rem}h3{font-size:1rem;margin:0 0 .3rem}
 p{margin:.3rem 0;max-width:46rem}.soft{color:var(--soft);font-size:.875rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1rem}
 .panel{background:var(--panel);border-radius:.5rem;padding:.8rem;min-width:0}
 .scroll{overflow-x:auto}
-table{border-collapse:collapse;font-size:.875rem}th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}
-th{color:var(--soft);font-weight:600;vertical-align:bottom}tbody tr{border-top:1px solid var(--rule)}
-th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;overflow-wrap:anywhere;min-width:9rem}
-.mark{display:inline-block;min-width:1.5rem;font-weight:700}
+table{border-collapse:collapse;font-size:.875rem}tbody tr{border-top:1px solid var(--rule)}
+th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}td.word{text-align:left}
+th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;min-width:5.2rem}
+th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;overflow-wrap:anywhere;
+min-width:8.5rem;position:sticky;left:0;background:var(--paper)}
+.who{display:flex}.who b{min-width:1.5rem}
 .key{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;margin:0 .35rem 0 0;vertical-align:-.05rem}
 .keys span{display:inline-block;margin-right:.9rem}
 .best{font-weight:700}.good{color:var(--good)}.bad{color:var(--bad)}

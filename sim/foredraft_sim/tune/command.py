@@ -179,8 +179,9 @@ def _show(outcome: "Outcome", files: Sequence[Path]) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=True)
-    table = table_of(outcome)
-    console.print(table, width=max(console.width, console.measure(table).maximum))
+    console.print(table_of(outcome))
+    for number, one in enumerate(outcome.front, 1):
+        console.print(f"{number:>3}  {one.candidate.policy}", highlight=False, markup=False)
     search, tried = outcome.search, len(outcome.candidates)
     whole = ", which are all there are" if tried >= (search.count() or tried + 1) else ""
     lines = [
@@ -206,15 +207,14 @@ def table_of(outcome: "Outcome") -> "Table":
     names = list(dict.fromkeys((*search.objectives, *search.limits)))
     table = Table(title=search.scenario.file.title or str(search.scenario.path))
     table.add_column("")
-    table.add_column("policy", no_wrap=True)
     for name in names:
-        most = f"\nat most {search.limits[name]:g}" if name in search.limits else ""
+        most = f", at most {search.limits[name]:g}" if name in search.limits else ""
         table.add_column(f"{name}, {UNITS[name]}{most}", justify="right")
         table.add_column("held out", justify="right")
     for number, one in enumerate(outcome.front, 1):
-        table.add_row(str(number), one.candidate.policy, *_cells(search, one, names))
+        table.add_row(str(number), *_cells(search, one, names))
     for one in outcome.defaults:
-        table.add_row("as it comes", one.candidate.policy, *_cells(search, one, names), style="dim")
+        table.add_row(f"{one.candidate.policy.partition(':')[0]} as it comes", *_cells(search, one, names), style="dim")
     return table
 
 

@@ -154,7 +154,8 @@ def digest(scenario: Scenario) -> str:
     """Of everything in a scenario that figures depend on, wherever its files lie."""
     bare, file = msgspec.structs.replace, scenario.file
     file = bare(file, title="", notes="", policies=("",), seeds=1)
-    profiles = [bare(one, provenance={}, path=None) for one in (scenario.draft, scenario.target, scenario.link)]
+    named = (scenario.draft, scenario.target, scenario.link, scenario.cloud_draft)
+    profiles = [bare(one, provenance={}, path=None) for one in named if one is not None]
     said = hashlib.sha256(msgspec.json.encode([file, scenario.pair, *profiles], order="sorted"))
     for path in _files(scenario):
         try:
