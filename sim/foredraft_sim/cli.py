@@ -41,12 +41,14 @@ def simulate(
     """Simulate a scenario: the deployed sessions, in simulated time, on emulated devices and links."""
     from foredraft.errors import ConfigError
     from foredraft.files import check_folders, written_together
+    from foredraft.policies.policy_file import spec_of
     from foredraft_sim.replications import replicate_all
     from foredraft_sim.results import summarise
     from foredraft_sim.scenario import read_scenario
 
     wanted = read_scenario(scenario)
-    policies, seeds = policy or list(wanted.file.policies), seed or list(wanted.seeds)
+    policies = [spec_of(one) for one in policy or ()] or list(wanted.file.policies)
+    seeds = seed or list(wanted.seeds)
     _refuse_repeats(scenario, policies, seeds)
     check_folders([path for path in (events, trace, record) if path is not None])
     if private and record is None:

@@ -16,6 +16,7 @@ from foredraft.core.policy import Policy
 from foredraft.core.sampling import Sampling
 from foredraft.errors import ConfigError, RecordError
 from foredraft.policies import make_policy
+from foredraft.policies.policy_file import spec_of
 from foredraft.profiles import (
     DraftProfile,
     LinkProfile,
@@ -89,6 +90,7 @@ def read_scenario(path: Path) -> Scenario:
     """The scenario in a TOML file. Raises ScenarioError naming file, key and value."""
     plain = parse_toml(read_text(path, ScenarioError), path, ScenarioError)
     file = convert(plain, ScenarioFile, path, ScenarioError)
+    file = msgspec.structs.replace(file, policies=tuple(_named_policy(path, policy) for policy in file.policies))
     scenario = Scenario(
         path,
         file,
@@ -109,6 +111,14 @@ def _profile(path: Path, table: str, named: Override, kind: Literal["draft", "ta
     """The profile that a table names, with what the table overrides."""
     profile = _named(path, f"{table}.profile", named.profile, kind)
     return _overridden(f"{path}: {table}.override", profile, named.override, f"overridden in {path.name}")
+
+
+def _named_policy(path: Path, policy: str) -> str:
+    """A policy file's name is relative to the scenario's."""
+    try:
+        return spec_of(policy, path.parent)
+    except ConfigError as error:
+        raise ScenarioError(f"{path}: policies: {error}") from error
 
 
 def _named(path: Path, at: str, name: str, kind: Literal["draft", "target", "link"]) -> Any:

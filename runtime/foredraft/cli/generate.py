@@ -27,7 +27,9 @@ def generate(
     draft: Annotated[
         str, typer.Option(help="'ngram' (no model), 'demo', or folder or hub id of a model with the same tokenizer.")
     ] = "ngram",
-    policy: Annotated[str, typer.Option(help="cloud, sync, seed ..., with parameters: sync:gamma=6.")] = "seed",
+    policy: Annotated[
+        str, typer.Option(help="cloud, sync, seed ..., with parameters: sync:gamma=6; or a policy file.")
+    ] = "seed",
     gamma: Annotated[int | None, typer.Option(help="Tokens drafted per round.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Least confidence of a hint.")] = None,
     cost_weight: Annotated[
@@ -58,6 +60,10 @@ def generate(
     local: Annotated[
         bool, typer.Option(help="While no server is in reach, go on with the draft alone, marked as unverified.")
     ] = False,
+    estimates: Annotated[
+        Path | None,
+        typer.Option(help="What earlier texts taught of link and models: read if it is there, then written."),
+    ] = None,
     explain: Annotated[bool, typer.Option(help="Say what was chosen and why, and what would help.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
 ) -> None:
@@ -71,6 +77,7 @@ def generate(
     from foredraft.engines.loading import ModelOptions
     from foredraft.errors import ConfigError
     from foredraft.files import check_folders
+    from foredraft.learned import load_estimates, save_estimates
     from foredraft.policies import make_policy
     from foredraft.record.recorder import Recorder
 
@@ -86,8 +93,9 @@ def generate(
         "max_new_tokens": max_new_tokens,
         "stop": stop or (),
     }
+    learned = load_estimates(estimates) if estimates is not None and estimates.exists() else None
     shape = shape_of(rtt_ms, jitter_ms, rate_mbps)
-    check_folders([file for file in (events, trace) if file is not None])
+    check_folders([file for file in (events, trace, estimates) if file is not None])
     if private and record is None:
         raise ConfigError("--private is about what is recorded: give --record FILE, too")
     if record or events or trace:
@@ -102,12 +110,15 @@ def generate(
             api_key=api_key,
             retry=Retry(attempts=retries),
             ssl=_trusting(ssl_cafile),
+            estimates=learned,
         )
         if local:
             asked["local"] = _local_text(edge)
         generation = _run(edge, text, asked, quiet=as_json)
         report = generation.report
         links = [proxy.report() for _, proxy in fronts]
+    if estimates is not None:
+        save_estimates(edge.estimates, estimates)
     if events or trace:
         _write_views(asked["record"].record(), events, trace)
     extra = {"draft": draft, "top_k": top_k, "top_p": top_p, "pace": pace, "emulated_links": list(map(asdict, links))}
@@ -126,7 +137,9 @@ def generate(
 def policy_spec(policy: str, **given: float | None) -> str:
     """The policy's specification, with the convenience options among its parameters."""
     from foredraft.policies import policy_names
+    from foredraft.policies.policy_file import spec_of
 
+    policy = spec_of(policy)
     extra = [f"{name}={value}" for name, value in given.items() if value is not None]
     if not extra:
         return policy

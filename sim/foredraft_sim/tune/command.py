@@ -49,7 +49,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find the best parameters of policies for a scenario; the same command again goes on where it ended."""
-    from foredraft_sim.files import written_together
+    from foredraft.files import written_together
     from foredraft_sim.tune.outcome import outcome_of, policy_files
     from foredraft_sim.tune.picture import picture_of
 
