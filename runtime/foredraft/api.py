@@ -227,7 +227,7 @@ class Edge:
         self,
         prompt: str | Sequence[int],
         *,
-        policy: str | Policy = "seed",
+        policy: str | Path | Policy = "seed",
         temperature: float = 0.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -241,7 +241,7 @@ class Edge:
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
-        ``policy``: a name with parameters (``sync:gamma=6``) or a policy of one's own. ``seed``: drawn
+        ``policy``: a name with parameters (``sync:gamma=6``), a policy file, or a policy of one's own. ``seed``: drawn
         when None. ``stop``: strings that end the text. ``end_marks``: whether the model's own end
         tokens end it. ``local``: is told what the draft says while no cloud is in reach, and what
         became of it; none of that is part of the text. ``record``: a file to record the session to, for
@@ -252,7 +252,7 @@ class Edge:
         tokens = self._encode(prompt)
         seed = secrets.randbelow(_MOST_DRAWN_SEED) if seed is None else seed
         self._count += 1
-        chosen = make_policy(policy) if isinstance(policy, str) else policy
+        chosen = make_policy(str(policy)) if isinstance(policy, str | Path) else policy
         sampling = Sampling(temperature, top_k, top_p, seed)
         rules = StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop))
         drafter, recorder = self._drafter, None
