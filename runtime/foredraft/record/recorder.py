@@ -102,6 +102,8 @@ class Recorder:
                 self._sink = self.file.open("wb", buffering=0)
             self._sink.write(HEADER)
         except OSError as error:
+            if self._sink is not None:
+                self._sink.close()
             raise RecordError(f"cannot record to {self.file}: {error.strerror or error}") from error
         self._write(_setup_of(of, self._private, self._link))
         now_s = asyncio.get_running_loop().time()
