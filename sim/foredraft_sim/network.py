@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class _Way:
         self._channel = channel
         self._epoch_s = epoch_s
         self._flying: deque[tuple[bytes | None, asyncio.TimerHandle]] = deque()  # None: the end
-        self._landed: deque[bytes] = deque()
+        self.landed: deque[bytes] = deque()
         self._changed = Signal()  # something has landed, or nothing will any more; the receiver waits
         self._shut = asyncio.Event()  # nothing more goes in
         self._over = False  # nothing more comes out than has landed
@@ -96,16 +96,14 @@ class _Way:
             self._over = True
             self.on_end()
         else:
-            self._landed.append(data)
+            self.landed.append(data)
         self._changed.set()
 
-    async def get(self) -> bytes:
-        """What landed first; one receiver at a time. Raises LinkClosedError at the end."""
-        while not self._landed:
-            if self._over:
-                raise LinkClosedError("the link is closed")
-            await self._changed.wait()
-        return self._landed.popleft()
+    def landing(self) -> Awaitable[None]:
+        """Wait until something may have landed; one receiver at a time. Raises LinkClosedError at the end."""
+        if self._over:
+            raise LinkClosedError("the link is closed")
+        return self._changed.wait()
 
     def end(self) -> None:
         """The sender closes: the end travels behind what was sent before."""
@@ -120,7 +118,7 @@ class _Way:
     def deafen(self) -> None:
         """The receiver closes: nothing more comes out. The sender learns of it by the other way's end."""
         self._over = True
-        self._landed.clear()
+        self.landed.clear()
         self._changed.set()
 
     def drop(self) -> None:
@@ -198,7 +196,10 @@ class SimLink:
 
     async def receive(self) -> Message:
         """The next message. Raises LinkClosedError at the end, ProtocolError for garbage."""
-        data = await self._incoming.get()
+        incoming = self._incoming
+        while not incoming.landed:
+            await incoming.landing()
+        data = incoming.landed.popleft()
         self._bytes_received += framed_bytes(len(data), masked=not self._client)
         return decode(data)
 

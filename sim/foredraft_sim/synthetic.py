@@ -21,6 +21,8 @@ from foredraft.core.tree import Node
 from foredraft.engines.scripted import ScriptedSeat
 from foredraft_sim.streams import uniform
 
+_luck = lru_cache(maxsize=1 << 14)(uniform)  # draft and target ask for the same, and what was rejected is asked again
+
 
 class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic"):
     """The statistics.
@@ -60,7 +62,7 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     def truth(self, seed: int, position: int) -> int:
         """The target's token."""
-        return int(uniform(seed, "truth", position) * self.vocab_size)
+        return int(_luck(seed, "truth", position) * self.vocab_size)
 
     def ranks_at(self, position: int) -> tuple[float, ...]:
         """The ranks that hold at a position."""
@@ -73,7 +75,7 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     def rank(self, seed: int, position: int) -> int:
         """Which of the draft's choices the target's token is, from 0; ``len(ranks)`` for none of them."""
-        luck, ranks = uniform(seed, "rank", position), self.ranks_at(position) if self.ranks_from else self.ranks
+        luck, ranks = _luck(seed, "rank", position), self.ranks_at(position) if self.ranks_from else self.ranks
         for rank, probability in enumerate(ranks):
             luck -= probability
             if luck < 0.0:

@@ -219,14 +219,12 @@ class EdgeSession:
     def _steer(self) -> Steer:
         return Steer(self.grower.session, self._serial, **msgspec.structs.asdict(self._orders))
 
-    def _wanted_orders(self) -> Orders:
-        """The policy's orders; where nobody would ever move again, the cloud decodes one token alone."""
-        orders, grower = self.policy.orders(self.grower), self.grower
-        if not self._growing.resting or orders.cloud_drafts or orders.alone_until > grower.tree.position:
+    def _never_stalled(self, orders: Orders) -> Orders:
+        """The orders of an edge at rest; where nobody would ever move again, the cloud decodes one token alone."""
+        position = self.grower.position
+        if orders.alone_until > position or self.grower.waiting_on_cloud:
             return orders
-        if grower.waiting_on_cloud:
-            return orders
-        return Orders(alone_until=grower.position + 1, exits=orders.exits, threshold=orders.threshold)
+        return Orders(alone_until=position + 1, exits=orders.exits, threshold=orders.threshold)
 
     def _ship(self) -> None:
         """Send the nodes and the orders that the policy wants sent; while the link is full, later."""
@@ -242,7 +240,9 @@ class EdgeSession:
                 if self._observer is not None:
                     self._note("ship", {"position": grow.position, "tokens": messages.unpack(grow.tokens)})
                 self._say(outbox, grow)
-        orders = self._wanted_orders()
+        orders = self.policy.orders(grower)
+        if self._growing.resting and not orders.cloud_drafts:
+            orders = self._never_stalled(orders)
         if orders is not self._orders and orders != self._orders:
             self._orders = orders
             self._serial += 1

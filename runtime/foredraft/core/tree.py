@@ -39,6 +39,19 @@ class Node(msgspec.Struct, eq=False):
     def __repr__(self) -> str:
         return f"Node(position={self.anchor.position}, token={self.token}, alive={self.alive})"
 
+    def likeliest(self) -> list["Node"]:
+        """The nodes below this one, going to the most probable child each time."""
+        chain: list[Node] = []
+        below = self.children
+        while below:
+            if len(below) == 1:
+                (node,) = below.values()
+            else:
+                node = max(below.values(), key=_probability)
+            chain.append(node)
+            below = node.children
+        return chain
+
     def path(self) -> list["Node"]:
         """The nodes from just below the root down to this one; empty for the root."""
         nodes: list[Node] = []
@@ -48,6 +61,10 @@ class Node(msgspec.Struct, eq=False):
             node = node.parent
         nodes.reverse()
         return nodes
+
+
+def _probability(node: Node) -> float:
+    return node.probability
 
 
 class DraftTree:

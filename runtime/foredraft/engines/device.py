@@ -126,8 +126,15 @@ class Device:
     async def until(self, due_s: float) -> float:
         """Return no earlier than at ``due_s`` on the loop's clock, and hardly later; how late it was already."""
         late_s = self.now() - due_s
-        if late_s < -self._spin_s:
-            await _sleep(-late_s - self._spin_s)
+        if late_s < -self._spin_s:  # as asyncio.sleep, at half its cost
+            loop = asyncio.get_running_loop()
+            over = loop.create_future()
+            timer = loop.call_later(-late_s - self._spin_s, _end, over)
+            try:
+                await over
+            except BaseException:
+                timer.cancel()
+                raise
         if self._spin_s:
             await self._poll(due_s)
         return late_s
@@ -178,21 +185,9 @@ class Device:
         return works, waiters
 
 
-async def _sleep(delay_s: float) -> None:
-    """As asyncio.sleep, at half its cost: it is waited for in each draft step and each pass."""
-    loop = asyncio.get_running_loop()
-    over = loop.create_future()
-    timer = loop.call_later(delay_s, _end, over)
-    try:
-        await over
-    except BaseException:
-        timer.cancel()
-        raise
-
-
-def _end(sleep: "asyncio.Future[None]") -> None:
-    if not sleep.done():
-        sleep.set_result(None)
+def _end(wait: "asyncio.Future[None]") -> None:
+    if not wait.done():
+        wait.set_result(None)
 
 
 def _joins(work: Work, works: list[Work]) -> bool:

@@ -5,18 +5,6 @@ from foredraft.core.policy import Step
 from foredraft.core.tree import Node
 
 
-def chain_below(node: Node) -> list[Node]:
-    """The nodes below ``node``, going to the most probable child each time."""
-    chain: list[Node] = []
-    while below := node.children:
-        if len(below) == 1:
-            (node,) = below.values()
-        else:
-            node = max(below.values(), key=lambda child: child.probability)
-        chain.append(node)
-    return chain
-
-
 def depth_allowed(grower: Grower, gamma: int) -> int:
     """How long a chain below the root may be: gamma, or what the cloud and the text's end leave."""
     return min(gamma, grower.deepest)
@@ -24,7 +12,7 @@ def depth_allowed(grower: Grower, gamma: int) -> int:
 
 def extend(node: Node, depth: int) -> Step | None:
     """The step that makes the chain below ``node`` longer, until it has ``depth`` nodes."""
-    chain = chain_below(node)
+    chain = node.likeliest()
     tip = chain[-1] if chain else node
     return None if len(chain) >= depth or tip.barren else Step((tip,))
 
@@ -32,7 +20,7 @@ def extend(node: Node, depth: int) -> Step | None:
 def finished_chain(grower: Grower, gamma: int) -> list[Node]:
     """The end of the chain below the root, once it cannot or need not grow longer; else nothing."""
     depth = depth_allowed(grower, gamma)
-    chain = chain_below(grower.tree.root)
+    chain = grower.tree.root.likeliest()
     if len(chain) >= depth > 0:
         return [chain[depth - 1]]
     return [chain[-1]] if chain and depth > 0 and chain[-1].barren else []
