@@ -4,9 +4,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
 
 from foredraft.errors import ConfigError
+from foredraft.profiles.strict import convert
 from foredraft.record.frames import TITLE
 from foredraft.report.recorded import source_of_record
 from foredraft.report.subjects import COST, COUNTS, ENERGY, TIMES, Bench, Promise, Source, Subject, number, spread_of
@@ -101,85 +104,96 @@ def _of_sessions(policy: str, path: Path, sessions: Sequence[Mapping[str, float]
     return Subject(policy, path.name, "real", len(sessions), figures, spread_of(sessions))
 
 
+class _Input(Struct, frozen=True):
+    title: str = ""
+    profile: str = ""
+    overridden: dict[str, Any] = {}
+    assumed: tuple[str, ...] = ()
+
+
+class _Inputs(Struct, frozen=True):
+    edge: _Input = _Input()
+    cloud: _Input = _Input()
+    link: _Input = _Input()
+    pair: dict[str, Any] = {}
+
+
+class _Simulated(Struct, frozen=True):
+    """What ``simulate --json`` prints, as far as the page shows it."""
+
+    scenario: str
+    seeds: tuple[int, ...]
+    requests_per_seed: int
+    policies: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1)]
+    title: str = ""
+    inputs: _Inputs = _Inputs()
+    warnings: tuple[str, ...] = ()
+    same_texts: bool = True
+
+
 def _simulation(path: Path, said: Sequence[Mapping[str, Any]]) -> Source:
-    """What ``simulate --json`` printed."""
-    whole = said[0]
-    policies = whole["policies"]
-    if not isinstance(policies, list) or not all(isinstance(one, dict) for one in policies) or not policies:
-        raise ConfigError(f"{path}: policies: a list of objects is missing; was the file written by another version?")
-    requests = number(whole.get("requests_per_seed"), f"{path}: requests_per_seed")
-    texts = int(requests) * len(whole["seeds"])
-    about = [
-        str(whole.get("title") or whole["scenario"]),
-        f"{len(whole['seeds'])} seed(s) with {requests:g} text(s) each",
-    ]
-    inputs = whole.get("inputs") or {}
+    whole = convert(dict(said[0]), _Simulated, path, ConfigError)
+    requests, seeds = whole.requests_per_seed, len(whole.seeds)
+    about = [whole.title or whole.scenario, f"{seeds} seed(s) with {requests} text(s) each"]
     for name in ("edge", "cloud", "link"):
-        about += _input_said(name, inputs.get(name) or {})
-    if (inputs.get("pair") or {}).get("kind") == "synthetic":
+        about.append(_input_said(name, getattr(whole.inputs, name)))
+    if whole.inputs.pair.get("kind") == "synthetic":
         about.append("pair: synthetic, ASSUMED")
-    warnings = [str(one) for one in whole.get("warnings") or ()]
-    if whole.get("same_texts") is False:
+    warnings = list(whole.warnings)
+    if not whole.same_texts:
         warnings.append("The policies' texts DIFFER, which must never happen.")
-    subjects = [_of_policy(path, one, texts) for one in policies]
+    subjects = [_of_policy(path, one, requests * seeds) for one in whole.policies]
     return Source(path.name, "simulated", about, warnings, subjects)
 
 
-def _input_said(name: str, said: Mapping[str, Any]) -> list[str]:
-    if not said:
-        return []
-    line = f"{name}: {said.get('title') or said.get('profile')}"
-    if said.get("overridden"):
-        line += f", OVERRIDDEN: {', '.join(said['overridden'])}"
-    if said.get("assumed"):
-        line += f"; ASSUMED: {', '.join(said['assumed'])}"
-    return [line]
+def _input_said(name: str, said: _Input) -> str:
+    line = f"{name}: {said.title or said.profile or 'unknown'}"
+    if said.overridden:
+        line += f", OVERRIDDEN: {', '.join(said.overridden)}"
+    if said.assumed:
+        line += f"; ASSUMED: {', '.join(said.assumed)}"
+    return line
 
 
 def _of_policy(path: Path, said: Mapping[str, Any], texts: int) -> Subject:
     name = str(said.get("policy"))
     where = f"{path}: {name}"
     figures = {key: number(said.get(key), f"{where}: {key}") for key in (*TIMES, *COUNTS)}
-    if said.get("cost_busy_usd") is not None:
-        busy_usd = number(said["cost_busy_usd"], f"{where}: cost_busy_usd")
-        figures[COST] = busy_usd / figures["new_tokens"] * _MILLION
+    if said.get("cost_busy_usd") is not None and figures["new_tokens"]:
+        figures[COST] = number(said["cost_busy_usd"], f"{where}: cost_busy_usd") / figures["new_tokens"] * _MILLION
     if said.get(ENERGY) is not None:
         figures[ENERGY] = number(said[ENERGY], f"{where}: {ENERGY}")
-    percentiles = said.get("percentiles")
-    if not isinstance(percentiles, dict):
-        raise ConfigError(f"{where}: percentiles are missing; was the file written by another version?")
-    spread = {
-        key: {rank: number(value, f"{where}: percentiles.{key}.{rank}") for rank, value in percentiles[key].items()}
-        for key in TIMES
-        if isinstance(percentiles.get(key), dict)
-    }
-    return Subject(name, path.name, "simulated", texts, figures, spread)
+    spread: dict[str, dict[str, float]] = convert({"said": said.get("percentiles")}, _Spread, where, ConfigError).said
+    return Subject(name, path.name, "simulated", texts, figures, {key: spread[key] for key in TIMES if key in spread})
+
+
+class _Spread(Struct, frozen=True):
+    said: dict[str, dict[str, float]]
+
+
+class _Figure(Struct, frozen=True):
+    name: str
+    value: float
+    unit: str = ""
+    bound: float | None = None
+    at_least: bool = False
+
+
+class _Part(Struct, frozen=True):
+    """A part of what ``bench policies --json`` prints."""
+
+    says: str
+    figures: tuple[_Figure, ...]
+    rows: tuple[dict[str, Any], ...]
 
 
 def _benches(path: Path, said: Sequence[Mapping[str, Any]]) -> Source:
-    """What ``bench policies --json`` printed."""
     benches = []
-    for name, part in said[0].items():
-        where = f"{path}: {name}"
-        promises = [_promise(one, where) for one in part["figures"]]
-        rows = part["rows"]
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ConfigError(f"{where}: rows must be objects; was the file written by another version?")
-        benches.append(Bench(str(name), str(part["says"]), path.name, promises, rows))
-    return Source(path.name, "policy benchmark, simulated", [f"{len(benches)} parts"], benches=benches)
-
-
-def _promise(said: Any, where: str) -> Promise:
-    if not isinstance(said, dict):
-        raise ConfigError(f"{where}: figures must be objects; was the file written by another version?")
-    bound = said.get("bound")
-    return Promise(
-        str(said.get("name")),
-        number(said.get("value"), f"{where}: {said.get('name')}"),
-        str(said.get("unit", "")),
-        None if bound is None else number(bound, f"{where}: bound"),
-        bool(said.get("at_least")),
-    )
+    for name, plain in said[0].items():
+        part = convert(plain, _Part, f"{path}: {name}", ConfigError)
+        promises = [Promise(one.name, one.value, one.unit, one.bound, one.at_least) for one in part.figures]
+        benches.append(Bench(name, part.says, path.name, promises, part.rows))
+    return Source(path.name, "policy benchmark, simulated", [f"{len(benches)} part(s)"], benches=benches)
 
 
 _Reader = Callable[[Path, Sequence[Mapping[str, Any]]], Source]

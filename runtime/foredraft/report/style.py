@@ -35,7 +35,7 @@ p{margin:.3rem 0;max-width:46rem}.soft{color:var(--soft);font-size:.875rem}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.875rem}tbody tr{border-top:1px solid var(--rule)}
 th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}td.word{text-align:left}
-th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;min-width:5.2rem}
+th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;min-width:4.8rem}
 th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;overflow-wrap:anywhere;
 min-width:8.5rem;position:sticky;left:0;background:var(--paper)}
 .who{display:flex}.who b{min-width:1.5rem}
@@ -44,5 +44,5 @@ min-width:8.5rem;position:sticky;left:0;background:var(--paper)}
 .best{font-weight:700}.good{color:var(--good)}.bad{color:var(--bad)}
 .warn{border-left:.25rem solid var(--bad);padding-left:.6rem}
 ul{margin:.3rem 0;padding-left:1.2rem}li{overflow-wrap:anywhere}summary{cursor:pointer;padding:.3rem 0}
-@media (min-width:60rem){body{padding:2rem}}
+@media (min-width:60rem){body{padding:2rem}th:first-child,td:first-child{min-width:11rem}}
 """
