@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from foredraft.api import Edge, Generation, Piece, connect
     from foredraft.core.edge import Retry
+    from foredraft.core.estimates import Estimates
     from foredraft.core.report import SessionReport
     from foredraft.engines.loading import ModelOptions
     from foredraft.errors import (
         ConfigError,
+        EstimatesError,
         ForedraftError,
         LinkClosedError,
         LinkError,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         UnreachableError,
     )
     from foredraft.hosting import Cloud
+    from foredraft.learned import estimates_from_profiles, load_estimates, save_estimates
     from foredraft.policies import make_policy, policy_names
     from foredraft.record.reading import Record, read_record
 
@@ -37,6 +40,8 @@ __all__ = [
     "Cloud",
     "ConfigError",
     "Edge",
+    "Estimates",
+    "EstimatesError",
     "ForedraftError",
     "Generation",
     "LinkClosedError",
@@ -54,14 +59,18 @@ __all__ = [
     "UnknownNameError",
     "UnreachableError",
     "connect",
+    "estimates_from_profiles",
+    "load_estimates",
     "make_policy",
     "policy_names",
     "read_record",
+    "save_estimates",
 ]
 
 _HOMES = {
     "Cloud": "hosting",
     "Edge": "api",
+    "Estimates": "core.estimates",
     "Generation": "api",
     "ModelOptions": "engines.loading",
     "Piece": "api",
@@ -69,9 +78,12 @@ _HOMES = {
     "Retry": "core.edge",
     "SessionReport": "core.report",
     "connect": "api",
+    "estimates_from_profiles": "learned",
+    "load_estimates": "learned",
     "make_policy": "policies",
     "policy_names": "policies",
     "read_record": "record.reading",
+    "save_estimates": "learned",
 }
 
 

@@ -154,7 +154,7 @@ class Edge:
     """An edge: one drafter, and the clouds that it may use. Made by ``connect``; use it as a context.
 
     It generates one text at a time. ``ready`` says what is served; ``tokenizer`` is None only where
-    a cloud in this process has none.
+    a cloud in this process has none. ``estimates``: what texts have taught of link and models; it serves the next.
     """
 
     ready: Ready
@@ -168,6 +168,7 @@ class Edge:
         api_key: str,
         retry: Retry,
         ssl: ssl_module.SSLContext | None,
+        estimates: Estimates | None = None,
     ) -> None:
         if not servers:
             raise ConfigError("no server to connect to; give a URL like http://127.0.0.1:8471")
@@ -180,7 +181,7 @@ class Edge:
         self._retry = retry
         self._drafter: Drafter | None = None
         self._generation: Generation | None = None
-        self._estimates = Estimates()  # what one text teaches of link and models serves the next
+        self.estimates = Estimates() if estimates is None else estimates
         self._count = 0
 
     async def __aenter__(self) -> Self:
@@ -227,7 +228,7 @@ class Edge:
         self,
         prompt: str | Sequence[int],
         *,
-        policy: str | Path | Policy = "seed",
+        policy: str | Path | Policy = "auto",
         temperature: float = 0.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -286,7 +287,7 @@ class Edge:
             observer=observer,
             name=str(self._count),
             local=local,
-            estimates=self._estimates,
+            estimates=self.estimates,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         return Generation(session, text, seed, self._take_turn, recorder)
@@ -323,6 +324,7 @@ def connect(
     api_key: str = "",
     retry: Retry | None = None,
     ssl: ssl_module.SSLContext | None = None,
+    estimates: Estimates | None = None,
 ) -> Edge:
     """An edge for the cloud at a URL; use it as ``async with connect(...) as edge``.
 
@@ -330,8 +332,9 @@ def connect(
     which must serve the same model. ``draft``: ``ngram`` (needs no model), ``demo`` (the bundled
     draft), the folder or hub id of a model with the target's tokenizer, or a drafter of one's
     own, which is left open. ``options``: how a draft model is run. ``retry``: how often a lost link is made anew.
+    ``estimates``: what is known beforehand (``load_estimates``, ``estimates_from_profiles``).
     """
-    return Edge(servers, draft, options or ModelOptions(), api_key, retry or Retry(), ssl)
+    return Edge(servers, draft, options or ModelOptions(), api_key, retry or Retry(), ssl, estimates)
 
 
 def _way(server: Server, api_key: str, ssl: ssl_module.SSLContext | None) -> Connect:

@@ -4,6 +4,7 @@
     ├── ConfigError            what the user asked for cannot be done as asked (exit code 2)
     │   ├── UnknownNameError   no such policy, profile, model ...; names the nearest
     │   ├── ProfileError       a hardware profile that is malformed or does not fit
+    │   ├── EstimatesError     estimates that are none: a file that cannot be read, wrong figures
     │   └── RecordError        a record that cannot be read, or not be replayed as asked
     ├── ModelError             a model, its exits or its tokenizer cannot be used
     ├── LinkError              the way to the other machine
@@ -44,6 +45,10 @@ class UnknownNameError(ConfigError):
 
 class ProfileError(ConfigError):
     """A hardware profile that is malformed, or that does not fit what it is used for."""
+
+
+class EstimatesError(ConfigError):
+    """A file of estimates that is malformed or cannot be read, or figures that cannot be."""
 
 
 class RecordError(ConfigError):

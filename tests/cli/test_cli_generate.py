@@ -231,3 +231,27 @@ def test_local_changes_nothing_while_the_server_is_there(url: str) -> None:
     )
     assert (code, out) == (0, clouds.text_between(START, START + 20) + "\n")
     assert "UNVERIFIED" not in err
+
+
+def test_what_a_text_teaches_is_written_and_read_for_the_next(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "learned.json"
+    asked = ("--server", url, "--prompt", PROMPT, "--max-new-tokens", "40", "--estimates", str(file))
+    assert generate(*asked)[0] == 0
+    first = json.loads(file.read_text("utf-8"))
+    assert generate(*asked)[0] == 0
+    second = json.loads(file.read_text("utf-8"))
+    assert second["round_trip_s"]["samples"] > first["round_trip_s"]["samples"] > 0
+
+
+def test_a_file_of_estimates_that_is_none_is_refused_and_left_alone(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("buy milk", encoding="utf-8")
+    code, out, err = generate("--server", url, "--prompt", PROMPT, "--estimates", str(file))
+    assert (code, out) == (2, "")
+    assert "notes.txt: not JSON" in err
+    assert file.read_text("utf-8") == "buy milk"
+
+
+def test_the_policy_is_auto_where_none_is_named(url: str) -> None:
+    _, out, _ = generate("--server", url, "--prompt", PROMPT, "--max-new-tokens", "20", "--json")
+    assert json.loads(out)["policy"] == "auto"

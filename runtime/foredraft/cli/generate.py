@@ -28,8 +28,8 @@ def generate(
         str, typer.Option(help="'ngram' (no model), 'demo', or folder or hub id of a model with the same tokenizer.")
     ] = "ngram",
     policy: Annotated[
-        str, typer.Option(help="cloud, sync, seed ..., with parameters: sync:gamma=6; or a policy file.")
-    ] = "seed",
+        str, typer.Option(help="auto, cloud, sync, seed ..., with parameters: sync:gamma=6; or a policy file.")
+    ] = "auto",
     gamma: Annotated[int | None, typer.Option(help="Tokens drafted per round.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Least confidence of a hint.")] = None,
     cost_weight: Annotated[
@@ -62,7 +62,7 @@ def generate(
     ] = False,
     estimates: Annotated[
         Path | None,
-        typer.Option(help="What earlier texts taught of link and models: read if it is there, then written."),
+        typer.Option(help="What earlier texts taught of link and models: read if there, then written."),
     ] = None,
     explain: Annotated[bool, typer.Option(help="Say what was chosen and why, and what would help.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,

@@ -25,6 +25,9 @@ STALE_PASSES = 64
 
 BINS = 10
 
+RANK_WEIGHT = 0.03
+"""Share of the latest guess, or hint, in how often such are right."""
+
 
 @dataclass(slots=True)
 class Typical:
@@ -149,7 +152,7 @@ class Estimates:
     def saw_guesses(self, said: Sequence[tuple[float, bool]]) -> None:
         """Of a node whose child is known by now: each guess's probability, and whether it was right."""
         while len(self.ranks) < len(said):
-            self.ranks.append(Average(0.03))
+            self.ranks.append(Average(RANK_WEIGHT))
         for rank, (probability, right) in enumerate(sorted(said, reverse=True)):
             self.ranks[rank].take(float(right))
             self.right[_bin(probability)].take(float(right))
@@ -225,7 +228,7 @@ PRIOR_SAMPLES = 8.0
 
 def new_bins() -> list[Average]:
     """How often what was said with some confidence was right, by the confidence."""
-    return [Average(0.03) for _ in range(BINS)]
+    return [Average(RANK_WEIGHT) for _ in range(BINS)]
 
 
 def _doubted(seen: Average, said: float) -> float:
