@@ -207,8 +207,9 @@ async def measure_target(target: Target, plan: Plan, *, progress: Progress | Non
     return taken
 
 
-async def _seat(target: Target, text: list[int]) -> Seat:
-    seat = await target.seat(text, _SAMPLING)
+async def _seat(target: Target, text: list[int], tip: int) -> Seat:
+    """A seat whose cache holds ``text``, with ``tip`` still to run."""
+    seat = await target.seat([*text, tip], _SAMPLING)
     chunk = target.card.prefill_chunk
     for start in range(seat.cached, len(text), chunk):
         await seat.prefill(text[start : start + chunk])
@@ -221,7 +222,7 @@ async def _pass(
     """One pass over a tip and a chain, over ``text``; its seconds, and for each exit its layer and when it spoke."""
     heard: list[tuple[int, float]] = []
     batch = Pass((tokens[0],), tuple(tokens[1:]), tuple(range(-1, len(tokens) - 2)), exits)
-    seat = await _seat(target, text)  # anew each time: a pass leaves its tip in the cache
+    seat = await _seat(target, text, tokens[0])  # anew each time: a pass leaves its tip in the cache
     with Stopwatch() as timer:
         await seat.verify(batch, lambda reading: heard.append((reading.layer, timer.so_far())))
     seat.close()
@@ -241,7 +242,7 @@ async def _prefills(
     for held in taken.plan.every_context():
         for count in taken.plan.counts(held):
             tokens = _tokens(random, count, target.card.vocab_size)
-            seat = await _seat(target, texts[held])
+            seat = await _seat(target, texts[held], tokens[0])
             with Stopwatch() as timer:
                 await seat.prefill(tokens)
             seat.close()

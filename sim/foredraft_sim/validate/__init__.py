@@ -1,0 +1,1 @@
+"""Validation: real sessions on this machine beside the same ones simulated from its measured profile."""

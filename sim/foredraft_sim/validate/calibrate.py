@@ -1,0 +1,80 @@
+"""What sessions take beyond what the profiles say, found on the prompts to fit on.
+
+Engines that are called in turns, with waits between, and on a machine with an edge and a cloud on it,
+are not quite as fast as engines that are measured alone. Three numbers take that up: the
+session's own time per pass (from ``cloud``, which does nothing but passes), per draft step (from
+``sync``, whose rounds have a known number of them) and the opening (from the time to the first token).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Final, TypeVar
+
+import msgspec
+
+from foredraft.profiles import Curve, Line, LinkProfile, Setup
+from foredraft_sim.validate.plan import GAMMA
+from foredraft_sim.validate.sessions import Profiles, Session
+
+LEAST: Final = 0.1
+"""No correction takes a call below this share of what was measured."""
+
+_C = TypeVar("_C", bound=Curve)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Seconds to add to each pass, each draft step, and each opening, over the profiles as measured."""
+
+    pass_s: float = 0.0
+    step_s: float = 0.0
+    opening_s: float = 0.0
+
+
+def pass_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> float:
+    """What a pass took longer, really: per token of sessions in which each pass is a token. The median."""
+    return median(theirs.tpot_s - ours.tpot_s for theirs, ours in zip(real, simulated, strict=True))
+
+
+def step_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> float:
+    """What a draft step took longer: of rounds of GAMMA steps and a pass. The median."""
+    return median(
+        (theirs.tpot_s - ours.tpot_s) * len(theirs.tokens) / theirs.passes / GAMMA
+        for theirs, ours in zip(real, simulated, strict=True)
+    )
+
+
+def opening_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> float:
+    """What the first token took longer. The median."""
+    return median(theirs.ttft_s - ours.ttft_s for theirs, ours in zip(real, simulated, strict=True))
+
+
+def corrected(profiles: Profiles, correction: Correction) -> Profiles:
+    """The profiles with the correction in them."""
+    target = msgspec.structs.replace(
+        profiles.target, target_pass=longer(profiles.target.target_pass, correction.pass_s)
+    )
+    draft = msgspec.structs.replace(profiles.draft, draft_step=longer(profiles.draft.draft_step, correction.step_s))
+    links = {name: opened_later(link, correction.opening_s) for name, link in profiles.links.items()}
+    return replace(profiles, target=target, draft=draft, links=links)
+
+
+def longer(curve: Curve, by_s: float) -> Curve:
+    """The curve with every call longer by ``by_s``, which may be negative."""
+    host_s = curve.host_s + by_s
+    if host_s >= 0.0:
+        return msgspec.structs.replace(curve, host_s=host_s)
+    if isinstance(curve, Line):
+        return msgspec.structs.replace(curve, host_s=0.0, base_s=max(curve.base_s + host_s, LEAST * curve.base_s))
+    planes = tuple(
+        tuple(tuple(max(at_s + host_s, LEAST * at_s) for at_s in row) for row in rows) for rows in curve.seconds_s
+    )
+    return msgspec.structs.replace(curve, host_s=0.0, seconds_s=planes)
+
+
+def opened_later(link: LinkProfile, by_s: float) -> LinkProfile:
+    """The link with connections that take ``by_s`` longer to make; never less than none."""
+    trips = 0.0 if link.setup is None else link.setup.round_trips
+    more = trips + by_s / link.round_trip_s if link.round_trip_s > 0.0 else trips
+    return msgspec.structs.replace(link, setup=Setup(round_trips=max(0.0, more)))

@@ -1,0 +1,93 @@
+"""``foredraft validate``: how far the simulation is from this machine's reality."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def validate(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer policies, links, prompts and tokens.")] = False,
+    paced: Annotated[
+        bool, typer.Option("--paced", help="EMULATION: slow the engines to 60 ms a pass and 6 ms a draft step.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on where calls vary too much to be measured.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the page, the figures and the profiles.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Profile this machine, run real sessions, simulate the same, and compare.
+
+    The bundled pair in two processes, each on a core, over shaped links. Exit code 1 names the targets that
+    are missed. The whole takes about six minutes, the quick one about two.
+    """
+    from foredraft.errors import ConfigError
+    from foredraft.files import written_together
+    from foredraft.profiles import render_profile
+    from foredraft_sim.validate import run
+    from foredraft_sim.validate.page import page
+    from foredraft_sim.validate.pictures import pictures
+    from foredraft_sim.validate.plan import plan_of
+
+    if not out.is_dir():
+        raise ConfigError(f"--out {str(out)!r} is no folder; make it first")
+    with _progress() as tell:
+        found = run.validate(plan_of(quick=quick, paced=paced), force=force, tell=tell)
+    plain = found.verdict.plain() | {
+        "cores": found.cores.said,
+        "paced": paced,
+        "sessions_real": [_plain(one) for one in found.real],
+        "sessions_simulated": [_plain(one) for one in found.simulated],
+    }
+    files = {
+        out / "validation.html": page(found, pictures(found)).encode(),
+        out / "validation.json": json.dumps(plain, indent=1).encode(),
+    }
+    if not paced:
+        for profile in (found.profiles.target, found.profiles.draft):
+            files[out / f"{profile.name}.toml"] = render_profile(profile).encode()
+    written_together(files)
+    if as_json:
+        typer.echo(json.dumps(plain))
+    else:
+        _show(found, out)
+    if found.verdict.missed():
+        raise typer.Exit(1)
+
+
+def _plain(session: object) -> dict[str, object]:
+    from dataclasses import asdict
+
+    plain: dict[str, object] = asdict(session)  # type: ignore[call-overload]
+    del plain["tokens"]
+    return plain
+
+
+def _show(found: object, out: Path) -> None:
+    from foredraft_sim.validate.page import cell_rows, error_rows, ranking_rows, summary_lines, text_lines
+    from foredraft_sim.validate.run import Validation
+
+    if not isinstance(found, Validation):
+        raise TypeError("a validation")
+    for rows in (cell_rows(found), error_rows(found), ranking_rows(found)):
+        for line in text_lines(rows):
+            typer.echo(line)
+        typer.echo()
+    for line in summary_lines(found):
+        typer.echo(line)
+    typer.echo(f"wrote {out / 'validation.html'}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on a terminal, gone when it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)

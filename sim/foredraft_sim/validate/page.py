@@ -1,0 +1,163 @@
+"""The page of a validation: one HTML file that needs nothing else, and tables for a terminal."""
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from foredraft.profiles import DeviceProfile
+from foredraft_sim.validate.run import Validation
+from foredraft_sim.validate.verdict import JUDGED, METRICS, MOST_MEDIAN, MOST_P99
+
+_STYLE: Final = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 64rem; padding: 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; height: auto; } .met { color: #2a7f62; } .missed { color: #b3452c; }
+figure { margin: 1rem 0; } figcaption { font-size: .9rem; color: #555; }
+@media (prefers-color-scheme: dark) { body { background: #fff; } }
+"""
+Row = Sequence[str]
+
+
+def error_rows(found: Validation) -> list[Row]:
+    """By metric over all sessions: mean, p50, p90 and p99 error, bias, KS distance."""
+    rows: list[Row] = [("metric", "sessions", "mean", "p50", "p90", "p99", "bias", "KS (mean over cells)")]
+    for metric, name in METRICS.items():
+        errors = found.verdict.errors[metric]
+        shares = (errors.mean, errors.p50, errors.p90, errors.p99)
+        rows.append(
+            (
+                name,
+                str(errors.count),
+                *(f"{share:.1%}" for share in shares),
+                f"{errors.bias:+.1%}",
+                f"{found.verdict.ks[metric]:.2f}",
+            )
+        )
+    return rows
+
+
+def cell_rows(found: Validation) -> list[Row]:
+    """By link and policy: real and simulated means, and the errors."""
+    rows: list[Row] = [
+        ("link, policy", "metric", "real mean, ms", "simulated, ms", "p50 error", "p99 error", "bias", "KS")
+    ]
+    for cell in found.verdict.cells:
+        rows.append(
+            (
+                f"{cell.way}, {cell.policy}",
+                METRICS[cell.metric],
+                f"{cell.real_mean * 1e3:.2f}",
+                f"{cell.simulated_mean * 1e3:.2f}",
+                f"{cell.errors.p50:.1%}",
+                f"{cell.errors.p99:.1%}",
+                f"{cell.errors.bias:+.1%}",
+                f"{cell.ks:.2f}",
+            )
+        )
+    return rows
+
+
+def ranking_rows(found: Validation) -> list[Row]:
+    """By link: both rankings, fastest first, and the regret."""
+    rows: list[Row] = [("link", "really, fastest first", "simulated", "pairs swapped", "regret")]
+    for way, ranking in found.verdict.rankings.items():
+        rows.append(
+            (
+                way,
+                " < ".join(ranking.real),
+                " < ".join(ranking.simulated),
+                f"{len(ranking.swapped)} of {ranking.pairs}",
+                f"{ranking.regret:.1%}",
+            )
+        )
+    return rows
+
+
+def summary_lines(found: Validation) -> list[str]:
+    """The conclusion, and under which conditions."""
+    missed = found.verdict.missed()
+    plan, correction = found.plan, found.verdict.correction
+    kind = "EMULATION of devices by pacing" if plan.paced else "the bundled pair, as fast as it runs here"
+    lines = [f"MISSED: {one}" for one in missed] or [
+        f"Every target is met: median error of {' and '.join(METRICS[name] for name in JUDGED)} at most "
+        f"{MOST_MEDIAN:.0%}, p99 at most {MOST_P99:.0%}, rankings kept."
+    ]
+    return [
+        *lines,
+        f"{kind}; {found.cores.said}; {plan.new_tokens} tokens a session.",
+        f"Fitted on {len(plan.fit_prompts)} prompts, reported on {len(plan.report_prompts)} others: "
+        f"{correction.pass_s * 1e3:+.3f} ms per pass, {correction.step_s * 1e3:+.3f} ms per draft step, "
+        f"{correction.opening_s * 1e3:+.2f} ms per opening, beside the profiles as measured.",
+        "Pairs of policies within "
+        f"{next(iter(found.verdict.rankings.values())).tie:.0%} of each other in reality count as equal.",
+    ]
+
+
+def page(found: Validation, pictures: dict[str, bytes]) -> str:
+    """The page. It refers to nothing outside of itself."""
+    missed = bool(found.verdict.missed())
+    verdict = "".join(
+        f'<p class="{"missed" if missed and line.startswith("MISSED") else "met" if not place else ""}">'
+        f"{html.escape(line)}</p>"
+        for place, line in enumerate(summary_lines(found))
+    )
+    figures = "".join(
+        f'<figure><img alt="{html.escape(title)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+        f"<figcaption>{html.escape(title)}</figcaption></figure>"
+        for title, data in pictures.items()
+    )
+    parts = [
+        "<h1>Simulated against real sessions</h1>",
+        verdict,
+        "<h2>Errors, all sessions</h2>",
+        _table(error_rows(found)),
+        "<h2>Rankings by time end to end</h2>",
+        _table(ranking_rows(found)),
+        figures,
+        "<h2>By link and policy</h2>",
+        _table(cell_rows(found)),
+        "<h2>What the simulation knew</h2>",
+        "".join(f"<p>{html.escape(line)}</p>" for line in _profile_lines(found)),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>foredraft validate</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+        f"<body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _profile_lines(found: Validation) -> Iterable[str]:
+    for profile in (found.profiles.target, found.profiles.draft):
+        yield f"{profile.kind}: {profile.title}. {profile.notes}{_machine(profile)}"
+    for name, link in found.profiles.links.items():
+        rate = "no limit" if link.up.rate_bps is None else f"{link.up.rate_bps / 1e6:.3g} Mbit/s up"
+        yield (
+            f"link {name}: mean round trip {link.round_trip_s * 1e3:.2f} ms, of it jitter "
+            f"{(link.up.jitter_s + link.down.jitter_s) * 1e3:.2f} ms ({link.up.jitter_shape}); {rate}"
+        )
+
+
+def _machine(profile: DeviceProfile) -> str:
+    machine = profile.machine
+    return "" if machine is None else f" {machine.device}; {machine.settings}; {machine.software}; {machine.measured}."
+
+
+def _table(rows: Sequence[Row]) -> str:
+    head, *body = rows
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def text_lines(rows: Sequence[Row]) -> list[str]:
+    """A table for a terminal."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zipped))
+        for row in rows
+        for zipped in [list(zip(row, widths, strict=True))]
+    ]

@@ -1,0 +1,76 @@
+"""What a validation runs: policies, links, prompts to fit on and prompts to report on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from foredraft.links.shaping import Shape
+
+TEMPERATURE: Final = 0.8
+SEED: Final = 1
+GAMMA: Final = 4
+
+FIT_PROMPTS: Final = (
+    "import os\nimport sys\n\n\ndef read_lines(path):\n    with open(path) as file:\n",
+    '"""Small helpers for dates."""\n\nimport datetime\n\n\ndef parse(text):\n',
+    "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n",
+    "def merge(left, right):\n    result = []\n    i = j = 0\n    while i < len(left):\n",
+)
+REPORT_PROMPTS: Final = (
+    "import json\nfrom pathlib import Path\n\n\nclass Settings:\n    def __init__(self, path):\n",
+    '"""Count the words of a text."""\n\nfrom collections import Counter\n\n\ndef count(text):\n',
+    "class Queue:\n    def __init__(self):\n        self.items = []\n\n    def pop(self):\n",
+    "def binary_search(values, wanted):\n    low, high = 0, len(values)\n    while low < high:\n",
+    "import argparse\n\n\ndef main():\n    parser = argparse.ArgumentParser()\n",
+    "import unittest\n\n\nclass TestParser(unittest.TestCase):\n    def test_empty(self):\n",
+    "async def fetch(session, url):\n    async with session.get(url) as response:\n",
+    "from dataclasses import dataclass\n\n\n@dataclass\nclass Point:\n    x: float\n",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A link as the shaping proxy makes it; ``up`` is from the edge to the cloud."""
+
+    up: Shape
+    down: Shape
+
+
+WAYS: Final[Mapping[str, Way]] = {
+    "12 ms": Way(Shape(0.006), Shape(0.006)),
+    "40 ms, jitter 2 ms": Way(Shape(0.018, 0.002, "exponential"), Shape(0.018, 0.002, "exponential")),
+    "100 ms, 2 Mbit/s": Way(Shape(0.05, 0.0, "uniform", 2e6), Shape(0.05, 0.0, "uniform", 2e6)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run. ``repeats``: calls of each kind in the profiles; ``link_s``: for measuring each link.
+
+    ``paced``: the engines are slowed to the profiles ``target`` and ``draft``, which then need no measuring.
+    """
+
+    policies: tuple[str, ...]
+    ways: Mapping[str, Way]
+    fit_prompts: tuple[str, ...]
+    report_prompts: tuple[str, ...]
+    new_tokens: int
+    repeats: int
+    link_s: float
+    target: str = ""
+    draft: str = ""
+
+    @property
+    def paced(self) -> bool:
+        """Whether devices are emulated."""
+        return bool(self.target)
+
+
+def plan_of(*, quick: bool, paced: bool) -> Plan:
+    """The whole, in about six minutes, or the quick one, in one or two."""
+    policies = ("cloud", f"sync:gamma={GAMMA}", f"seed:gamma={GAMMA}", "ahead", "auto")
+    names = ("bench-60ms-target", "bench-6ms-draft") if paced else ("", "")
+    if quick:
+        ways = {name: WAYS[name] for name in list(WAYS)[:2]}
+        return Plan(policies[:4], ways, FIT_PROMPTS[:2], REPORT_PROMPTS[:3], 32, 9, 4.0, *names)
+    return Plan(policies, WAYS, FIT_PROMPTS[:3], REPORT_PROMPTS[: 4 if paced else 8], 64, 25, 8.0, *names)

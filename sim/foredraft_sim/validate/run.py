@@ -1,0 +1,110 @@
+"""The whole of a validation: measure, fit on some prompts, compare on others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from foredraft.profiles import LinkProfile
+from foredraft_sim.validate.calibrate import (
+    Correction,
+    corrected,
+    opening_excess_s,
+    pass_excess_s,
+    step_excess_s,
+)
+from foredraft_sim.validate.plan import GAMMA, SEED, Plan
+from foredraft_sim.validate.sessions import (
+    Cores,
+    Profiles,
+    Session,
+    Stage,
+    cores,
+    measure_devices,
+    scenario_of,
+    simulate,
+    stage,
+)
+from foredraft_sim.validate.verdict import Verdict, verdict_of
+
+Tell = Callable[[str, float], None]
+"""Told what is being done, and which share of the whole is behind."""
+
+_FIT_POLICIES = ("cloud", f"sync:gamma={GAMMA}")
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What was found, and what it rests on. ``profiles``: as they were used, corrections included."""
+
+    plan: Plan
+    cores: Cores
+    profiles: Profiles
+    real: tuple[Session, ...]
+    simulated: tuple[Session, ...]
+    verdict: Verdict
+
+
+def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share: None) -> Validation:
+    """Run it. Raises ConfigError (a machine too noisy), ModelError, ForedraftError."""
+    where = cores()
+    tell("measuring both ends", 0.0)
+    target, draft = measure_devices(plan, where, force=force)
+    with stage(plan, where) as running:
+        links: dict[str, LinkProfile] = {}
+        for number, way in enumerate(plan.ways):
+            tell(f"measuring the link {way}", 0.1 + 0.1 * number / len(plan.ways))
+            links[way] = running.measure_link(way)
+        profiles = Profiles(target, draft, links)
+        tell("sessions to fit on", 0.2)
+        fitted = _real(plan, running, profiles, plan.fit_prompts, _FIT_POLICIES, list(plan.ways)[:1], tell, (0.2, 0.3))
+        tell("sessions to compare with", 0.3)
+        real = _real(plan, running, profiles, plan.report_prompts, plan.policies, list(plan.ways), tell, (0.3, 0.8))
+    tell("fitting", 0.8)
+    correction = fit(plan, profiles, fitted)
+    profiles = corrected(profiles, correction)
+    simulated = []
+    for number, (way, policy) in enumerate(cells := [(w, p) for w in plan.ways for p in plan.policies]):
+        tell(f"simulating {policy} over {way}", 0.85 + 0.15 * number / len(cells))
+        simulated += simulate(plan, profiles, way, policy, plan.report_prompts)
+    return Validation(plan, where, profiles, tuple(real), tuple(simulated), verdict_of(real, simulated, correction))
+
+
+def _real(
+    plan: Plan,
+    running: Stage,
+    profiles: Profiles,
+    prompts: Sequence[str],
+    policies: Sequence[str],
+    ways: Sequence[str],
+    tell: Tell,
+    span: tuple[float, float],
+) -> list[Session]:
+    """Real sessions: each policy with each prompt over each link, in turns that begin with the next policy."""
+    scenario = scenario_of(plan, profiles, ways[0], prompts)
+    done: list[Session] = []
+    for way in ways:
+        running.run(way, policies[0], prompts, 0, seed=0)  # what the first session of a process loads
+        for turn in range(len(prompts)):
+            for place in (*range(turn % len(policies), len(policies)), *range(turn % len(policies))):
+                number = (turn + place) % len(prompts)
+                done.append(
+                    running.run(way, policies[place], prompts, number, seed=scenario.sampling(SEED, number).seed)
+                )
+                share = len(done) / (len(ways) * len(prompts) * len(policies))
+                tell(f"{policies[place]} over {way}", span[0] + (span[1] - span[0]) * share)
+    return done
+
+
+def fit(plan: Plan, profiles: Profiles, real: Sequence[Session]) -> Correction:
+    """The correction under which the simulation meets these sessions."""
+    way = next(iter(plan.ways))
+    by_policy = {policy: [one for one in real if one.policy == policy] for policy in _FIT_POLICIES}
+
+    def simulated(policy: str, so_far: Correction) -> list[Session]:
+        return simulate(plan, corrected(profiles, so_far), way, policy, plan.fit_prompts)
+
+    alone, rounds = _FIT_POLICIES
+    found = Correction()
+    found = Correction(pass_s=pass_excess_s(by_policy[alone], simulated(alone, found)))
+    found = Correction(found.pass_s, step_excess_s(by_policy[rounds], simulated(rounds, found)))
+    opening_s = opening_excess_s(by_policy[alone], simulated(alone, found))
+    return Correction(found.pass_s, found.step_s, opening_s)

@@ -1,0 +1,178 @@
+"""The same sessions, really and simulated: what is compared."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from foredraft.bench.child import Child, child
+from foredraft.bench.real import places
+from foredraft.cli.emulation import proxies
+from foredraft.core.report import SessionReport
+from foredraft.errors import ConfigError, ForedraftError
+from foredraft.profiles import DraftProfile, LinkProfile, Profile, TargetProfile, load_profile
+from foredraft_sim.emulation import replicate
+from foredraft_sim.scenario import Scenario
+from foredraft_sim.scenario_file import (
+    CloudTable,
+    EdgeTable,
+    ModelPair,
+    Override,
+    SamplingTable,
+    ScenarioFile,
+    Workload,
+)
+from foredraft_sim.validate.plan import SEED, TEMPERATURE, Plan
+
+_CONTEXTS: Final = "1,64,192"
+_TARGET_TOKENS: Final = "1,2,3,5,9,17,33"
+_DRAFT_TOKENS: Final = "1,2,3,5,8,16"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session: where it ran and what came of it. ``prompt``: its number in its list."""
+
+    way: str
+    policy: str
+    prompt: int
+    ttft_s: float
+    tpot_s: float
+    e2e_s: float
+    passes: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """What the simulation knows of this machine."""
+
+    target: TargetProfile
+    draft: DraftProfile
+    links: dict[str, LinkProfile]
+
+
+class Stage:
+    """The cloud's process, one edge process per link, each on its core, and the proxies between; from ``stage``."""
+
+    def __init__(self, plan: Plan, edges: dict[str, Child], fronts: dict[str, str], cores: "Cores") -> None:
+        self._plan, self._edges, self._fronts, self._cores = plan, edges, fronts, cores
+
+    def run(self, way: str, policy: str, prompts: Sequence[str], number: int, seed: int) -> Session:
+        """One real session with prompt ``number``. Raises ForedraftError."""
+        said: dict[str, Any] = self._edges[way].ask(
+            {
+                "prompt": prompts[number],
+                "policy": policy,
+                "max_new_tokens": self._plan.new_tokens,
+                "temperature": TEMPERATURE,
+                "seed": seed,
+            }
+        )
+        return Session(
+            way,
+            policy,
+            number,
+            said["ttft_s"],
+            said["tpot_s"],
+            said["e2e_s"],
+            said["passes"],
+            tuple(said["tokens"]),
+        )
+
+    def measure_link(self, way: str) -> LinkProfile:
+        """The link as the edge's core sees it. Raises ConfigError, ForedraftError."""
+        command = ["link", "--server", self._fronts[way], "--seconds", str(self._plan.link_s)]
+        found = _profile(self._cores.edge, command, "link")
+        if not isinstance(found, LinkProfile):
+            raise ForedraftError(f"a {found.kind} profile, where a link was measured")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Where the two ends run; None where the system cannot pin. ``said``: that in words."""
+
+    edge: int | None
+    cloud: int | None
+    said: str
+
+
+def cores() -> Cores:
+    """A core for each end, as far as there are two."""
+    return Cores(*places())
+
+
+@contextmanager
+def stage(plan: Plan, where: Cores) -> Iterator[Stage]:
+    """Everything that real sessions need, until the block ends. Raises ForedraftError, ConfigError."""
+    serve = ("foredraft", "serve", "--json", "--port", "0", "--threads", "1", "--pace", plan.target)
+    with ExitStack() as stack:
+        url = stack.enter_context(child(where.cloud, *serve)).read()["url"]
+        fronts, edges = {}, {}
+        for name, way in plan.ways.items():
+            [(fronts[name], _)] = stack.enter_context(proxies([url], way.up, way.down))
+            edges[name] = stack.enter_context(child(where.edge, "foredraft.bench.real_edge", fronts[name], plan.draft))
+        yield Stage(plan, edges, fronts, where)
+
+
+def measure_devices(plan: Plan, where: Cores, *, force: bool) -> tuple[TargetProfile, DraftProfile]:
+    """Profiles of both ends, each measured on its core. Raises ConfigError on a machine that is too noisy."""
+    if plan.paced:
+        return load_profile(plan.target, "target"), load_profile(plan.draft, "draft")
+    common = ["--contexts", _CONTEXTS, "--repeats", str(plan.repeats), *(["--force"] if force else [])]
+    target = _profile(
+        where.cloud, ["device", "--role", "target", "--tokens", _TARGET_TOKENS, *common], "validate-target"
+    )
+    draft = _profile(where.edge, ["device", "--role", "draft", "--tokens", _DRAFT_TOKENS, *common], "validate-draft")
+    if not isinstance(target, TargetProfile) or not isinstance(draft, DraftProfile):
+        raise ForedraftError("the measured profiles are of the wrong kind")
+    return target, draft
+
+
+def _profile(core: int | None, command: Sequence[str], name: str) -> Profile:
+    """What ``foredraft profile`` writes in a process on one core. Raises ConfigError where it refuses."""
+    pinned = [sys.executable, "-m", "foredraft.bench.child", "-" if core is None else str(core), "foredraft", "profile"]
+    with TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [*pinned, *command, "--name", name, "--out", folder], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            reason = done.stderr.strip().removeprefix("error: ")
+            raise (ConfigError if done.returncode == ConfigError.exit_code else ForedraftError)(reason)
+        return load_profile(Path(folder) / f"{name}.toml")
+
+
+def scenario_of(plan: Plan, profiles: Profiles, way: str, prompts: Sequence[str]) -> Scenario:
+    """The sessions over one link, as a scenario: one device, one server, the bundled pair, one request per prompt."""
+    file = ScenarioFile(
+        policies=plan.policies,
+        edge=EdgeTable(profile=profiles.draft.name),
+        cloud=CloudTable(profile=profiles.target.name),
+        link=Override(profile=way),
+        pair=ModelPair(),
+        workload=Workload(requests=len(prompts), prompts=tuple(prompts), new_tokens=plan.new_tokens, end_marks=False),
+        sampling=SamplingTable(temperature=TEMPERATURE),
+    )
+    return Scenario(
+        Path("validate"),
+        file,
+        draft=profiles.draft,
+        target=profiles.target,
+        link=profiles.links[way],
+        pair=ModelPair(),
+    )
+
+
+def simulate(plan: Plan, profiles: Profiles, way: str, policy: str, prompts: Sequence[str]) -> list[Session]:
+    """The sessions of one policy over one link, in simulated time. Raises ForedraftError."""
+    done = replicate(scenario_of(plan, profiles, way, prompts), policy, SEED, texts=True)
+    return [_session(way, policy, one.request, one.report) for one in done.finished]
+
+
+def _session(way: str, policy: str, number: int, report: SessionReport) -> Session:
+    return Session(way, policy, number, report.ttft_s, report.tpot_s, report.e2e_s, report.passes, tuple(report.tokens))
