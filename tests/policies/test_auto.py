@@ -27,6 +27,7 @@ from foredraft.policies.auto import (
     pass_nodes,
     rounded_up,
     steps_worth_waiting,
+    token_worth_s,
 )
 from foredraft.policies.hints import PROBE_EVERY, PROBE_TOKENS
 from foredraft_sim.policy_bench.setting import Times
@@ -73,6 +74,14 @@ def test_a_larger_price_never_chooses_a_wait_that_saves_fewer_device_seconds(
 ) -> None:
     less, more = (saved_s(snapshot, 7, steps_worth_waiting(snapshot, 7, weight)) for weight in weights)
     assert more >= less - 1e-6
+
+
+def test_the_price_is_of_the_clouds_seconds_passes_are_saved_where_time_is_not() -> None:
+    """Over a far link waiting costs more time than it saves; it saves passes all the same, which have a price."""
+    far = seen(round_trip_s=1.5, step_s=0.01, ranks=(0.6, 0.1))
+    assert steps_worth_waiting(far, 7, 0.0) == 0
+    assert steps_worth_waiting(far, 7, 2.0) > 0
+    assert token_worth_s(far, 2.0) == token_worth_s(far, 0.0) + 2.0 * far.pass_s(0)
 
 
 def test_a_larger_price_never_costs_more_device_seconds_over_a_few_sessions() -> None:
@@ -255,7 +264,7 @@ def test_budgets_hold(acceptance: float) -> None:
     assert watcher.most_nodes > 0
 
 
-def test_a_draft_step_that_is_not_worth_its_price_is_not_made() -> None:
+def test_the_price_is_of_the_edges_seconds_a_draft_step_that_is_not_worth_it_is_not_made() -> None:
     slow = Times(pass_s=0.03, flat_tokens=8, step_s=0.03, round_trip_s=0.009)
     free, dear = (play(f"auto:cost_weight={weight}", slow, acceptance=0.3).report for weight in (0, 10))
     assert dear.draft_s < 0.5 * free.draft_s
