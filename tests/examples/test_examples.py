@@ -40,7 +40,8 @@ def run(name: str, *arguments: str, cache: Path) -> str:
 
 
 def test_every_example_has_a_test() -> None:
-    tested = {"in_memory.py", "live_session.py", "own_policy.py", "own_server.py", "own_stop_rule.py", "seed_report.py"}
+    tested = {"in_memory.py", "live_session.py", "own_policy.py", "own_server.py", "own_stop_rule.py"}
+    tested |= {"read_record.py", "seed_report.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -65,6 +66,15 @@ def test_own_stop_rule_ends_the_text_and_takes_a_second_turn(url: str, tmp_path:
 def test_own_server_outlives_its_first_address(model: Path, tmp_path: Path) -> None:
     out = run("own_server.py", str(model), cache=tmp_path)
     assert int(out.rpartition("reconnects: ")[2]) >= 1
+
+
+def test_read_record_tells_how_often_draft_and_exits_were_right(tmp_path: Path) -> None:
+    file, scenario = tmp_path / "session.rec", EXAMPLES / "scenarios" / "robot.toml"
+    asked = ["simulate", str(scenario), "--policy", "cloud", "--seed", "1", "--record", str(file)]
+    subprocess.run([sys.executable, "-m", "foredraft", *asked], check=True, capture_output=True)
+    out = run("read_record.py", str(file), cache=tmp_path)
+    assert "the draft's guess number 1 is the target's token: 5" in out
+    assert "the exit after layer 24 is right 9" in out
 
 
 def test_own_policy_runs_beside_sync_in_simulated_time(tmp_path: Path) -> None:
