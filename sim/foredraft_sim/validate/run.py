@@ -1,7 +1,8 @@
 """The whole of a validation: measure, fit on some prompts, compare on others."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from foredraft.profiles import LinkProfile
 from foredraft_sim.validate.calibrate import (
@@ -28,7 +29,8 @@ from foredraft_sim.validate.verdict import Verdict, verdict_of
 Tell = Callable[[str, float], None]
 """Told what is being done, and which share of the whole is behind."""
 
-_FIT_POLICIES = ("cloud", f"sync:gamma={GAMMA}")
+_FIT_POLICIES: Final = ("cloud", f"sync:gamma={GAMMA}")
+_FIT_TURNS: Final = 2  # the second one takes up what the first leaves, where rounds are cut short by the text's end
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ def fit(plan: Plan, profiles: Profiles, real: Sequence[Session]) -> Correction:
 
     alone, rounds = _FIT_POLICIES
     found = Correction()
-    found = Correction(pass_s=pass_excess_s(by_policy[alone], simulated(alone, found)))
-    found = Correction(found.pass_s, step_excess_s(by_policy[rounds], simulated(rounds, found)))
-    opening_s = opening_excess_s(by_policy[alone], simulated(alone, found))
-    return Correction(found.pass_s, found.step_s, opening_s)
+    for _ in range(_FIT_TURNS):
+        found = replace(found, pass_s=found.pass_s + pass_excess_s(by_policy[alone], simulated(alone, found)))
+    for _ in range(_FIT_TURNS):
+        found = replace(found, step_s=found.step_s + step_excess_s(by_policy[rounds], simulated(rounds, found)))
+    return replace(found, opening_s=opening_excess_s(by_policy[alone], simulated(alone, found)))

@@ -1,0 +1,196 @@
+"""What a validation says of sessions: fitted corrections, the page, the targets, and its exit code."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from foredraft.cli.main import app
+from foredraft.errors import ConfigError
+from foredraft.profiles import Grid, Line, Range, Setup, load_profile, seconds
+from foredraft_sim.validate import run as running
+from foredraft_sim.validate.calibrate import LEAST, Correction, corrected, longer, opened_later
+from foredraft_sim.validate.page import cell_rows, error_rows, page, ranking_rows, summary_lines, text_lines
+from foredraft_sim.validate.pictures import pictures
+from foredraft_sim.validate.plan import FIT_PROMPTS, REPORT_PROMPTS, Plan, plan_of
+from foredraft_sim.validate.run import Validation, fit
+from foredraft_sim.validate.sessions import Cores, Profiles, Session, simulate
+from foredraft_sim.validate.verdict import verdict_of
+
+REACH = Range(new_tokens=(1, 33), context=(0, 512))
+QUICK = plan_of(quick=True, paced=False)
+PLAN = replace(QUICK, fit_prompts=QUICK.fit_prompts[:1], report_prompts=QUICK.report_prompts[:2], new_tokens=12)
+
+
+def profiles(plan: Plan) -> Profiles:
+    """Emulated devices at a tenth of a second per pass: a machine that nobody has to measure."""
+    link = load_profile("robot-5", "link")
+    return Profiles(
+        load_profile("bench-60ms-target", "target"),
+        load_profile("bench-6ms-draft", "draft"),
+        dict.fromkeys(plan.ways, link),
+    )
+
+
+def session(way: str, policy: str, prompt: int, token_s: float, tokens: int = 10) -> Session:
+    e2e_s = 0.1 + token_s * (tokens - 1)
+    return Session(way, policy, prompt, 0.1, token_s, e2e_s, tokens, tuple(range(tokens)))
+
+
+def sessions(plan: Plan, off: float = 0.0, swap: bool = False) -> list[Session]:
+    """Each policy a tenth slower than the one before it; ``off``: by which share all are slower."""
+    policies = list(reversed(plan.policies)) if swap else list(plan.policies)
+    return [
+        session(way, policy, prompt, 0.02 * (1.0 + 0.1 * policies.index(policy) + 0.01 * prompt) * (1.0 + off))
+        for way in plan.ways
+        for policy in plan.policies
+        for prompt in range(len(plan.report_prompts))
+    ]
+
+
+def validation(off: float = 0.0, swap: bool = False) -> Validation:
+    real, simulated = sessions(PLAN), sessions(PLAN, off, swap)
+    correction = Correction(1e-4, -2e-4, 0.003)
+    found = verdict_of(real, simulated, correction)
+    return Validation(PLAN, Cores(1, 0, "pinned"), profiles(PLAN), tuple(real), tuple(simulated), found)
+
+
+def test_a_simulation_that_is_right_misses_nothing() -> None:
+    found = validation(off=0.03)
+    assert found.verdict.missed() == []
+    assert found.verdict.errors["tpot_s"].p50 == pytest.approx(0.03)
+    assert found.verdict.errors["tpot_s"].bias == pytest.approx(0.03)
+    assert "Every target is met" in summary_lines(found)[0]
+
+
+def test_each_target_that_is_missed_is_named_with_its_figure() -> None:
+    said = validation(off=0.2).verdict.missed()
+    assert "time per output token: median error 20.0%, more than 5%" in said
+    assert "time per output token: p99 error 20.0%, more than 10%" in said
+    assert any(line.startswith("end to end: median error") for line in said)
+
+
+def test_rankings_that_are_swapped_are_named() -> None:
+    said = validation(swap=True).verdict.missed()
+    assert any("really cloud is faster than ahead, simulated it is not" in line for line in said)
+
+
+def test_texts_that_differ_are_a_miss_whatever_the_times() -> None:
+    real, simulated = sessions(PLAN), sessions(PLAN)
+    simulated[0] = replace(simulated[0], tokens=(9, 9, 9))
+    said = verdict_of(real, simulated, Correction()).missed()
+    assert said == [f"1 of {len(real)} simulated texts differ from the real ones"]
+
+
+def test_a_session_without_a_twin_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no simulated session"):
+        verdict_of(sessions(PLAN), sessions(PLAN)[1:], Correction())
+
+
+def test_a_planted_correction_is_found_again_on_simulated_reality() -> None:
+    """Reality is played by the simulation with a correction that the fit does not know."""
+    planted = Correction(pass_s=0.004, step_s=0.001, opening_s=0.02)
+    way = next(iter(PLAN.ways))
+    real = [
+        one
+        for policy in ("cloud", "sync:gamma=4")
+        for one in simulate(PLAN, corrected(profiles(PLAN), planted), way, policy, PLAN.fit_prompts)
+    ]
+    found = fit(PLAN, profiles(PLAN), real)
+    assert found.pass_s == pytest.approx(planted.pass_s, rel=0.02)
+    assert found.step_s == pytest.approx(planted.step_s, rel=0.1)
+    assert found.opening_s == pytest.approx(planted.opening_s, rel=0.1)
+
+
+def test_calls_become_longer_and_shorter_but_never_free() -> None:
+    line = Line(base_s=0.010, per_token_s=0.001, host_s=0.001, range=REACH)
+    grid = Grid(new_tokens=(1, 8), seconds_s=(((0.010, 0.020),),), range=REACH)
+    for curve in (line, grid):
+        for by_s in (0.002, -0.002):
+            assert seconds(longer(curve, by_s), 4, 0) == pytest.approx(seconds(curve, 4, 0) + by_s)
+        assert seconds(longer(curve, -1.0), 1, 0) >= LEAST * 0.010
+
+
+def test_an_opening_takes_the_round_trips_that_its_seconds_are() -> None:
+    link = load_profile("robot-5", "link")
+    trips = 0.0 if link.setup is None else link.setup.round_trips
+    later = opened_later(link, link.round_trip_s).setup
+    assert later is not None
+    assert later.round_trips == pytest.approx(trips + 1.0)
+    assert opened_later(link, -10.0).setup == Setup(round_trips=0.0)
+
+
+def test_no_prompt_is_both_fitted_on_and_reported_on() -> None:
+    assert not set(FIT_PROMPTS) & set(REPORT_PROMPTS)
+    for quick in (True, False):
+        for paced in (True, False):
+            plan = plan_of(quick=quick, paced=paced)
+            assert not set(plan.fit_prompts) & set(plan.report_prompts)
+
+
+def test_the_page_has_every_figure_and_refers_to_nothing_outside() -> None:
+    found = validation(off=0.2)
+    drawn = pictures(found)
+    text = page(found, drawn)
+    assert text.count("data:image/png;base64,") == len(drawn) == 3
+    assert not re.search(r"(?:src|href)=[\"'](?!data:)|https?://|@import|url\(", text.split("What the simulation")[0])
+    for row in (*cell_rows(found), *error_rows(found), *ranking_rows(found)):
+        for cell in row:
+            assert f">{cell.replace('<', '&lt;')}<" in text
+    assert "MISSED: time per output token" in text
+
+
+def test_what_a_page_quotes_is_escaped() -> None:
+    found = validation()
+    odd = replace(found, cores=Cores(None, None, "<script>alert(1)</script>"))
+    assert "<script>" not in page(odd, {"<b>": b""})
+
+
+def test_tables_line_up() -> None:
+    lines = text_lines([("a", "bb"), ("ccc", "d")])
+    assert lines == ["a    bb", "ccc   d"]
+
+
+@pytest.mark.parametrize(("off", "code"), [(0.01, 0), (0.3, 1)])
+def test_the_exit_code_says_whether_the_targets_are_met(
+    off: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "validate", lambda plan, *, force, tell: validation(off))
+    result = CliRunner().invoke(app, ["validate", "--quick", "--out", str(tmp_path)])
+    assert result.exit_code == code, result.output
+    assert ("MISSED: time per output token" in result.output) == bool(code)
+    plain = json.loads((tmp_path / "validation.json").read_text())
+    assert bool(plain["missed"]) == bool(code)
+    assert len(plain["sessions_real"]) == len(plain["sessions_simulated"]) == 2 * 4 * 2
+    assert (tmp_path / "validation.html").is_file()
+    assert (tmp_path / "bench-60ms-target.toml").is_file()
+
+
+def test_json_is_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "validate", lambda plan, *, force, tell: validation())
+    result = CliRunner().invoke(app, ["validate", "--quick", "--json", "--out", str(tmp_path)])
+    assert json.loads(result.stdout)["errors"]["tpot_s"]["p50"] == pytest.approx(0.0)
+
+
+def test_a_machine_too_noisy_is_refused_with_exit_code_2_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(plan: Plan, *, force: bool, tell: object) -> Validation:
+        assert not force
+        raise ConfigError("calls varied by 44%, more than 20%; use --force")
+
+    monkeypatch.setattr(running, "validate", refuse)
+    result = CliRunner().invoke(app, ["validate", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "--force" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "validate", lambda *_, **__: pytest.fail("ran"))
+    result = CliRunner().invoke(app, ["validate", "--out", "/nowhere/at/all"])
+    assert result.exit_code == 2
+    assert "no folder" in result.output
