@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from foredraft.core.signal import sleep
 from foredraft.errors import ForedraftError
 
 TICK_S = 1e-9  # below the resolution of any loop's clock; "now", as far as anyone can tell
@@ -126,15 +127,8 @@ class Device:
     async def until(self, due_s: float) -> float:
         """Return no earlier than at ``due_s`` on the loop's clock, and hardly later; how late it was already."""
         late_s = self.now() - due_s
-        if late_s < -self._spin_s:  # as asyncio.sleep, at half its cost
-            loop = asyncio.get_running_loop()
-            over = loop.create_future()
-            timer = loop.call_later(-late_s - self._spin_s, _end, over)
-            try:
-                await over
-            except BaseException:
-                timer.cancel()
-                raise
+        if late_s < -self._spin_s:
+            await sleep(-late_s - self._spin_s)
         if self._spin_s:
             await self._poll(due_s)
         return late_s
@@ -183,11 +177,6 @@ class Device:
                 waiters.append(waiter)
             self._waiting.popleft()
         return works, waiters
-
-
-def _end(wait: "asyncio.Future[None]") -> None:
-    if not wait.done():
-        wait.set_result(None)
 
 
 def _joins(work: Work, works: list[Work]) -> bool:
