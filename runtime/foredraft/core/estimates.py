@@ -20,7 +20,7 @@ KEPT = 5
 ENOUGH = 2
 """... fewer tell nothing: one that was slow by chance must not rule a width out."""
 
-STALE_PASSES = 64
+STALE_PASSES = 128
 """A width that no pass has had for so long is as good as never seen: it may be tried again."""
 
 BINS = 10
