@@ -6,14 +6,15 @@ wrong token, because only the target's own tokens are ever committed.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 _MASK = (1 << 64) - 1
 _MULTIPLIER = 0x9E3779B97F4A7C15  # golden ratio, as in splitmix64 (Steele, Lea, Flood 2014)
 _SEED = 0x243F6A8885A308D3  # pi
 
 
-class Anchor(NamedTuple):
+class Anchor(msgspec.Struct, frozen=True, gc=False):
     """The prefix of ``position`` tokens whose rolling hash is ``hash``."""
 
     position: int
@@ -22,8 +23,7 @@ class Anchor(NamedTuple):
     def then(self, token: int) -> "Anchor":
         """The anchor of this prefix with one more token."""
         mixed = ((self.hash ^ (token + 1)) * _MULTIPLIER) & _MASK
-        # As Anchor(...) does, without a call of its own: this is done for each token several times.
-        return tuple.__new__(Anchor, (self.position + 1, mixed ^ (mixed >> 29)))
+        return Anchor(self.position + 1, mixed ^ (mixed >> 29))
 
     def after(self, tokens: Iterable[int]) -> "Anchor":
         """The anchor of this prefix with ``tokens`` appended."""

@@ -282,7 +282,7 @@ class Grower:
         for parent, below in zip(parents, guesses, strict=True):
             if not parent.alive:
                 continue
-            room = self.room
+            room = self._most_nodes - len(self.tree.live)
             fits = below if len(below) <= room else below[: max(0, room)]
             for guess in fits:
                 node = self.tree.add(parent, guess.token)

@@ -88,7 +88,7 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
     steer: "Steer"
 
 
-class Grow(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Grow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     """Edge to cloud: a chain of draft tokens below the prefix (position, hash)."""
 
     session: Count
@@ -102,7 +102,7 @@ class Grow(msgspec.Struct, frozen=True, array_like=True, tag=3):
         return Anchor(self.position, self.hash)
 
 
-class Steer(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Steer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     """Edge to cloud: how to walk.
 
     ``alone_until``: decode alone up to this position (never below a live branch).
@@ -131,7 +131,7 @@ class Close(msgspec.Struct, frozen=True, array_like=True, tag=5):
     session: Count
 
 
-class Hint(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class Hint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
     """Cloud to edge, in the middle of a pass: the tokens that will probably commit at ``position``.
 
     ``confidence`` is the calibrated probability that all of ``tokens`` are right.
@@ -146,7 +146,7 @@ class Hint(msgspec.Struct, frozen=True, array_like=True, tag=6):
     after_s: Seconds
 
 
-class Commit(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     """Cloud to edge: the text now has ``tokens`` at ``position``. ``finish`` is set on the last.
 
     ``drafted`` and ``accepted`` count the pass's draft nodes. Durations are the cloud's own;

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from foredraft.core.grower import Grower
 
 
-class Orders(msgspec.Struct, frozen=True):
+class Orders(msgspec.Struct, frozen=True, gc=False):
     """How the walker should walk; the fields are those of ``messages.Steer``."""
 
     alone_until: int = 0

@@ -4,6 +4,7 @@ Behind each stands something real (a socket, torch) or something emulated (a sim
 a synthetic model on a simulated device). Time is the running event loop's clock.
 
 What is made anew in every round is a msgspec Struct: as frozen as a dataclass, and much cheaper to make.
+It can be in no cycle of references, so the garbage collector is spared it (``gc=False``).
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ class Link(Protocol):
         """Bytes of payload and framing received so far."""
 
 
-class Guess(msgspec.Struct, frozen=True):
+class Guess(msgspec.Struct, frozen=True, gc=False):
     """A token that the drafter thinks comes next, and how probable it is that it is right."""
 
     token: int
@@ -83,7 +84,7 @@ class Drafter(Protocol):
         """Free what the engine holds."""
 
 
-class Pass(msgspec.Struct, frozen=True):
+class Pass(msgspec.Struct, frozen=True, gc=False):
     """One target pass over the tip of the text and a tree of draft nodes below it.
 
     ``trunk``: committed tokens that the cache does not hold yet, the tip last; never empty.
@@ -97,7 +98,7 @@ class Pass(msgspec.Struct, frozen=True):
     exits: tuple[int, ...] = ()
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """What an exit, or the whole target, says comes next.
 
     ``tokens[0]`` follows the tip and ``tokens[i + 1]`` follows node i (noise included).
@@ -110,7 +111,7 @@ class Reading(msgspec.Struct, frozen=True):
     confidence: tuple[float, ...]
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """The end of a pass: the whole target's reading and what the pass took.
 
     ``queue_s``: waiting for the device. ``pass_s``: on the device.

@@ -42,7 +42,7 @@ class Limits:
     idle_s: float = 600.0
 
 
-class Timing(msgspec.Struct, frozen=True):
+class Timing(msgspec.Struct, frozen=True, gc=False):
     """What a commit tells of the time around its pass; the fields are those of ``messages.Commit``."""
 
     prefill_s: float = 0.0
@@ -64,7 +64,7 @@ class Extend(msgspec.Struct, frozen=True):
     node: Node
 
 
-class Wait(msgspec.Struct, frozen=True):
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """Nothing to verify; look again when something arrives, or at ``until_s`` of the loop's clock.
 
     ``idle``: nothing can happen before the edge says something, and at ``until_s`` its place is lost.

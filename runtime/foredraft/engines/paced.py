@@ -284,7 +284,8 @@ class PacedDrafter:
             self._cached |= fresh
             self._behind = 0
             guesses = await self._inner.draft(nodes, width)
-            self.pace.note_late("step", await device.until(turn.end_s))
+            if (late_s := await device.until(turn.end_s)) > TICK_S:
+                self.pace.note_late("step", late_s)
         finally:
             turn.leave()
         return guesses

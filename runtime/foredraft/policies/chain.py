@@ -19,7 +19,7 @@ def extend(node: Node, depth: int) -> Step | None:
 
 def finished_chain(grower: Grower, gamma: int) -> list[Node]:
     """The end of the chain below the root, once it cannot or need not grow longer; else nothing."""
-    depth = depth_allowed(grower, gamma)
+    depth = min(gamma, grower.deepest)
     chain = grower.tree.root.likeliest()
     if len(chain) >= depth > 0:
         return [chain[depth - 1]]
