@@ -10,7 +10,7 @@ mean, and the exit is right with exactly that probability: calibrated by constru
 v and the same luck serve all exits, so deeper exits are right wherever shallower ones are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 import msgspec
@@ -150,6 +150,7 @@ class SyntheticDrafter:
         self._pair = pair
         self._max_nodes_per_step = max_nodes_per_step
         self._seed = 0
+        self._guesses: Callable[[int, int], list[Guess]] = partial(pair.guesses, 0)
 
     @property
     def tokenizer_digest(self) -> str:
@@ -164,10 +165,13 @@ class SyntheticDrafter:
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A request begins; its seed decides what the draft says."""
         self._seed = sampling.seed
+        # What a commit overtook is asked for again.
+        self._guesses = lru_cache(maxsize=64)(partial(self._pair.guesses, sampling.seed))
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The pair's choices at each node's position."""
-        return [self._pair.guesses(self._seed, node.anchor.position, width) for node in nodes]
+        guesses = self._guesses
+        return [guesses(node.anchor.position, width) for node in nodes]
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Nothing to keep."""

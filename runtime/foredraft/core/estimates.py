@@ -5,6 +5,7 @@ acceptance is followed within a few rounds.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -239,7 +240,7 @@ def _doubted(seen: Average, said: float) -> float:
 
 def width_class(drafted: int) -> int:
     """Which of WIDTHS a pass of so many nodes belongs to."""
-    return next((index for index, most in enumerate(WIDTHS) if drafted <= most), len(WIDTHS) - 1)
+    return min(bisect_left(WIDTHS, drafted), len(WIDTHS) - 1)
 
 
 def _rounded(value: float) -> float:

@@ -129,7 +129,7 @@ class Session:
             # One timer for many waits: their ends only move on, and it looks again when it comes too early.
             self._idle_timer = clock.call_at(plan.until_s, self._look_whether_idle)
         await self._changed.wait(None if plan.idle else plan.until_s)
-        if plan.idle and clock.time() >= plan.until_s - TICK_S:
+        if plan.idle and self._idle_timer is None and clock.time() >= plan.until_s - TICK_S:
             raise RefusedError(messages.BUSY, "idle for too long; the place went to others", 0.0)
 
     def _look_whether_idle(self) -> None:
