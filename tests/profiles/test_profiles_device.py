@@ -84,7 +84,7 @@ def test_a_draft_of_random_weights_is_measured(tmp_path: Path) -> None:
     profile = read_back(run(wanted).profile, tmp_path)
     assert isinstance(profile, DraftProfile)
     assert profile.prefill is not None
-    assert profile.prefill.range.new_tokens == (1, 256)
+    assert profile.prefill.range == Range(new_tokens=(1, 256), context=(0, 64))
     assert profile.draft_step.host_s > 0.0
 
 

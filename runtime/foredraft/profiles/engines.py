@@ -12,7 +12,10 @@ from foredraft.errors import ConfigError
 if TYPE_CHECKING:
     from foredraft.engines.torch_model import LoadedModel
 
-_CACHE_BYTES: Final = 1 << 40  # the device's memory is the limit here
+_CACHE_BYTES: Final = 2 << 30
+_CACHE_SHARE: Final = 0.4
+"""Of an accelerator's free memory; the model and what batches need come out of the rest."""
+
 _NGRAM_VOCABULARY, _NGRAM_CONTEXT = 32000, 2048
 Role = Literal["draft", "target"]
 
@@ -67,7 +70,7 @@ def load_target(wanted: Wanted) -> tuple[Target, "LoadedModel", Named]:
 
     if not wanted.shape:
         target, _ = loading.load_target(
-            wanted.model, wanted.exits, wanted.options, cache_bytes=_CACHE_BYTES, max_seats=len(wanted.contexts) + 64
+            wanted.model, wanted.exits, wanted.options, cache_bytes=_cache_bytes(wanted.options), max_seats=64
         )
         if not isinstance(target, TorchTarget):
             raise ConfigError("an emulated device cannot be measured: leave the pace out")
@@ -77,7 +80,7 @@ def load_target(wanted: Wanted) -> tuple[Target, "LoadedModel", Named]:
     _set_threads(wanted.options)
     model = random_model(wanted.shape, wanted.options.dtype, wanted.options.device)
     exits = random_exits(model, wanted.exit_layers)
-    return TorchTarget(model, exits, cache_bytes=_CACHE_BYTES), model, _named(model, wanted)
+    return TorchTarget(model, exits, cache_bytes=_cache_bytes(wanted.options)), model, _named(model, wanted)
 
 
 def load_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
@@ -97,6 +100,17 @@ def load_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
     _set_threads(wanted.options)
     model = random_model(wanted.shape, wanted.options.dtype, wanted.options.device)
     return TorchDrafter(model), _named(model, wanted)
+
+
+def _cache_bytes(options: ModelOptions) -> int:
+    """What the caches of all contexts may take. Raises ConfigError for a device that is not there."""
+    if not options.device.startswith("cuda"):
+        return _CACHE_BYTES
+    import torch
+
+    from foredraft.engines.torch_model import device_named
+
+    return max(_CACHE_BYTES, int(_CACHE_SHARE * torch.cuda.mem_get_info(device_named(options.device))[0]))
 
 
 def _set_threads(options: ModelOptions) -> None:

@@ -104,12 +104,11 @@ class DrafterTaken:
     prefills: Taken
 
 
-def prefill_sizes(plan: Plan, longest: int, chunk: int) -> tuple[int, ...]:
-    """How many tokens are prefilled at once: up to the engine's chunk and the room above the contexts."""
-    most = min(chunk, longest - max(plan.contexts) - 1)
-    if most < 1:
-        raise ConfigError(f"contexts up to {max(plan.contexts)} leave no room to prefill; ask for shorter --contexts")
-    return (*(size for size in _PREFILLS if size < most), most)
+def prefill_plan(plan: Plan, longest: int, chunk: int) -> Plan:
+    """Prefills up to the engine's chunk, over the plan's contexts as far as they leave room for one."""
+    chunk = min(chunk, longest // 2)
+    contexts = tuple(sorted({min(context, longest - chunk) for context in plan.contexts}))
+    return Plan((*(size for size in _PREFILLS if size < chunk), chunk), contexts, plan.repeats)
 
 
 async def measure_drafter(
@@ -121,7 +120,7 @@ async def measure_drafter(
     below the tip. Four guesses a node, greedy.
     """
     plan.check(context)
-    prompts = Plan(prefill_sizes(plan, context, chunk), plan.contexts, plan.repeats)
+    prompts = prefill_plan(plan, context, chunk)
     taken = DrafterTaken(Taken(plan), Taken(prompts))
     random = Random(0)
     base = _tokens(random, context, vocab_size)
@@ -133,11 +132,8 @@ async def measure_drafter(
                 seconds = await _step(drafter, base[:held], random.sample(range(vocab_size), count))
                 if turn:
                     taken.steps.add(Call(count, held), seconds, held_out=held not in plan.contexts)
-            if turn % 3 == 0 or plan.repeats < 9:
-                for count in prompts.counts(held):
-                    seconds = await _first_step(drafter, base[:held], _tokens(random, count, vocab_size))
-                    if turn:
-                        taken.prefills.add(Call(count, held), seconds, held_out=held not in plan.contexts)
+        if turn % 3 == 0 or plan.repeats < 9:
+            await _first_steps(drafter, taken.prefills, base, random, keep=turn > 0)
         _tell(progress, turn, plan.repeats)
     return taken
 
@@ -160,6 +156,16 @@ async def _step(drafter: Drafter, text: list[int], tokens: list[int]) -> float:
     return timer.seconds
 
 
+async def _first_steps(drafter: Drafter, taken: Taken, base: list[int], random: Random, *, keep: bool) -> None:
+    """A first step over each number of new tokens and each context."""
+    for held in taken.plan.every_context():
+        for count in taken.plan.counts(held):
+            new = [random.choice(base) for _ in range(count)]
+            seconds = await _first_step(drafter, base[:held], new)
+            if keep:
+                taken.add(Call(count, held), seconds, held_out=held not in taken.plan.contexts)
+
+
 async def _first_step(drafter: Drafter, text: list[int], tokens: list[int]) -> float:
     """Seconds of the first step when the text has grown by ``tokens``."""
     await drafter.begin(text, _SAMPLING)
@@ -179,7 +185,7 @@ async def measure_target(target: Target, plan: Plan, *, progress: Progress | Non
     plan.check(card.context)
     if max(plan.tokens) > card.max_pass_nodes + 1:
         raise ConfigError(f"{max(plan.tokens)} tokens in a pass; this target takes {card.max_pass_nodes + 1}")
-    prefills = Plan(prefill_sizes(plan, card.context, card.prefill_chunk), plan.contexts, plan.repeats)
+    prefills = prefill_plan(plan, card.context, card.prefill_chunk)
     taken = TargetTaken(Taken(plan), Taken(prefills), Spoken())
     random = Random(0)
     texts = {

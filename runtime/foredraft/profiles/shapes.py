@@ -42,7 +42,10 @@ def random_model(shape: str, dtype: str, device: str) -> LoadedModel:
     torch_dtype, torch_device = dtype_named(dtype), device_named(device)
     config = LlamaConfig(**{**_LLAMA_2, **SHAPES[shape]})
     try:
-        with torch.random.fork_rng(), torch.device(torch_device):
+        with (
+            torch.random.fork_rng(devices=[torch_device] if torch_device.type == "cuda" else []),
+            torch.device(torch_device),
+        ):
             torch.manual_seed(0)
             before = torch.get_default_dtype()
             torch.set_default_dtype(torch_dtype)
