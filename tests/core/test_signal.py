@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from foredraft.core.signal import Signal
+from foredraft.core.signal import Signal, sleep
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -15,7 +15,7 @@ def test_a_change_before_the_wait_ends_it_at_once_and_is_seen_once(run_on_each_l
         signal.set()
         signal.set()
         await signal.wait()
-        again = asyncio.create_task(signal.wait())
+        again = asyncio.create_task(wait_for(signal))
         await asyncio.sleep(0)
         assert not again.done()
         signal.set()
@@ -37,7 +37,7 @@ def test_a_wait_ends_when_its_time_is_over(run_on_each_loop: Run) -> None:
 def test_a_cancelled_wait_leaves_the_signal_usable(run_on_each_loop: Run) -> None:
     async def main() -> None:
         signal = Signal()
-        waiting = asyncio.create_task(signal.wait())
+        waiting = asyncio.create_task(wait_for(signal))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -45,3 +45,38 @@ def test_a_cancelled_wait_leaves_the_signal_usable(run_on_each_loop: Run) -> Non
         await signal.wait()
 
     run_on_each_loop(main())
+
+
+def test_a_sleep_takes_its_time_and_a_cancelled_one_wakes_nobody(run_on_each_loop: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        await sleep(0.01)
+        assert loop.time() > began_s + 0.008
+        sleeper = asyncio.create_task(forever())
+        await asyncio.sleep(0)
+        sleeper.cancel()
+        (ended,) = await asyncio.gather(sleeper, return_exceptions=True)
+        assert isinstance(ended, asyncio.CancelledError)
+
+    async def forever() -> None:
+        await sleep(3600.0)
+
+    run_on_each_loop(main())
+
+
+def test_a_change_in_the_moment_of_a_cancellation_is_not_lost(run_on_each_loop: Run) -> None:
+    async def main() -> None:
+        signal = Signal()
+        waiting = asyncio.create_task(wait_for(signal))
+        await asyncio.sleep(0)
+        signal.set()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await signal.wait()  # it was set, and nobody has seen it
+
+    run_on_each_loop(main())
+
+
+async def wait_for(signal: Signal) -> None:
+    await signal.wait()

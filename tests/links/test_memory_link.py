@@ -43,6 +43,22 @@ async def test_a_full_link_makes_senders_wait_and_keeps_their_order() -> None:
     await asyncio.gather(*senders)
 
 
+async def test_posting_needs_room_and_nobody_in_front() -> None:
+    edge, cloud = memory_link(capacity=1)
+    assert edge.post(Close(0))
+    assert not edge.post(Close(1))
+    waiting = asyncio.create_task(edge.send(Close(1)))
+    await asyncio.sleep(0)
+    assert await cloud.receive() == Close(0)
+    assert not edge.post(Close(2))
+    assert await cloud.receive() == Close(1)
+    await waiting
+    assert edge.post(Close(2))
+    assert edge.bytes_sent == 3 * framed_bytes(len(encode(Close(0))), masked=True)
+    await edge.close()
+    assert not edge.post(Close(3))
+
+
 async def test_closing_delivers_what_was_sent_and_then_ends_both_sides() -> None:
     edge, cloud = memory_link()
     await edge.send(Close(1))

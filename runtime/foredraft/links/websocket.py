@@ -170,7 +170,7 @@ class WebSocketLink:
             return
         self._closed = self._over = True
         self._watchdog.cancel()
-        if self._writing_since is not None:
+        if self._writing_since is not None or self._ending is not None:
             self._abort()  # a send waits for a peer that does not keep up; so would the handshake
         try:
             async with asyncio.timeout(CLOSE_S):
