@@ -11,6 +11,8 @@ from foredraft_sim.tune.search import Candidate, Search, digest
 from sim.scenario_files import scenario
 from tune.tuning import SHORT, place, search, study
 
+pytestmark = pytest.mark.timeout(180)  # a storage is slow on a busy machine
+
 
 class Planted(Search):
     """In the place of the simulation, a bowl with its bottom at gamma 11 and threshold 0.3."""
@@ -28,24 +30,24 @@ def planted(folder: Path, **other: object) -> Planted:
     return Planted(plain.scenario, plain.policies, plain.objectives, plain.limits, plain.seeds)
 
 
-def test_a_planted_optimum_is_found_among_336_candidates_in_80_trials(tmp_path: Path) -> None:
+def test_a_planted_optimum_is_found_among_336_candidates_in_60_trials(tmp_path: Path) -> None:
     asked = planted(tmp_path)
     assert asked.count() == 336
-    found = study(asked, place(tmp_path), 80)
-    assert len(found) == 80
+    found = study(asked, place(tmp_path), 60)
+    assert len(found) == 60
     assert asked.front(found)[0].metrics["p50-e2e"] <= 1.02
 
 
 def test_limits_hold_for_all_of_the_front(tmp_path: Path) -> None:
     asked = planted(tmp_path, limits={"cost": 6.0})
-    best = asked.front(study(asked, place(tmp_path), 60))[0]
+    best = asked.front(study(asked, place(tmp_path), 50))[0]
     assert best.metrics["cost"] <= 6.0
     assert best.metrics["p50-e2e"] <= 1.02 * (1.0 + (6 / 11 - 1) ** 2)
 
 
 def test_two_objectives_give_a_front_from_one_extreme_to_the_other(tmp_path: Path) -> None:
     asked = planted(tmp_path, objectives=("p50-e2e", "cost"))
-    front = asked.front(study(asked, place(tmp_path), 80))
+    front = asked.front(study(asked, place(tmp_path), 50))
     times, costs = zip(*(asked.values(one) for one in front), strict=True)
     assert list(times) == sorted(times)
     assert list(costs) == sorted(costs, reverse=True)
@@ -53,7 +55,6 @@ def test_two_objectives_give_a_front_from_one_extreme_to_the_other(tmp_path: Pat
     assert len(front) >= 5
 
 
-@pytest.mark.timeout(180)
 def test_it_comes_within_2_percent_of_what_brute_force_finds_in_the_simulator(tmp_path: Path) -> None:
     asked = search(tmp_path)
     truth = min(
@@ -92,7 +93,7 @@ def test_the_same_search_alone_tries_the_same_candidates(tmp_path: Path) -> None
     tried = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        tried.append([one.policy for one in study(planted(tmp_path), place(tmp_path / name), 25)])
+        tried.append([one.policy for one in study(planted(tmp_path), place(tmp_path / name), 15)])
     assert tried[0] == tried[1]
 
 
@@ -108,7 +109,6 @@ def test_a_candidate_is_simulated_once_however_often_it_is_suggested(tmp_path: P
 
     plain = search(tmp_path, policies=("seed:threshold=0.5",))
     asked = Counting(plain.scenario, plain.policies, plain.objectives, plain.limits, plain.seeds)
-    # its specification has the threshold first
     found = study(asked, place(tmp_path), 12)
     assert len(found) == 12
     assert len(seen) == len(set(seen)) == len({one.policy for one in found})

@@ -35,4 +35,4 @@ def study(asked: Search, where: Place, trials: int, workers: int = 1) -> list[An
         begin(storage, where, asked, trials)
     run(Job(asked, where, trials), workers, lambda done: None)
     with opened(where) as storage:
-        return candidates(begin(storage, where, asked, trials))
+        return candidates(begin(storage, where, asked, trials).get_trials(deepcopy=False))

@@ -67,9 +67,8 @@ def tune(
     with _progress(search, most) as tell:
         run(Job(search, place, most), workers or _worth(search, most), tell)
     with opened(place) as kept:
-        found = begin(kept, place, search, trials)
-        tried, again = candidates(found), lost(found)
-    outcome = outcome_of(search, place.study, tried, again, _others(search.seeds, held_out))
+        tried = begin(kept, place, search, trials).get_trials(deepcopy=False)
+    outcome = outcome_of(search, place.study, candidates(tried), lost(tried), _others(search.seeds, held_out))
     files = policy_files(outcome, folder)
     files[folder / "front.svg"] = picture_of(outcome).encode()
     written_together(files)

@@ -5,7 +5,7 @@ What Optuna and SQLAlchemy raise is translated here. A trial has one attribute o
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Final
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -167,20 +167,19 @@ def joined(storage: RDBStorage, place: Place) -> optuna.Study:
     return optuna.load_study(study_name=place.study, storage=storage)
 
 
-def candidates(study: optuna.Study) -> list[Candidate]:
+def candidates(trials: Sequence[FrozenTrial]) -> list[Candidate]:
     """What was tried so far, failures included, in order."""
-    found = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
-        said = trial.user_attrs.get(CANDIDATE)
-        if said is not None:
-            found.append(Candidate(trial.number, said["policy"], said.get("metrics", {}), said.get("failure", "")))
-    return found
+    said = [(trial.number, trial.user_attrs[CANDIDATE]) for trial in trials if _is_tried(trial)]
+    return [Candidate(number, one["policy"], one["metrics"], one["failure"]) for number, one in said]
 
 
-def lost(study: optuna.Study) -> int:
+def _is_tried(trial: FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.FAIL) and CANDIDATE in trial.user_attrs
+
+
+def lost(trials: Sequence[FrozenTrial]) -> int:
     """How many trials ended with their process, each of which was put in line again."""
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return sum(CANDIDATE not in trial.user_attrs for trial in failed)
+    return sum(trial.state is TrialState.FAIL and CANDIDATE not in trial.user_attrs for trial in trials)
 
 
 __all__ = ["CANDIDATE", "Place", "StorageError", "begin", "candidates", "joined", "lost", "opened", "place_of"]

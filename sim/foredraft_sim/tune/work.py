@@ -65,11 +65,12 @@ def work(job: Job, tell: Tell) -> None:
         study.sampler = _sampler(job, len(study.get_trials(deepcopy=False)))
         idle_s = 0.0
         while not _orphaned():
-            done = candidates(study)
+            trials = study.get_trials(deepcopy=False)
+            done = candidates(trials)
             tell(done)
             if len(done) >= job.trials:
                 return
-            running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+            running = sum(trial.state is TrialState.RUNNING for trial in trials)
             if len(done) + running >= job.trials and idle_s <= 1.5 * job.place.grace_s:
                 threading.Event().wait(_LOOK_S)  # others have taken the last ones up; should they die, we go on
                 idle_s += _LOOK_S
@@ -77,7 +78,7 @@ def work(job: Job, tell: Tell) -> None:
                 continue
             idle_s = 0.0
             try:
-                study.optimize(partial(_try, job.search, study), n_trials=1, catch=(_FailedError,))
+                study.optimize(partial(_try, job.search, study, done), n_trials=1, catch=(_FailedError,))
             except ValueError as error:
                 if "Cannot tell" not in str(error):  # Optuna's word where others took us for dead: they try it again
                     raise
@@ -95,20 +96,19 @@ def _give_up_silent(study: optuna.Study) -> None:
         optuna.storages.fail_stale_trials(study)
 
 
-def _try(search: Search, study: optuna.Study, trial: optuna.Trial) -> list[float]:
+def _try(search: Search, study: optuna.Study, done: Sequence[Candidate], trial: optuna.Trial) -> list[float]:
     """One candidate; one that was tried before is not run again."""
     policy = search.suggested(trial)
-    trial.set_user_attr("by", f"{platform.node()} {os.getpid()}")
-    known = next((one for one in candidates(study) if one.policy == policy), None)
+    known = next((one for one in done if one.policy == policy), None)
     try:
         one = replace(known, number=trial.number) if known else _measured(search, policy, trial.number)
     except KeyboardInterrupt:
         study.enqueue_trial(trial.params)
         raise
+    said = {"policy": policy, "metrics": dict(one.metrics), "failure": one.failure}
+    trial.set_user_attr(CANDIDATE, said | {"by": f"{platform.node()} {os.getpid()}"})
     if one.failure:
-        trial.set_user_attr(CANDIDATE, {"policy": policy, "failure": one.failure})
         raise _FailedError
-    trial.set_user_attr(CANDIDATE, {"policy": policy, "metrics": dict(one.metrics)})
     for name, share in search.excess(one.metrics).items():
         trial.set_constraint(name, share)
     return list(search.values(one))
@@ -202,7 +202,7 @@ def _in_processes(job: Job, count: int, tell: Tell) -> None:
                     if code < 0:
                         deaths += 1
                         workers.begin()
-                tell(candidates(study))
+                tell(candidates(study.get_trials(deepcopy=False)))
                 if deaths > _DEATHS * count:
                     raise ForedraftError(
                         f"{deaths} workers were killed before their trials ended (out of memory?); finished trials "
