@@ -54,8 +54,8 @@ def sessions(plan: Plan, off: float = 0.0, swap: bool = False) -> list[Session]:
 def validation(off: float = 0.0, swap: bool = False) -> Validation:
     real, simulated = sessions(PLAN), sessions(PLAN, off, swap)
     correction = Correction(1e-4, -2e-4, 0.003)
-    found = verdict_of(real, simulated, correction)
-    return Validation(PLAN, Cores(1, 0, "pinned"), profiles(PLAN), tuple(real), tuple(simulated), found)
+    found = verdict_of(real, simulated, correction, sessions(PLAN, 0.01))
+    return Validation(PLAN, Cores(1, 0, "pinned"), profiles(PLAN), tuple(real), tuple(simulated), found, "idle")
 
 
 def test_a_simulation_that_is_right_misses_nothing() -> None:
@@ -85,8 +85,14 @@ def test_texts_that_differ_are_a_miss_whatever_the_times() -> None:
     assert said == [f"1 of {len(real)} simulated texts differ from the real ones"]
 
 
+def test_what_was_really_run_twice_is_compared_with_itself() -> None:
+    found = validation()
+    assert found.verdict.repeated["tpot_s"].p50 == pytest.approx(1 - 1 / 1.01)
+    assert any("differ from themselves by: time per output token 1.0%" in line for line in summary_lines(found))
+
+
 def test_a_session_without_a_twin_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no simulated session"):
+    with pytest.raises(ValueError, match="no session to compare with"):
         verdict_of(sessions(PLAN), sessions(PLAN)[1:], Correction())
 
 

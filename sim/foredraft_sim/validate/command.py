@@ -38,6 +38,7 @@ def validate(
     plain = found.verdict.plain() | {
         "cores": found.cores.said,
         "paced": paced,
+        "load": found.load,
         "sessions_real": [_plain(one) for one in found.real],
         "sessions_simulated": [_plain(one) for one in found.simulated],
     }

@@ -92,9 +92,22 @@ def summary_lines(found: Validation) -> list[str]:
         f"Fitted on {len(plan.fit_prompts)} prompts, reported on {len(plan.report_prompts)} others: "
         f"{correction.pass_s * 1e3:+.3f} ms per pass, {correction.step_s * 1e3:+.3f} ms per draft step, "
         f"{correction.opening_s * 1e3:+.2f} ms per opening, beside the profiles as measured.",
+        *_repeated(found),
+        f"Machine: {found.load}.",
         "Pairs of policies within "
         f"{next(iter(found.verdict.rankings.values())).tie:.0%} of each other in reality count as equal.",
     ]
+
+
+def _repeated(found: Validation) -> Iterable[str]:
+    """How far reality is from itself."""
+    if found.verdict.repeated:
+        said = ", ".join(
+            f"{METRICS[metric]} {errors.p50:.1%} (median), {errors.p99:.1%} (p99)"
+            for metric, errors in found.verdict.repeated.items()
+            if metric in JUDGED
+        )
+        yield f"Real sessions that were run once more differ from themselves by: {said}."
 
 
 def page(found: Validation, pictures: dict[str, bytes]) -> str:

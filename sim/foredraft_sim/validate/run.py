@@ -1,5 +1,6 @@
 """The whole of a validation: measure, fit on some prompts, compare on others."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -43,11 +44,12 @@ class Validation:
     real: tuple[Session, ...]
     simulated: tuple[Session, ...]
     verdict: Verdict
+    load: str
 
 
 def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share: None) -> Validation:
     """Run it. Raises ConfigError (a machine too noisy), ModelError, ForedraftError."""
-    where = cores()
+    where, before = cores(), load_now()
     tell("measuring both ends", 0.0)
     target, draft = measure_devices(plan, where, force=force)
     with stage(plan, where) as running:
@@ -58,16 +60,27 @@ def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share
         profiles = Profiles(target, draft, links)
         tell("sessions to fit on", 0.2)
         fitted = _real(plan, running, profiles, plan.fit_prompts, _FIT_POLICIES, list(plan.ways)[:1], tell, (0.2, 0.3))
+        ways = list(plan.ways)
         tell("sessions to compare with", 0.3)
-        real = _real(plan, running, profiles, plan.report_prompts, plan.policies, list(plan.ways), tell, (0.3, 0.8))
+        real = _real(plan, running, profiles, plan.report_prompts, plan.policies, ways, tell, (0.3, 0.7))
+        tell("the same once more", 0.7)
+        again = _real(plan, running, profiles, plan.report_prompts, plan.policies, ways[:1], tell, (0.7, 0.8))
     tell("fitting", 0.8)
     correction = fit(plan, profiles, fitted)
     profiles = corrected(profiles, correction)
-    simulated = []
+    simulated: list[Session] = []
     for number, (way, policy) in enumerate(cells := [(w, p) for w in plan.ways for p in plan.policies]):
         tell(f"simulating {policy} over {way}", 0.85 + 0.15 * number / len(cells))
         simulated += simulate(plan, profiles, way, policy, plan.report_prompts)
-    return Validation(plan, where, profiles, tuple(real), tuple(simulated), verdict_of(real, simulated, correction))
+    found = verdict_of(real, simulated, correction, again)
+    return Validation(plan, where, profiles, tuple(real), tuple(simulated), found, f"before, {before}")
+
+
+def load_now() -> str:
+    """How busy the machine is, in words."""
+    if not hasattr(os, "getloadavg"):  # Windows
+        return "load unknown"
+    return f"{os.getloadavg()[0]:.1f} runnable in the last minute on {os.cpu_count()} cores"
 
 
 def _real(

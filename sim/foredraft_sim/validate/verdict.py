@@ -33,12 +33,14 @@ class Verdict:
     """Everything that was compared. ``errors`` and ``ks``: by metric, all sessions together.
 
     ``ks`` of all sessions together is the mean over the cells: sessions of different policies are
-    different distributions.
+    different distributions. ``repeated``: by metric, how far sessions that were really run twice are from
+    themselves, which no simulation can fall below.
     """
 
     sessions: int
     errors: dict[str, Errors]
     ks: dict[str, float]
+    repeated: dict[str, Errors]
     cells: tuple[Cell, ...]
     rankings: dict[str, Ranking]
     texts_differ: int
@@ -72,20 +74,19 @@ def targets() -> dict[str, float]:
     return {"median_error": MOST_MEDIAN, "p99_error": MOST_P99}
 
 
-def verdict_of(real: Sequence[Session], simulated: Sequence[Session], correction: Correction) -> Verdict:
-    """Compare sessions, each with its own twin. Raises ValueError where one has none."""
-    twins = {(one.way, one.policy, one.prompt): one for one in simulated}
-    try:
-        pairs = [(one, twins[one.way, one.policy, one.prompt]) for one in real]
-    except KeyError as error:
-        raise ValueError(f"no simulated session for {error.args[0]}") from error
+def verdict_of(
+    real: Sequence[Session], simulated: Sequence[Session], correction: Correction, again: Sequence[Session] = ()
+) -> Verdict:
+    """Compare sessions, each with its own twin; ``again``: some of the real ones, run once more.
+
+    Raises ValueError where a session has no twin.
+    """
+    pairs, twice = _paired(real, simulated), _paired(again, real)
     cells = _cells(pairs)
     return Verdict(
         sessions=len(pairs),
-        errors={
-            metric: errors_of([getattr(a, metric) for a, _ in pairs], [getattr(b, metric) for _, b in pairs])
-            for metric in METRICS
-        },
+        errors=_errors(pairs),
+        repeated=_errors(twice) if twice else {},
         ks={
             metric: sum(found) / len(found)
             for metric in METRICS
@@ -102,6 +103,21 @@ def verdict_of(real: Sequence[Session], simulated: Sequence[Session], correction
 
 
 Pair = tuple[Session, Session]
+
+
+def _paired(ones: Sequence[Session], others: Sequence[Session]) -> list[Pair]:
+    twins = {(one.way, one.policy, one.prompt): one for one in others}
+    try:
+        return [(one, twins[one.way, one.policy, one.prompt]) for one in ones]
+    except KeyError as error:
+        raise ValueError(f"no session to compare with for {error.args[0]}") from error
+
+
+def _errors(pairs: Sequence[Pair]) -> dict[str, Errors]:
+    return {
+        metric: errors_of([getattr(one, metric) for one, _ in pairs], [getattr(other, metric) for _, other in pairs])
+        for metric in METRICS
+    }
 
 
 def _by_policy(pairs: Sequence[Pair], way: str, side: int) -> dict[str, list[float]]:
