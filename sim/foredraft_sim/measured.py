@@ -6,7 +6,7 @@ a machine can do in general, measure it: ``foredraft profile``.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Final
 
@@ -38,10 +38,12 @@ Times = Mapping[int, Sequence[float]]
 
 
 def measured_target(record: Record) -> TargetProfile:
-    """The target as its commits tell: passes, prefill, and how deep the exits are. Raises RecordError."""
+    """The target as its commits tell: passes, what comes around them, prefill, and how deep the exits are.
+
+    Raises RecordError where no commit is recorded.
+    """
     passes_s: dict[int, list[float]] = defaultdict(list)
     prefills: list[tuple[int, float]] = []
-    queues_s: list[float] = []
     for session in record.sessions:
         uncached = session.began.prompt_tokens  # what the first pass finds
         for one in _of(session, "commit"):
@@ -50,7 +52,6 @@ def measured_target(record: Record) -> TargetProfile:
                 prefills.append((uncached - 1, data["prefill_s"]))
                 uncached = 1
             passes_s[data["drafted"] + uncached].append(data["pass_s"])
-            queues_s.append(data["queue_s"])
             uncached = 1
     if not passes_s:
         raise RecordError(f"{record.path}: no commit in it tells of the cloud's passes; name a profile with --cloud")
@@ -60,7 +61,7 @@ def measured_target(record: Record) -> TargetProfile:
         title="the target as recorded",
         kind="target",
         model=Model(name=models.model_digest, layers=models.layers, head_share=_head_share(record)),
-        target_pass=_curve(passes_s, 1, host_s=fmean(queues_s)),
+        target_pass=_curve(passes_s, 1, host_s=_mean(_cloud_host_s(record))),
         prefill=_line(prefills),
     )
 
@@ -83,7 +84,8 @@ def measured_draft(record: Record, *, needed: bool) -> DraftProfile:
             )
         steps_s[1].append(0.0)  # of which nobody will hear
     models = record.setup.models
-    curve = _curve(steps_s or {1: [took_s for _, took_s in prefills]}, models.draft_nodes)
+    host_s = _mean(_edge_host_s(record))
+    curve = _curve(steps_s or {1: [took_s for _, took_s in prefills]}, models.draft_nodes, host_s)
     return DraftProfile(
         name=NAME,
         title="the draft as recorded",
@@ -116,6 +118,40 @@ def measured_link(record: Record) -> LinkProfile:
         outages=_outages(record),
         range=LinkRange(message_bytes=(0, MAX_MESSAGE_BYTES)),
     )
+
+
+def _cloud_host_s(record: Record) -> Iterator[float]:
+    """What the cloud took around its passes, where its commits tell: queues, threads, its loop.
+
+    From the commit before, if nothing was heard since; else from when the last message came, if the
+    walker was waiting for it.
+    """
+    for session in record.sessions:
+        before: Noted | None = None
+        messages = [one for one in session.noted if (one.where, one.kind) == ("downlink", "Commit")]
+        for message, one in zip(messages, _of(session, "commit"), strict=False):
+            pass_s, heard_s = one.data["pass_s"] + one.data["prefill_s"], message.data["heard_s"]
+            if before is not None and before.data["heard"] == message.data["heard"]:
+                yield max(0.0, heard_s - before.data["heard_s"] - pass_s)
+            elif heard_s <= message.data["waited_s"] + pass_s:
+                yield max(0.0, heard_s - pass_s)
+            before = message
+
+
+def _edge_host_s(record: Record) -> Iterator[float]:
+    """What the edge took from whatever called for a draft step to its beginning."""
+    for session in record.sessions:
+        called_s: float | None = None
+        for one in session.noted:
+            if one.where == "edge" and one.kind == "draft" and called_s is not None:
+                yield max(0.0, one.data["began_s"] - called_s)
+            if one.where == "edge" and one.kind in ("draft", "commit", "hint"):
+                called_s = one.t_s
+
+
+def _mean(samples: Iterable[float]) -> float:
+    found = list(samples)
+    return fmean(found) if found else 0.0
 
 
 def _of(session: RecordedSession, kind: str) -> list[Noted]:

@@ -66,7 +66,7 @@ def small(*, private: bool = False) -> list[Frame]:
     frames: list[Frame] = [
         SETUP,
         Began(0, 0, 0.0, 0.5, 2, pack(PROMPT), 0.8, 0, 1.0, 3, 8, (256,), ("\n\n",)),
-        Asked(0, 0.7, "edge", *root, 2, ((7, 0.75), (8, 0.25))),
+        Asked(0, 0.7, "edge", root.position, root.hash, 2, ((7, 0.75), (8, 0.25))),
         Noted(0, 0, 0.7, "edge", "draft", {"began_s": 0.6, "took_s": 0.1, "nodes": 1, "grown": 2}),
         Noted(0, 0, 0.9, "edge", "commit", {"position": 2, "tokens": [7, 9], "drafted": 1, "accepted": 1}),
         Noted(0, 0, 1.1, "edge", "commit", {"position": 4, "tokens": [256], "drafted": 0, "accepted": 0}),

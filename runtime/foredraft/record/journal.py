@@ -93,9 +93,9 @@ class Journal:
     def said(self, where: str, node: Node, width: int, guesses: Sequence[Guess]) -> None:
         """What the drafter says below a node. A node that died meanwhile may have got no answer."""
         if guesses or node.alive:
-            now_s, (position, hashed) = asyncio.get_running_loop().time(), node.anchor
+            now_s, anchor = asyncio.get_running_loop().time(), node.anchor
             said = tuple((one.token, one.probability) for one in guesses)
-            self._write(Asked(self._session(), now_s, where, position, hashed, width, said))
+            self._write(Asked(self._session(), now_s, where, anchor.position, anchor.hash, width, said))
 
     def passed(self, position: int, batch: Pass, heard: Sequence[Reading]) -> None:
         """What the exits said in a pass whose tip is at ``position``."""
