@@ -16,7 +16,7 @@ from foredraft_sim.scenario import Scenario, assumed_in
 from foredraft_sim.seed_search import BASELINES, FURTHER, LOWER, READINGS, Baseline, Machine, consistent, machines
 from foredraft_sim.synthetic import SyntheticPair
 
-PER_TOKEN: Final = "foredraft_sim.report:PerTokenPolicy"
+PER_TOKEN: Final = "foredraft_sim.seed_report:PerTokenPolicy"
 ROBOT_CLAIM: Final = 1.21
 
 
