@@ -1,8 +1,8 @@
 """The edge's coroutines: one session, from a prompt to the complete text.
 
-    reader    the link's messages change the grower's state, send what that calls for, and wake the grower
+    reader    the link's messages change the grower's state, wake the grower, and send what that calls for
     grower    asks the policy for the next draft step and runs it (``growing``); then sends what is ready
-    sender    carries what the link has no room for at once (``outbox``)
+    sender    carries what the link has no room for at once (``shipping``, ``outbox``)
 
 Nobody who sends waits, so a draft step never holds up a message, nor a full link a draft step. A
 link that breaks is made anew and the session opened again with the text so far; the text that
@@ -16,8 +16,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import msgspec
-
 from foredraft.core import messages
 from foredraft.core.estimates import Estimates
 from foredraft.core.events import Event, Observer, Value
@@ -25,12 +23,12 @@ from foredraft.core.grower import Grower
 from foredraft.core.growing import Growing
 from foredraft.core.handshake import shake_hands
 from foredraft.core.local import LocalText
-from foredraft.core.messages import Close, Commit, Drain, Grow, Hint, Open, Ready, Refused, Steer
-from foredraft.core.outbox import Outbox
-from foredraft.core.policy import Orders, Policy
+from foredraft.core.messages import Close, Commit, Drain, Hint, Ready, Refused
+from foredraft.core.policy import Policy
 from foredraft.core.ports import Drafter, Link
 from foredraft.core.report import SessionReport, report_of
 from foredraft.core.sampling import Sampling, StopRules
+from foredraft.core.shipping import Shipping
 from foredraft.core.signal import Signal
 from foredraft.errors import LinkClosedError, ModelError, ProtocolError, RefusedError, UnreachableError
 
@@ -84,18 +82,13 @@ class EdgeSession:
         self._connect = connect
         self._drafter = drafter
         self._sampling = sampling
-        self._rules = rules
         self._api_key = api_key
         self._model_digest = ""
         self._retry = retry or Retry()
         self._observer = observer
         note = None if observer is None else self._note
-        self._growing = Growing(self.grower, drafter, policy, self._ship, local, note)
-        self._outbox: Outbox | None = None  # while there is a session over a link
-        self._late = False  # something changed while the link was full
-        self._orders = Orders()
-        self._serial = 0
-        self._sent_s: list[float] = []  # when Open, and each Grow and Steer after it, was said
+        self._shipping = Shipping(self.grower, policy, sampling, note)
+        self._growing = Growing(self.grower, drafter, policy, self._shipping.ship, local, note)
         self._fresh: deque[list[int]] = deque()
         self._news = Signal()
         self._over = False
@@ -167,18 +160,12 @@ class EdgeSession:
             if self._local is not None:
                 self._local.away = False
             self._growing.wake()
-            self._sent_s = [self._now_s()]
-            await link.send(self._opening())
-            self.grower.tally.opening_bytes_up += link.bytes_sent
-            if self._observer is not None:
-                self._note("open", {"position": self.grower.position})
-            self._outbox = Outbox(link, self._ship_late)
-            self._ship()
-            await _first_of(self._read(link), self._outbox.run())
+            outbox = await self._shipping.open(link)
+            await _first_of(self._read(link), outbox.run())
             with suppress(LinkClosedError):
                 await link.send(Close(self.grower.session))
         finally:
-            self._outbox = None
+            self._shipping.close()
             self.grower.tally.bytes_up += link.bytes_sent
             self.grower.tally.bytes_down += link.bytes_received
             self.grower.disconnected()
@@ -199,63 +186,6 @@ class EdgeSession:
             )
         self._model_digest = ready.model_digest
         return ready
-
-    def _opening(self) -> Open:
-        self._orders, self._serial = self.policy.orders(self.grower), 1
-        return Open(
-            session=self.grower.session,
-            tokens=messages.pack(self.grower.tree.tokens),
-            start=self.grower.start,
-            temperature=self._sampling.temperature,
-            top_k=self._sampling.top_k,
-            top_p=self._sampling.top_p,
-            seed=self._sampling.seed,
-            max_new_tokens=self._rules.max_new_tokens,
-            stop_tokens=self._rules.tokens,
-            stop_strings=self._rules.strings,
-            steer=self._steer(),
-        )
-
-    def _steer(self) -> Steer:
-        return Steer(self.grower.session, self._serial, **msgspec.structs.asdict(self._orders))
-
-    def _never_stalled(self, orders: Orders) -> Orders:
-        """The orders of an edge at rest; where nobody would ever move again, the cloud decodes one token alone."""
-        position = self.grower.position
-        if orders.alone_until > position or self.grower.waiting_on_cloud:
-            return orders
-        return Orders(alone_until=position + 1, exits=orders.exits, threshold=orders.threshold)
-
-    def _ship(self) -> None:
-        """Send the nodes and the orders that the policy wants sent; while the link is full, later."""
-        outbox, grower = self._outbox, self.grower
-        if outbox is None or grower.finish:
-            return
-        if outbox.waiting:
-            self._late = True
-            return
-        self._late = False
-        if wanted := self.policy.ship(grower):
-            for grow in grower.ship(wanted):
-                if self._observer is not None:
-                    self._note("ship", {"position": grow.position, "tokens": messages.unpack(grow.tokens)})
-                self._say(outbox, grow)
-        orders = self.policy.orders(grower)
-        if self._growing.resting and not orders.cloud_drafts:
-            orders = self._never_stalled(orders)
-        if orders is not self._orders and orders != self._orders:
-            self._orders = orders
-            self._serial += 1
-            self._say(outbox, self._steer())
-
-    def _ship_late(self) -> None:
-        """The link has room again."""
-        if self._late:
-            self._ship()
-
-    def _say(self, outbox: Outbox, message: Grow | Steer) -> None:
-        self._sent_s.append(self._now_s())
-        outbox.say(message)
 
     async def _read(self, link: Link) -> None:
         """Take the cloud's messages until the text is complete."""
@@ -279,15 +209,13 @@ class EdgeSession:
                 case _:
                     raise ProtocolError(f"{type(message).__name__} is not for an edge in a session")
             self._growing.wake()  # the next draft step first; whoever shows the text works while it runs
-            self._ship()
+            self._shipping.ship()
             if self._fresh:
                 self._news.set()
 
     def _take_commit(self, commit: Commit) -> None:
         now_s = self._now_s()
-        if commit.heard < len(self._sent_s):
-            round_trip_s = now_s - self._sent_s[commit.heard] - commit.heard_s
-            self.grower.estimates.round_trip_s.take(max(0.0, round_trip_s))
+        self._shipping.heard(commit, now_s)
         new = self.grower.committed(commit)
         if self._observer is not None:
             self._note_commit(commit, new)

@@ -23,3 +23,6 @@ class Event:
 
 
 Observer = Callable[[Event], None]
+
+Note = Callable[[str, dict[str, Value]], None]
+"""Told the kind and the data of what happened at one place."""

@@ -39,7 +39,8 @@ class Grower:
 
     Policies read, among others: ``end``, the position at which the text ends at the latest; ``deepest``,
     how long a chain below the root may be; ``verifying``, whether drafts of this tip are on their way
-    to the cloud, or under verification there; ``ready``, what the cloud serves, while there is a link.
+    to the cloud, or under verification there; ``ready``, what the cloud serves, while there is a link;
+    ``resting``, whether the drafter has nothing to do until something happens.
     """
 
     def __init__(self, prompt: Sequence[int], rules: StopRules) -> None:
@@ -66,6 +67,7 @@ class Grower:
         self.end = self._end
         self.deepest = self.useful_depth
         self.verifying = False
+        self.resting = False
         self._held: dict[int, Commit] = {}
         self._foreseen: dict[int, tuple[list[int], float]] = {}  # by layer: tokens, and how sure of each
         self._predrafted = 0

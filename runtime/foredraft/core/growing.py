@@ -7,7 +7,7 @@ waits, for the drafter and for something to happen. It knows of no link and no c
 import asyncio
 from collections.abc import Callable
 
-from foredraft.core.events import Value
+from foredraft.core.events import Note
 from foredraft.core.grower import Grower
 from foredraft.core.local import LocalText
 from foredraft.core.policy import Policy, Step
@@ -15,15 +15,12 @@ from foredraft.core.ports import Drafter
 from foredraft.core.sampling import Sampling
 from foredraft.core.signal import Signal
 
-Note = Callable[[str, dict[str, Value]], None]
-"""Told the kind and the data of what happened."""
-
 
 class Growing:
     """One session's drafting. A step in flight always runs to its end.
 
-    ``on_change`` is called after each step, and when the drafter comes to rest. ``resting``: it has
-    nothing to do until something happens. ``local``: what is shown while the cloud is out of reach.
+    ``on_change`` is called after each step, and when the drafter comes to rest. ``local``: what is shown
+    while the cloud is out of reach.
     """
 
     def __init__(
@@ -35,7 +32,6 @@ class Growing:
         local: LocalText | None = None,
         note: Note | None = None,
     ) -> None:
-        self.resting = False
         self._grower = grower
         self._drafter = drafter
         self._policy = policy
@@ -47,7 +43,7 @@ class Growing:
 
     def wake(self) -> None:
         """Something happened that may change what to draft."""
-        self.resting = False
+        self._grower.resting = False
         self._changed.set()
 
     def advance(self, tokens: list[int]) -> None:
@@ -70,7 +66,7 @@ class Growing:
         while True:
             step = self._next_step(most)
             if step is None:
-                self.resting = True
+                grower.resting = True
                 self._on_change()
                 await self._changed.wait()
                 continue

@@ -1,0 +1,110 @@
+"""What goes up: the opening of a session, then the nodes and the orders that the policy wants sent.
+
+What to send is the policy's decision; this only says it, and remembers when, over one link after another.
+"""
+
+import asyncio
+
+import msgspec
+
+from foredraft.core import messages
+from foredraft.core.events import Note
+from foredraft.core.grower import Grower
+from foredraft.core.messages import Commit, Grow, Open, Steer
+from foredraft.core.outbox import Outbox
+from foredraft.core.policy import Orders, Policy
+from foredraft.core.ports import Link
+from foredraft.core.sampling import Sampling
+
+
+class Shipping:
+    """One session's way up. Nothing waits but ``open``; what a full link has no room for is in the outbox."""
+
+    def __init__(self, grower: Grower, policy: Policy, sampling: Sampling, note: Note | None) -> None:
+        self._grower = grower
+        self._policy = policy
+        self._sampling = sampling
+        self._note = note
+        self._outbox: Outbox | None = None  # while the session is open over a link
+        self._late = False  # something changed while the link was full
+        self._orders = Orders()
+        self._serial = 0
+        self._said_s: list[float] = []  # when Open, and each Grow and Steer after it
+
+    async def open(self, link: Link) -> Outbox:
+        """Open the session with the text so far; the outbox of what follows, for somebody to ``run``."""
+        self._orders, self._serial = self._policy.orders(self._grower), 1
+        self._said_s = [asyncio.get_running_loop().time()]
+        await link.send(self._opening())
+        self._grower.tally.opening_bytes_up += link.bytes_sent
+        if self._note is not None:
+            self._note("open", {"position": self._grower.position})
+        self._outbox = Outbox(link, self._ship_late)
+        self.ship()
+        return self._outbox
+
+    def close(self) -> None:
+        """The link is gone; whatever is to be sent waits for the next one."""
+        self._outbox = None
+
+    def ship(self) -> None:
+        """Send what the policy wants sent now; while the link is full, later."""
+        outbox, grower = self._outbox, self._grower
+        if outbox is None or grower.finish:
+            return
+        self._late = bool(outbox.waiting)
+        if self._late:
+            return
+        if wanted := self._policy.ship(grower):
+            for grow in grower.ship(wanted):
+                if self._note is not None:
+                    self._note("ship", {"position": grow.position, "tokens": messages.unpack(grow.tokens)})
+                self._say(outbox, grow)
+        orders = self._policy.orders(grower)
+        if grower.resting and not orders.cloud_drafts:
+            orders = self._never_stalled(orders)
+        if orders is not self._orders and orders != self._orders:
+            self._orders = orders
+            self._serial += 1
+            self._say(outbox, self._steer())
+
+    def _ship_late(self) -> None:
+        """The link has room again."""
+        if self._late:
+            self.ship()
+
+    def _say(self, outbox: Outbox, message: Grow | Steer) -> None:
+        self._said_s.append(asyncio.get_running_loop().time())
+        outbox.say(message)
+
+    def heard(self, commit: Commit, now_s: float) -> None:
+        """A commit tells what the cloud had heard, and when: a round trip, less what the cloud took."""
+        if commit.heard < len(self._said_s):
+            round_trip_s = now_s - self._said_s[commit.heard] - commit.heard_s
+            self._grower.estimates.round_trip_s.take(max(0.0, round_trip_s))
+
+    def _never_stalled(self, orders: Orders) -> Orders:
+        """The orders of an edge at rest; where nobody would ever move again, the cloud decodes one token alone."""
+        position = self._grower.position
+        if orders.alone_until > position or self._grower.waiting_on_cloud:
+            return orders
+        return Orders(alone_until=position + 1, exits=orders.exits, threshold=orders.threshold)
+
+    def _steer(self) -> Steer:
+        return Steer(self._grower.session, self._serial, **msgspec.structs.asdict(self._orders))
+
+    def _opening(self) -> Open:
+        grower, sampling = self._grower, self._sampling
+        return Open(
+            session=grower.session,
+            tokens=messages.pack(grower.tree.tokens),
+            start=grower.start,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            max_new_tokens=grower.rules.max_new_tokens,
+            stop_tokens=grower.rules.tokens,
+            stop_strings=grower.rules.strings,
+            steer=self._steer(),
+        )
