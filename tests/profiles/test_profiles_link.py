@@ -1,16 +1,22 @@
 """A link's measurement: what a shaping proxy does is found again, and the server cannot be used for more."""
 
 import asyncio
+import contextlib
+import json
+import queue
 import random
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
 import pytest_asyncio
+from typer.testing import CliRunner
 
 from foredraft.bench.bytes_tokenizer import byte_tokenizer
+from foredraft.cli.main import app
 from foredraft.engines.scripted import ScriptedTarget
 from foredraft.errors import ConfigError, LinkClosedError, RefusedError, UnreachableError
 from foredraft.hosting import Cloud
@@ -18,7 +24,7 @@ from foredraft.links import probing
 from foredraft.links.probing import LinkSamples, Sunk, probe
 from foredraft.links.proxy import ShapingProxy, run_proxy_in_thread
 from foredraft.links.shaping import Shape
-from foredraft.profiles import LinkProfile, parse_profile, render_profile
+from foredraft.profiles import LinkProfile, load_profile, parse_profile, render_profile
 from foredraft.profiles.link import fit_jitter, measured_link
 
 
@@ -183,3 +189,54 @@ async def test_a_server_that_goes_away_is_said(url: str) -> None:
         proxy.cut()
         with pytest.raises(LinkClosedError):
             await measuring
+
+
+@contextlib.contextmanager
+def served() -> Iterator[str]:
+    """A server on a thread of its own, for commands, which run their own loop."""
+    told: queue.Queue[str] = queue.Queue()
+    with asyncio.Runner() as runner:
+        loop, stop = runner.get_loop(), asyncio.Event()
+
+        async def serve() -> None:
+            async with cloud() as ours, ours.listen() as where:
+                told.put(where)
+                await stop.wait()
+
+        thread = threading.Thread(target=runner.run, args=(serve(),))
+        thread.start()
+        try:
+            yield told.get(timeout=30.0)
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join()
+
+
+def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
+    with served() as where:
+        arguments = ["profile", "link", "--server", where, "--name", "mine", "--seconds", "1", "--out", str(tmp_path)]
+        result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    profile = load_profile(tmp_path / "mine.toml", "link")
+    assert said["jitter_s"] == profile.up.jitter_s
+    assert said["round_trip_s"]["min"] <= said["round_trip_s"]["p50"] <= said["round_trip_s"]["max"]
+    assert said["echoes"] == len(said["round_trips_s"]) >= 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--server", "http://127.0.0.1:9"), 1, "cannot reach"),
+        (("--server", "nonsense"), 2, "not an address"),
+        (("--server", "http://127.0.0.1:9", "--seconds", "0"), 2, "seconds"),
+        (("--server", "http://127.0.0.1:9", "--name", "a/b"), 2, "no name of a file"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_and_nothing_is_written(
+    arguments: tuple[str, ...], code: int, said: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, ["profile", "link", *arguments, "--out", str(tmp_path)])
+    assert result.exit_code == code
+    assert said in result.output
+    assert not list(tmp_path.iterdir())
