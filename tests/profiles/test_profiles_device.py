@@ -29,9 +29,9 @@ from foredraft.profiles import (
 )
 from foredraft.profiles import device as measuring_devices
 from foredraft.profiles.device import Hint, Measured, measure
-from foredraft.profiles.engines import Wanted
 from foredraft.profiles.fitting import Call, Fit, Point
 from foredraft.profiles.report import device_lines
+from foredraft.profiles.wanted import Wanted
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.scenario import read_scenario
 from foredraft_sim.sources import token_source

@@ -58,8 +58,8 @@ def device(
     from foredraft.engines.loading import ModelOptions
     from foredraft.loop import new_event_loop
     from foredraft.profiles.device import measure
-    from foredraft.profiles.engines import Wanted
     from foredraft.profiles.report import as_json as plain
+    from foredraft.profiles.wanted import Wanted
 
     _refuse_both(model, shape, exits, exit_layers)
     wanted = Wanted(

@@ -9,7 +9,6 @@ import msgspec
 
 from foredraft.errors import ConfigError
 from foredraft.profiles.compute import share_after
-from foredraft.profiles.engines import Wanted, load_drafter, load_target
 from foredraft.profiles.fitting import Fit, Samples, fit_curve, variation
 from foredraft.profiles.host import drafter_host_s, target_host_s
 from foredraft.profiles.machine import this_machine
@@ -25,6 +24,7 @@ from foredraft.profiles.schema import (
     Residual,
     TargetProfile,
 )
+from foredraft.profiles.wanted import Wanted, load_drafter, load_target
 
 if TYPE_CHECKING:
     pass
