@@ -1,15 +1,14 @@
-"""Where the time of a session went, from what its edge saw: edge, uplink, cloud and downlink as lanes.
+"""Where the time of a session went, from what its edge noted: edge, uplink, cloud and downlink as lanes.
 
-Only the edge's clock is used, since clocks of two machines must not be subtracted. What the cloud
-did is placed by the durations that its commits carry and by half of the round trip before a
-message arrived; so the two directions of the link are taken to be alike.
+The other end's doings are placed as ``record.placing`` says.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from foredraft.core.events import Event
+from foredraft.record.frames import Noted
+from foredraft.record.placing import placed
 
 Lane = Literal["edge", "uplink", "cloud", "downlink"]
 Kind = Literal["draft", "ahead", "tokens", "prefill", "pass", "hint", "commit"]
@@ -64,54 +63,50 @@ class Timeline:
         return min(starts, key=lambda start_s: abs(self.tokens_between(start_s, start_s + width_s) - pace * width_s))
 
 
-def timeline(events: Sequence[Event], round_trip_s: float) -> Timeline:
-    """The lanes of one session, from the events of its edge and the link's round trip."""
+def timeline(noted: Sequence[Noted], round_trip_s: float) -> Timeline:
+    """The lanes of one session, from its record and the link's round trip."""
     spans: list[Span] = []
     commits: list[Commit] = []
-    verifying = _verified_between(events)
-    first_s = events[0].t_s if events else 0.0
-    for event in events:
-        at_s = event.t_s - first_s
-        if event.kind == "draft":
-            began_s = _number(event, "began_s")
-            ahead = any(start_s <= began_s < end_s for start_s, end_s in verifying)
-            spans.append(Span("edge", "ahead" if ahead else "draft", began_s - first_s, at_s))
-        elif event.kind == "ship":
-            spans.append(Span("uplink", "tokens", at_s, at_s + round_trip_s / 2))
-        elif event.kind == "hint":
-            spans.append(Span("downlink", "hint", at_s - round_trip_s / 2, at_s))
-        elif event.kind == "commit":
-            spans += _commit_spans(event, at_s, round_trip_s / 2)
-            tokens = event.data["tokens"]
-            commits.append(Commit(at_s, len(tokens) if isinstance(tokens, list) else 0))
+    verifying = _verified_between(noted)
+    first_s = noted[0].t_s if noted else 0.0
+    for one in placed(noted, round_trip_s / 2):
+        at_s = one.t_s - first_s
+        match one.where, one.kind:
+            case "edge", "draft":
+                began_s = one.data["began_s"]
+                ahead = any(start_s <= began_s < end_s for start_s, end_s in verifying)
+                spans.append(Span("edge", "ahead" if ahead else "draft", began_s - first_s, at_s))
+            case "uplink", "Grow":
+                spans.append(Span("uplink", "tokens", one.data["sent_s"] - first_s, at_s))
+            case "downlink", "Hint":
+                spans.append(Span("downlink", "hint", one.data["sent_s"] - first_s, at_s))
+            case "downlink", "Commit":
+                spans.append(Span("downlink", "commit", one.data["sent_s"] - first_s, at_s))
+            case "cloud", "verdict":
+                spans += _pass_spans(one, at_s)
+            case "edge", "commit":
+                commits.append(Commit(at_s, len(one.data["tokens"])))
     return Timeline(tuple(spans), tuple(commits))
 
 
-def _commit_spans(event: Event, at_s: float, one_way_s: float) -> Iterable[Span]:
+def _pass_spans(verdict: Noted, left_s: float) -> Iterable[Span]:
     """What a commit tells of the cloud: its pass ended when the commit left."""
-    left_s = at_s - one_way_s
-    began_s = left_s - _number(event, "pass_s")
-    prefill_s = _number(event, "prefill_s")
+    began_s = left_s - verdict.data["pass_s"]
+    prefill_s = verdict.data["prefill_s"]
     if prefill_s:
-        queued_s = began_s - _number(event, "queue_s")
+        queued_s = began_s - verdict.data["queue_s"]
         yield Span("cloud", "prefill", queued_s - prefill_s, queued_s)
     yield Span("cloud", "pass", began_s, left_s)
-    yield Span("downlink", "commit", left_s, at_s)
 
 
-def _verified_between(events: Sequence[Event]) -> list[tuple[float, float]]:
+def _verified_between(noted: Sequence[Noted]) -> list[tuple[float, float]]:
     """From each first shipment after a commit to the next commit."""
     intervals: list[tuple[float, float]] = []
     shipped_s: float | None = None
-    for event in events:
-        if event.kind == "ship" and shipped_s is None:
-            shipped_s = event.t_s
-        elif event.kind == "commit" and shipped_s is not None:
-            intervals.append((shipped_s, event.t_s))
+    for one in noted:
+        if (one.where, one.kind) == ("uplink", "Grow") and shipped_s is None:
+            shipped_s = one.t_s
+        elif (one.where, one.kind) == ("downlink", "Commit") and shipped_s is not None:
+            intervals.append((shipped_s, one.t_s))
             shipped_s = None
     return intervals
-
-
-def _number(event: Event, name: str) -> float:
-    value = event.data[name]
-    return float(value) if isinstance(value, int | float) else 0.0

@@ -23,6 +23,7 @@ Drawn = dict[str, Any]
 _US: Final = 1e6
 _DRAFT, _UP, _DOWN = 0, 100, 200  # numbers of a device's threads; messages take lanes from there on
 _PASSES, _LAYERS, _EXITS = 0, 1, 2  # of a server's, three for each session
+_TICK_S: Final = 1e-6
 _WASTED: Final = "terrible"
 """The colour of waste in chrome://tracing; Perfetto colours by name."""
 
@@ -87,6 +88,7 @@ class _Session:
     draft: Drawn | None = None  # the last draft step
     ships: deque[tuple[Drawn | None, bool]] = field(default_factory=deque)  # shipments not arrived: step, waste
     waiting: list[Drawn] = field(default_factory=list)  # slices that an arrow to the next pass begins with
+    there_s: float = 0.0  # when what they brought was at the cloud
     arrow: list[Drawn] = field(default_factory=list)  # slices of an arrow that waits for its commit
     exits: list[Noted] = field(default_factory=list)  # that have spoken in the pass that runs
     nodes: int = 0  # draft nodes in it
@@ -105,9 +107,10 @@ class _Picture:
         self._lanes: dict[tuple[int, int], list[float]] = {}  # per lane, when it is free again
         self._arrows = 0
         self._sessions = {one.number: _Session(one, _accepted(one)) for one in record.sessions}
-        noted = record.noted if record.setup.simulated else placed(record.noted, round_trip_s(record.noted) / 2)
+        self._exact = record.setup.simulated  # both ends were heard, by one clock
+        noted = record.noted if self._exact else placed(record.noted, round_trip_s(record.noted) / 2)
         starts_s = [one.began.began_s for one in record.sessions]
-        self._origin_s = 0.0 if record.setup.simulated else min(starts_s, default=0.0)
+        self._origin_s = 0.0 if self._exact else min(starts_s, default=0.0)
         for one in noted:
             self._take(one, self._sessions[one.session])
 
@@ -164,6 +167,7 @@ class _Picture:
         drawn = self._slice(place, one.kind, sent_s, one, wasted=wasted)
         if step is not None and not session.waiting:
             session.waiting = [step, drawn]
+            session.there_s = one.t_s if self._exact else (sent_s + one.t_s) / 2  # a link's two ways differ
         if one.kind == "Commit" and session.arrow:
             self._arrow([*session.arrow, drawn])
             session.arrow = []
@@ -178,7 +182,7 @@ class _Picture:
         wasted = nodes > 0 and more["accepted"] == 0
         drawn = self._slice(place, "pass", began_s, one, wasted=wasted, more=more)
         self._segments(one, began_s, session)
-        if session.waiting:
+        if session.waiting and session.there_s <= began_s + _TICK_S:  # else it came in the middle of the pass
             session.arrow, session.waiting = [*session.waiting, drawn], []
         session.nodes, session.exits = 0, []
 

@@ -1,33 +1,44 @@
-"""Events become lanes: by the edge's clock, the cloud's durations and half of the round trip."""
+"""What was noted becomes lanes: by the edge's clock, the cloud's durations and half of the round trip."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from foredraft.core.events import Event
 from foredraft.errors import ConfigError
 from foredraft.picture import draw
+from foredraft.record.frames import Noted
 from foredraft.timeline import Span, Timeline, timeline
 
 
-def edge(t_s: float, kind: str, **data: float | str | list[int]) -> Event:
-    return Event(t_s, "edge", "1", kind, data)
+def edge(t_s: float, kind: str, **data: Any) -> Noted:
+    return Noted(0, 0, t_s, "edge", kind, data)
 
 
-def commit(t_s: float, tokens: list[int], pass_s: float, prefill_s: float = 0.0) -> Event:
-    return edge(t_s, "commit", tokens=tokens, pass_s=pass_s, prefill_s=prefill_s, queue_s=0.0)
+def grow(t_s: float) -> Noted:
+    return Noted(0, 0, t_s, "uplink", "Grow", {"sent_s": t_s, "bytes": 20})
+
+
+def came(t_s: float, kind: str) -> Noted:
+    return Noted(0, 0, t_s, "downlink", kind, {"bytes": 20})
+
+
+def commit(t_s: float, tokens: list[int], pass_s: float, prefill_s: float = 0.0) -> list[Noted]:
+    told = edge(t_s, "commit", tokens=tokens, pass_s=pass_s, prefill_s=prefill_s, queue_s=0.0)
+    return [came(t_s, "Commit"), told]
 
 
 SESSION = [
     edge(10.0, "open"),
     edge(10.2, "draft", began_s=10.1),
-    edge(10.2, "ship", tokens=[7]),
-    edge(10.5, "hint", tokens=[7]),
+    grow(10.2),
+    came(10.5, "Hint"),
+    edge(10.5, "hint", position=0, layer=2, tokens=[7]),
     edge(10.6, "draft", began_s=10.5),
-    commit(10.7, [7, 8], pass_s=0.3, prefill_s=0.05),
+    *commit(10.7, [7, 8], pass_s=0.3, prefill_s=0.05),
     edge(10.8, "draft", began_s=10.7),
-    edge(10.8, "ship", tokens=[9]),
-    commit(11.3, [9], pass_s=0.3),
+    grow(10.8),
+    *commit(11.3, [9], pass_s=0.3),
 ]
 
 
@@ -60,16 +71,17 @@ def test_tokens_are_counted_when_they_become_text() -> None:
 
 def test_a_typical_window_has_the_pace_of_the_session() -> None:
     slow, fast = [1] * 10, [9] * 10
-    events = [edge(0.0, "open")]
-    events += [commit(float(at + 1), [0] * count, pass_s=0.1) for at, count in enumerate(slow + fast)]
-    session = timeline(events, round_trip_s=0.0)
+    noted = [edge(0.0, "open")]
+    for at, count in enumerate(slow + fast):
+        noted += commit(float(at + 1), [0] * count, pass_s=0.1)
+    session = timeline(noted, round_trip_s=0.0)
     start_s = session.typical_start_s(4.0)
     assert session.tokens_between(start_s, start_s + 4.0) in range(12, 29)  # the mean is 20
 
 
-@pytest.mark.parametrize("events", [[], [edge(1.0, "open")], SESSION[:6]])
-def test_short_sessions_have_a_window_too(events: list[Event]) -> None:
-    session = timeline(events, round_trip_s=0.1)
+@pytest.mark.parametrize("noted", [[], [edge(1.0, "open")], SESSION[:8]])
+def test_short_sessions_have_a_window_too(noted: list[Noted]) -> None:
+    session = timeline(noted, round_trip_s=0.1)
     assert session.typical_start_s(5.0) == (session.commits[0].at_s if session.commits else 0.0)
 
 

@@ -3,9 +3,9 @@
 import importlib
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,9 +13,9 @@ import typer
 
 if TYPE_CHECKING:
     from foredraft.api import Edge
-    from foredraft.core.events import Event
     from foredraft.core.report import SessionReport
     from foredraft.links.shaping import ProxyReport
+    from foredraft.record.frames import Noted
 
 EDGE, CLOUD, LINK = "robot-5-draft", "robot-5-target", "robot-5"
 POINT: Final = (
@@ -44,10 +44,10 @@ WINDOW_S: Final = 0.9
 
 @dataclass(slots=True)
 class Run:
-    """One policy's session: what the edge reported, and what it saw."""
+    """One policy's session: what the edge reported, and what it noted."""
 
     report: "SessionReport"
-    events: "list[Event]" = field(default_factory=list)
+    noted: "Sequence[Noted]" = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,22 +162,23 @@ async def _cloud_process(plan: Plan) -> AsyncIterator[str]:
 async def _generate(plan: Plan, edge: "Edge", policy: str) -> Run:
     """One policy's session, its text printed as it comes."""
     from foredraft.cli.generate import show
+    from foredraft.record.recorder import Recorder
 
-    noted: list[Event] = []
+    recorder = Recorder(ask=False)
     generation = edge.generate(
         plan.prompt,
         policy=policy,
         temperature=plan.temperature,
         seed=plan.seed,
         max_new_tokens=plan.max_new_tokens,
-        observer=noted.append,
+        record=recorder,
     )
     _say(plan, "", f"──── {policy} " + "─" * (74 - len(policy)))
     async for piece in generation:
         if not plan.quiet:
             show(piece.text)
     _say(plan, "")
-    return Run(generation.report, noted)
+    return Run(generation.report, recorder.record().noted)
 
 
 def _say(plan: Plan, *lines: str) -> None:
@@ -194,7 +195,7 @@ def _draw(plan: Plan, runs: list[Run], link: "ProxyReport") -> Path | None:
     from foredraft.timeline import timeline
 
     sessions = [
-        (WAYS.get(run.report.policy, run.report.policy), timeline(run.events, link.round_trip_s)) for run in runs
+        (WAYS.get(run.report.policy, run.report.policy), timeline(run.noted, link.round_trip_s)) for run in runs
     ]
     caption = (
         f"A window of each session at its mean pace. {POINT}\n"
