@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from foredraft_sim.replications import replicate_all
-from foredraft_sim.seed_report import PER_TOKEN, at_point, nano_lines, robot_lines, simulated
 from foredraft_sim.scenario import Scenario, read_scenario
+from foredraft_sim.seed_report import PER_TOKEN, at_point, nano_lines, robot_lines, simulated
 from foredraft_sim.seed_search import FURTHER, LOWER, READINGS, Machine, consistent
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "scenarios"
