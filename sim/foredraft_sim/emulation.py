@@ -133,6 +133,7 @@ class _Emulation:
         self.scenario, self.policy, self.seed, self.source = scenario, policy, seed, source
         self.journal = Journal(self._write, REQUEST.get) if recording else None
         self._recorded = bytearray()
+        self._draft_nodes = 0  # what a draft step may expand
         self.streams = Streams(seed)
         self.finished: list[Finished] = []
         self._serving: dict[asyncio.Task[None], None] = {}  # in the order in which they began
@@ -170,12 +171,13 @@ class _Emulation:
         self._recorded += encode_frame(frame)
 
     def _record(self) -> bytes:
-        head = head_of(self.scenario, self.policy, self.seed, self.source.target(), self.source.drafter())
+        head = head_of(self.scenario, self.policy, self.seed, self._servers[0].engine.card, self._draft_nodes)
         return closed(head + self._recorded)
 
     def drafter(self, where: str) -> Drafter:
         """A drafter that takes no time, for a device or (``cloud``) a server."""
         drafter = self.source.drafter()
+        self._draft_nodes = drafter.max_nodes_per_step
         return drafter if self.journal is None else self.journal.drafter(drafter, where)
 
     def serve(self, link: Link) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from foredraft import __version__
-from foredraft.core.ports import Drafter, Target
+from foredraft.core.ports import TargetCard
 from foredraft.core.readback import read_back
 from foredraft.core.walker import Limits
 from foredraft.record.asking import columns, guesses_along, told_of
@@ -25,9 +25,9 @@ from foredraft_sim.sources import TokenSource, token_source
 _DRAFT: Final = "simulated"
 
 
-def head_of(scenario: Scenario, policy: str, seed: int, target: Target, drafter: Drafter) -> bytes:
+def head_of(scenario: Scenario, policy: str, seed: int, card: TargetCard, draft_nodes: int) -> bytes:
     """The beginning of a replication's record: header and set-up."""
-    file, card, limits = scenario.file, target.card, Limits()
+    file, limits = scenario.file, Limits()
     models = Models(
         model_digest=card.model_digest,
         tokenizer_digest=card.tokenizer_digest,
@@ -41,7 +41,7 @@ def head_of(scenario: Scenario, policy: str, seed: int, target: Target, drafter:
         max_chain=limits.max_chain,
         prefill_chunk=card.prefill_chunk,
         draft=_DRAFT,
-        draft_nodes=drafter.max_nodes_per_step,
+        draft_nodes=draft_nodes,
     )
     replaced = msgspec.structs.replace
     tables = replaced(

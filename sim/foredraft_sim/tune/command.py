@@ -146,6 +146,7 @@ def _progress(search: "Search", trials: int) -> "Iterator[Tell]":
     """A bar with the best so far, on a terminal; gone when it is done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
     columns = (
