@@ -135,7 +135,7 @@ def test_a_noisy_machine_is_refused_and_a_quiet_one_is_not() -> None:
 
 
 def test_hints_that_come_too_late_to_help_are_refused() -> None:
-    with pytest.raises(ConfigError, match="in 3 passes an exit spoke no earlier than the verdict"):
+    with pytest.raises(ConfigError, match="in 3 of 9 passes an exit spoke no earlier than the verdict"):
         found(late=3).check()
     assert any("3" in line and "no earlier" in line for line in device_lines(found(late=3)))
 

@@ -53,7 +53,7 @@ def sessions(plan: Plan, off: float = 0.0, swap: bool = False) -> list[Session]:
 
 def validation(off: float = 0.0, swap: bool = False) -> Validation:
     real, simulated = sessions(PLAN), sessions(PLAN, off, swap)
-    correction = Correction(1e-4, -2e-4, 0.003)
+    correction = Correction(1e-4, -2e-4, 1e-5, 0.003)
     found = verdict_of(real, simulated, correction, sessions(PLAN, 0.01))
     return Validation(PLAN, Cores(1, 0, "pinned"), profiles(PLAN), tuple(real), tuple(simulated), found, "idle")
 
@@ -98,16 +98,17 @@ def test_a_session_without_a_twin_is_an_error() -> None:
 
 def test_a_planted_correction_is_found_again_on_simulated_reality() -> None:
     """Reality is played by the simulation with a correction that the fit does not know."""
-    planted = Correction(pass_s=0.004, step_s=0.001, opening_s=0.02)
+    planted = Correction(pass_s=0.004, step_s=0.001, exit_s=0.002, opening_s=0.02)
     way = next(iter(PLAN.ways))
     real = [
         one
-        for policy in ("cloud", "sync:gamma=4")
+        for policy in ("cloud", "sync:gamma=4", "seed:gamma=4")
         for one in simulate(PLAN, corrected(profiles(PLAN), planted), way, policy, PLAN.fit_prompts)
     ]
     found = fit(PLAN, profiles(PLAN), real)
     assert found.pass_s == pytest.approx(planted.pass_s, rel=0.02)
     assert found.step_s == pytest.approx(planted.step_s, rel=0.1)
+    assert found.exit_s == pytest.approx(planted.exit_s, rel=0.3)
     assert found.opening_s == pytest.approx(planted.opening_s, rel=0.1)
 
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 NOISIEST: Final = 0.2
 """Calls that vary by more than this share of their median are no measurement."""
 
+MOST_LATE: Final = 0.01
+"""Of the passes, how many may end before all of their exits are heard."""
+
 _TARGET_TOKENS: Final = (1, 2, 4, 8, 16, 32)
 _DRAFT_TOKENS: Final = (1, 2, 4, 8, 16)
 _ZERO_BY_DEFAULT: Final = {"head_share", "exit_s", "host_s", "flat_tokens"} | {
@@ -60,10 +63,11 @@ class Measured:
                 f"{self.profile.name}: calls varied by {self.variation:.0%}, more than {NOISIEST:.0%}: this "
                 "machine is busy with other things; try again when it is idle, or use --force"
             )
-        if self.hints_late:
+        passes = max((hint.passes for hint in self.hints.values()), default=0)
+        if self.hints_late > MOST_LATE * passes:
             raise ConfigError(
-                f"{self.profile.name}: in {self.hints_late} passes an exit spoke no earlier than the verdict: hints "
-                "would not help; leave the exits out, or use --force"
+                f"{self.profile.name}: in {self.hints_late} of {passes} passes an exit spoke no earlier than the "
+                "verdict: hints would not help; leave the exits out, or use --force"
             )
 
 

@@ -1,9 +1,10 @@
 """What sessions take beyond what the profiles say, found on the prompts to fit on.
 
 Engines that are called in turns, with waits between, and on a machine with an edge and a cloud on it,
-are not quite as fast as engines that are measured alone. Three numbers take that up: the
+are not quite as fast as engines that are measured alone. Four numbers take that up: the
 session's own time per pass (from ``cloud``, which does nothing but passes), per draft step (from
-``sync``, whose rounds have a known number of them) and the opening (from the time to the first token).
+``sync``, whose rounds have a known number of them), per hint (from ``seed``, which is ``sync`` with
+hints; on one core, sending one holds up the pass) and the opening (from the time to the first token).
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from typing import Final, TypeVar
 import msgspec
 
 from foredraft.profiles import Curve, Line, LinkProfile, Setup
-from foredraft_sim.validate.plan import GAMMA
 from foredraft_sim.validate.sessions import Profiles, Session
 
 LEAST: Final = 0.1
@@ -25,10 +25,11 @@ _C = TypeVar("_C", bound=Curve)
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Seconds to add to each pass, each draft step, and each opening, over the profiles as measured."""
+    """Seconds to add to each pass, each draft step, each exit, and each opening, over the profiles as measured."""
 
     pass_s: float = 0.0
     step_s: float = 0.0
+    exit_s: float = 0.0
     opening_s: float = 0.0
 
 
@@ -37,10 +38,10 @@ def pass_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> floa
     return median(theirs.tpot_s - ours.tpot_s for theirs, ours in zip(real, simulated, strict=True))
 
 
-def step_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> float:
-    """What a draft step took longer: of rounds of GAMMA steps and a pass. The median."""
+def round_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> float:
+    """What a round, of draft steps and a pass, took longer. The median."""
     return median(
-        (theirs.tpot_s - ours.tpot_s) * len(theirs.tokens) / theirs.passes / GAMMA
+        (theirs.tpot_s - ours.tpot_s) * len(theirs.tokens) / theirs.passes
         for theirs, ours in zip(real, simulated, strict=True)
     )
 
@@ -52,8 +53,11 @@ def opening_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> f
 
 def corrected(profiles: Profiles, correction: Correction) -> Profiles:
     """The profiles with the correction in them."""
+    model = profiles.target.model
     target = msgspec.structs.replace(
-        profiles.target, target_pass=longer(profiles.target.target_pass, correction.pass_s)
+        profiles.target,
+        target_pass=longer(profiles.target.target_pass, correction.pass_s),
+        model=msgspec.structs.replace(model, exit_s=max(0.0, model.exit_s + correction.exit_s)),
     )
     draft = msgspec.structs.replace(profiles.draft, draft_step=longer(profiles.draft.draft_step, correction.step_s))
     links = {name: opened_later(link, correction.opening_s) for name, link in profiles.links.items()}

@@ -91,6 +91,7 @@ def summary_lines(found: Validation) -> list[str]:
         f"{kind}; {found.cores.said}; {plan.new_tokens} tokens a session.",
         f"Fitted on {len(plan.fit_prompts)} prompts, reported on {len(plan.report_prompts)} others: "
         f"{correction.pass_s * 1e3:+.3f} ms per pass, {correction.step_s * 1e3:+.3f} ms per draft step, "
+        f"{correction.exit_s * 1e3:+.3f} ms per exit, "
         f"{correction.opening_s * 1e3:+.2f} ms per opening, beside the profiles as measured.",
         *_repeated(found),
         f"Machine: {found.load}.",

@@ -11,7 +11,7 @@ from foredraft_sim.validate.calibrate import (
     corrected,
     opening_excess_s,
     pass_excess_s,
-    step_excess_s,
+    round_excess_s,
 )
 from foredraft_sim.validate.plan import GAMMA, SEED, Plan
 from foredraft_sim.validate.sessions import (
@@ -30,7 +30,8 @@ from foredraft_sim.validate.verdict import Verdict, verdict_of
 Tell = Callable[[str, float], None]
 """Told what is being done, and which share of the whole is behind."""
 
-_FIT_POLICIES: Final = ("cloud", f"sync:gamma={GAMMA}")
+_FIT_POLICIES: Final = ("cloud", f"sync:gamma={GAMMA}", f"seed:gamma={GAMMA}")
+_EXITS: Final = 2  # of the bundled target
 _FIT_TURNS: Final = 2  # the second one takes up what the first leaves, where rounds are cut short by the text's end
 
 
@@ -117,10 +118,14 @@ def fit(plan: Plan, profiles: Profiles, real: Sequence[Session]) -> Correction:
     def simulated(policy: str, so_far: Correction) -> list[Session]:
         return simulate(plan, corrected(profiles, so_far), way, policy, plan.fit_prompts)
 
-    alone, rounds = _FIT_POLICIES
+    alone, rounds, hinted = _FIT_POLICIES
     found = Correction()
     for _ in range(_FIT_TURNS):
         found = replace(found, pass_s=found.pass_s + pass_excess_s(by_policy[alone], simulated(alone, found)))
     for _ in range(_FIT_TURNS):
-        found = replace(found, step_s=found.step_s + step_excess_s(by_policy[rounds], simulated(rounds, found)))
+        excess_s = round_excess_s(by_policy[rounds], simulated(rounds, found)) / GAMMA
+        found = replace(found, step_s=found.step_s + excess_s)
+    for _ in range(_FIT_TURNS):
+        excess_s = round_excess_s(by_policy[hinted], simulated(hinted, found)) / _EXITS
+        found = replace(found, exit_s=found.exit_s + excess_s)
     return replace(found, opening_s=opening_excess_s(by_policy[alone], simulated(alone, found)))
