@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,27 @@ def test_a_storage_that_goes_away_says_that_finished_trials_are_kept(tmp_path: P
 
     with pytest.raises(StorageError, match="finished trials are kept"):
         lose_it_while_it_is_open()
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_no_trial_is_taken_up_twice(tmp_path: Path) -> None:
+    where, asked, both = (
+        place(tmp_path),
+        search(tmp_path, policies=("sync", "seed:threshold=0.5")),
+        threading.Barrier(2),
+    )
+    with opened(where) as storage:
+        begin(storage, where, asked, 32)
+
+    def take(_: int) -> list[int]:
+        with opened(where) as storage:
+            there = joined(storage, where)
+            both.wait()
+            return [there.ask().number for _ in range(16)]
+
+    with ThreadPoolExecutor(2) as pool:
+        taken = [number for numbers in pool.map(take, range(2)) for number in numbers]
+    assert sorted(taken) == list(range(32))
 
 
 @pytest.fixture

@@ -149,14 +149,9 @@ def _progress(search: "Search", trials: int) -> "Iterator[Tell]":
     from rich.table import Column
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("tuning"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    best = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(), best)
+    with Progress(*columns, console=console, transient=True, expand=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=trials)
 
         def tell(done: "Sequence[Candidate]") -> None:

@@ -15,7 +15,7 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event, make_url
+from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from foredraft.errors import ConfigError, ForedraftError
@@ -106,6 +106,7 @@ def _connected(place: Place) -> RDBStorage:
                 )
                 if waits:
                     event.listen(storage.engine, "connect", _quick)
+                    event.listen(storage.engine, "begin", _alone)
                     storage.engine.dispose()  # the connection that made the tables knows nothing of it
                 return storage
             except SQLAlchemyError as error:
@@ -118,6 +119,12 @@ def _quick(connection: Any, record: object) -> None:
     """SQLite's log ahead of writing: a killed process loses nothing, and not every commit waits for the disk."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.isolation_level = None  # transactions begin as ``_alone`` says
+
+
+def _alone(connection: Connection) -> None:
+    """SQLite locks no rows: without this, two workers that look at once would take up the same trial."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _driver(place: Place) -> str:

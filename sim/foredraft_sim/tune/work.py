@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Final
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from foredraft.errors import ForedraftError
@@ -79,9 +79,10 @@ def work(job: Job, tell: Tell) -> None:
             idle_s = 0.0
             try:
                 study.optimize(partial(_try, job.search, study, done), n_trials=1, catch=(_FailedError,))
-            except ValueError as error:
-                if "Cannot tell" not in str(error):  # Optuna's word where others took us for dead: they try it again
+            except (UpdateFinishedTrialError, ValueError) as error:
+                if isinstance(error, ValueError) and "Cannot tell" not in str(error):
                     raise
+                # others took us for dead and try it again, or have done so
 
 
 def _sampler(job: Job, before: int) -> optuna.samplers.BaseSampler:
