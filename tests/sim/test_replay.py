@@ -61,6 +61,16 @@ def test_a_simulated_record_replays_to_the_same_event_log(tmp_path: Path, policy
     assert sum(one.kind == "retry" for one in record.noted) >= 1  # the outage is in it
 
 
+@pytest.mark.parametrize("policy", ["colocated", "both"])
+def test_a_draft_model_in_the_cloud_is_in_the_record(tmp_path: Path, policy: str) -> None:
+    cloud = ('profile = "a100-qwen2-vl-7b"', 'profile = "a100-qwen2-vl-7b"\ndraft = "robot-5-draft"')
+    record = record_of(scenario(tmp_path, cloud), policy, tmp_path / "r.rec")
+    assert {one.where for one in record.sessions[0].asked} == (
+        {"cloud"} if policy == "colocated" else {"cloud", "edge"}
+    )
+    assert replay(record).same_events
+
+
 def test_a_record_of_models_replays_to_the_same_event_log_off_the_text_as_well(tmp_path: Path) -> None:
     """A tree of the bundled draft's guesses: most of them are beside the text."""
     pytest.importorskip("torch")
