@@ -101,7 +101,7 @@ def explain(seen: Snapshot, report: SessionReport, most_nodes: int) -> list[str]
 def _measured(seen: Snapshot) -> list[str]:
     ranks = ", ".join(f"{rank:.2f}" for rank in seen.ranks)
     widths = ", ".join(
-        f"{_ms(known_s)} for up to {nodes + 1}" for nodes, known_s in zip(WIDTHS, seen.passes_s, strict=True) if known_s
+        f"{_ms(known_s)} for about {nodes + 1}" for nodes, known_s in zip(WIDTHS, seen.passes_s, strict=True) if known_s
     )
     return [
         f"measured: round trip {_ms(seen.round_trip_s)} (spread {_ms(seen.round_trip_spread_s)}), draft step "

@@ -34,10 +34,31 @@ def test_a_mean_lies_between_the_least_and_the_greatest_sample(values: list[floa
     assert average.variance >= 0.0
 
 
-@pytest.mark.parametrize(("drafted", "least_of_class"), [(0, 0), (1, 1), (2, 2), (3, 2), (7, 4), (8, 8), (500, 32)])
-def test_passes_are_told_apart_by_powers_of_two_of_their_tokens(drafted: int, least_of_class: int) -> None:
-    assert width_class(drafted) == width_class(least_of_class)
-    assert width_class(least_of_class) == 0 or width_class(least_of_class - 1) < width_class(drafted) or drafted > 63
+@pytest.mark.parametrize("width", range(len(WIDTHS)))
+def test_a_pass_of_just_a_width_tells_of_that_width(width: int) -> None:
+    assert width_class(WIDTHS[width]) == width
+
+
+@pytest.mark.parametrize(
+    ("drafted", "width"), [(2, 3), (4, 3), (5, 7), (8, 7), (10, 7), (11, 15), (16, 15), (22, 31), (500, 63)]
+)
+def test_other_passes_tell_of_the_nearest_width_by_ratio(drafted: int, width: int) -> None:
+    assert WIDTHS[width_class(drafted)] == width
+
+
+@given(st.integers(0, 200))
+def test_a_wider_pass_never_tells_of_a_narrower_width(drafted: int) -> None:
+    assert width_class(drafted) <= width_class(drafted + 1)
+    assert (width_class(drafted) == 0) == (drafted == 0)
+
+
+def test_passes_with_one_node_more_than_a_width_do_not_make_the_next_look_cheap() -> None:
+    estimates = Estimates()
+    for _ in range(4):
+        estimates.saw_pass(8, 1.1, 0.0, 3)
+    for _ in range(ENOUGH):
+        estimates.saw_pass(15, 2.0, 0.0, 3)
+    assert estimates.snapshot().pass_s(15) == 2.0
 
 
 def test_a_width_never_seen_is_thought_to_take_a_tenth_longer_than_the_one_before() -> None:

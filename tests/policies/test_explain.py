@@ -51,7 +51,7 @@ def test_a_session_is_explained_with_its_own_figures() -> None:
     said = "\n".join(explain(seen, played.report, 31))
     assert "round trip 120 ms" in said
     assert "draft step 72 ms" in said
-    assert "620 ms for up to 1" in said
+    assert "620 ms for about 1" in said
     assert "this session (auto)" in said
     assert "times the bound" in said
     assert "what would save most" in said

@@ -8,9 +8,10 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 WIDTHS = (0, 1, 3, 7, 15, 31, 63)
-"""Passes are told apart by their draft nodes; with the tip that makes 1, 2, 4, 8 ... tokens."""
+"""Passes are told apart by their draft nodes, roughly; with the tip these are 1, 2, 4, 8 ... tokens."""
 
 UNSEEN = 1.1
 """What a pass of the next width is thought to take, before enough were seen: this many times as long."""
@@ -239,8 +240,14 @@ def _doubted(seen: Average, said: float) -> float:
 
 
 def width_class(drafted: int) -> int:
-    """Which of WIDTHS a pass of so many nodes belongs to."""
-    return min(bisect_left(WIDTHS, drafted), len(WIDTHS) - 1)
+    """Which of WIDTHS a pass of so many nodes tells of: the nearest by ratio.
+
+    Not the next wider one: passes with one node more than a width would make the next look nearly as cheap.
+    """
+    return bisect_left(_MOST_NODES, drafted)
+
+
+_MOST_NODES = (0, *(math.isqrt(narrow * wide) for narrow, wide in pairwise(WIDTHS[1:])))
 
 
 def _rounded(value: float) -> float:
