@@ -69,9 +69,7 @@ def _in_processes(
     scenario: Scenario, jobs: Sequence[tuple[str, int]], workers: int, log: bool, tell: Done
 ) -> list[Replication]:
     results: list[Replication] = []
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _begin, (portable(scenario),)
-    ) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (portable(scenario),)) as pool:
         running: list[Future[Replication | _Failure]] = [pool.submit(_one, *job, log) for job in jobs]
         try:
             for future in running:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from foredraft.core.edge import Connect
-from foredraft.core.messages import Commit, Grow, Message, Open, Steer
+from foredraft.core.messages import Commit, Grow, Message, Open, Refused, Steer
 from foredraft.core.ports import Link
 
 Note = Callable[[str, str, dict[str, Any]], None]
@@ -139,4 +139,6 @@ class _EdgeTap(_Tap):
             if message.heard < len(self._sent_s):
                 passed_s = asyncio.get_running_loop().time() - self._sent_s[message.heard]
                 data["round_trip_s"] = max(0.0, passed_s - message.heard_s)
+        elif isinstance(message, Refused):
+            data["code"] = message.code
         self._note("downlink", type(message).__name__, data)
