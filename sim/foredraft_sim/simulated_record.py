@@ -92,9 +92,7 @@ async def _ask(source: TokenSource, record: Record) -> list[Told]:
     told: list[Told] = []
     try:
         for session in record.sessions:
-            source.prompt(
-                record.setup.seed, session.number
-            )  # a source that says again what was recorded learns which text
+            source.prompt(record.setup.seed, session.number)  # so that a recorded pair knows which of its texts it is
             prompt, sampling = session.prompt, session.sampling
             guesses = await guesses_along(drafter, prompt, session.tokens, sampling)
             blocks = read_back(target, [*prompt, *session.tokens], len(prompt), sampling)
