@@ -84,6 +84,16 @@ def test_policies_that_reality_hardly_tells_apart_may_change_places() -> None:
     assert found.regret == pytest.approx(0.01)
 
 
+def test_what_varies_more_than_it_differs_is_not_told_apart() -> None:
+    slower = [1.3, 0.8, 1.2, 0.9, 1.1]  # 6% on average, and nobody knows
+    found = ranking_of({"a": [1.0] * 5, "b": slower}, {"a": [2.0] * 5, "b": [1.0] * 5})
+    assert found.pairs == 0
+    assert found.kept
+    assert found.regret == pytest.approx(0.06)
+    surely = ranking_of({"a": [1.0] * 5, "b": [1.05, 1.06, 1.07, 1.06, 1.06]}, {"a": [2.0] * 5, "b": [1.0] * 5})
+    assert surely.swapped == (("a", "b"),)
+
+
 @given(
     real=st.lists(positive, min_size=2, max_size=6),
     simulated=st.lists(positive, min_size=6, max_size=6),

@@ -95,8 +95,8 @@ def summary_lines(found: Validation) -> list[str]:
         f"{correction.opening_s * 1e3:+.2f} ms per opening, beside the profiles as measured.",
         *_repeated(found),
         f"Machine: {found.load}.",
-        "Pairs of policies within "
-        f"{next(iter(found.verdict.rankings.values())).tie:.0%} of each other in reality count as equal.",
+        "Reality tells two policies apart where one takes longer, prompt by prompt, by more than "
+        f"{next(iter(found.verdict.rankings.values())).tie:.0%} at 95% confidence; other pairs are not judged.",
     ]
 
 

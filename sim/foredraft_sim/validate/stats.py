@@ -4,7 +4,9 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import fmean, median
+from statistics import fmean
+
+from foredraft_sim.results import interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,9 @@ def ks_distance(one: Sequence[float], other: Sequence[float]) -> float:
 class Ranking:
     """Whether the simulation ranks policies as reality does. Lower is better.
 
-    ``swapped``: pairs that it ranks the other way, though reality tells them apart: by more than
-    ``tie``, as a share. ``pairs``: how many reality tells apart. ``regret``: what following the
-    simulation's choice costs over reality's own best, as a share.
+    ``swapped``: pairs that it ranks the other way, though reality tells them apart: session by session, one
+    takes longer by more than ``tie``, as a share, at 95% confidence. ``pairs``: how many reality tells apart.
+    ``regret``: what following the simulation's choice costs over reality's own best, as a share.
     """
 
     real: tuple[str, ...]
@@ -74,13 +76,13 @@ class Ranking:
 def ranking_of(
     real: Mapping[str, Sequence[float]], simulated: Mapping[str, Sequence[float]], tie: float = 0.02
 ) -> Ranking:
-    """The ranking by the medians over each policy's sessions."""
-    theirs = {policy: median(values) for policy, values in real.items()}
-    ours = {policy: median(simulated[policy]) for policy in real}
+    """The ranking by the means over each policy's sessions, which are in the same order for all."""
+    theirs = {policy: fmean(values) for policy, values in real.items()}
+    ours = {policy: fmean(simulated[policy]) for policy in real}
     told_apart = [
         (one, other)
         for one, other in combinations(sorted(theirs, key=theirs.__getitem__), 2)
-        if theirs[other] > theirs[one] * (1.0 + tie)
+        if _surely_longer(real[other], real[one], tie)
     ]
     chosen = min(ours, key=ours.__getitem__)
     return Ranking(
@@ -91,3 +93,10 @@ def ranking_of(
         theirs[chosen] / min(theirs.values()) - 1.0,
         tie,
     )
+
+
+def _surely_longer(these: Sequence[float], those: Sequence[float], tie: float) -> bool:
+    """Whether ``these`` are longer, pair by pair, by more than ``tie``; one pair is taken at its word."""
+    ratios = [this / that - 1.0 for this, that in zip(these, those, strict=True)]
+    bounds = interval(ratios)
+    return (fmean(ratios) if bounds is None else bounds[0]) > tie

@@ -121,9 +121,9 @@ def _errors(pairs: Sequence[Pair]) -> dict[str, Errors]:
 
 
 def _by_policy(pairs: Sequence[Pair], way: str, side: int) -> dict[str, list[float]]:
-    """What is ranked, of the real (0) or the simulated (1) sessions over a link."""
+    """What is ranked, of the real (0) or the simulated (1) sessions over a link, in order of their prompts."""
     found: dict[str, list[float]] = {}
-    for pair in pairs:
+    for pair in sorted(pairs, key=lambda pair: pair[0].prompt):
         if pair[0].way == way:
             found.setdefault(pair[0].policy, []).append(getattr(pair[side], RANKED_BY))
     return found
