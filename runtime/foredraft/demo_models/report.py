@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foredraft.demo_models.corpus import HELD_OUT_ONE_IN, MAX_NESTING, MAX_STATEMENT_CHARS, MAX_STRING_CHARS
+from foredraft.demo_models.losses import GRAMMAR_WEIGHT
 
 GAMMA = 4
 """Draft tokens per chain in the card's figures."""
@@ -126,6 +127,9 @@ none that nests brackets more than {MAX_NESTING} deep. The models know no other 
 One file in {HELD_OUT_ONE_IN}, chosen by a hash of its path, was held out: {held_out} of {files} files. The
 samples' prompts come from those alone, normalised too. The rest made
 {card.corpus["train_tokens"]:,} tokens to train on.
+
+In the target's training it weighed {GRAMMAR_WEIGHT:g} times more that a token comes which the corpus's style permits
+(brackets, strings, dents: `grammar.py`) than which of those it is. No grammar is used when text is written.
 
 ## What it took
 {took}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
