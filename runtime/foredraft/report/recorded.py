@@ -30,7 +30,7 @@ def source_of_record(path: Path) -> Source:
         cut = f" ({record.cut})" if record.cut else ""
         raise RecordError(f"{path}: no session in it has ended{cut}; there is nothing to report on")
     setup = record.setup
-    about = [f"{len(whole)} session(s), {'simulated' if setup.simulated else 'real'}, {setup.policy}"]
+    about = [f"{len(whole)} session(s), {setup.policy}"]
     for name, profile in (("edge", setup.edge), ("cloud", setup.cloud), ("link", setup.link)):
         if profile is not None:
             word = "" if setup.simulated else "EMULATED "
@@ -39,8 +39,8 @@ def source_of_record(path: Path) -> Source:
     left_out = len(record.sessions) - len(whole)
     if left_out:
         warnings.append(f"{left_out} session(s) were cut off and are left out")
-    kind = "simulated" if setup.simulated else "recorded"
-    return Source(path.name, f"record, {kind}", about, [*warnings, *record.notes], [_subject(record, whole, kind)])
+    kind = "simulated" if setup.simulated else "real"
+    return Source(path.name, f"record of {kind} sessions", about, [*warnings, *record.notes], [_subject(record, whole, kind)])
 
 
 def _subject(record: Record, whole: Sequence[RecordedSession], kind: str) -> Subject:

@@ -186,7 +186,7 @@ def _show(outcome: "Outcome", files: Sequence[Path]) -> None:
     if failed:
         lines.append(f"{len(failed)} could not be run to their end, such as {failed[0].policy}: {failed[0].failure}")
     if outcome.lost:
-        lines.append(f"{outcome.lost} trials ended with their process and were put in line again")
+        lines.append(f"{outcome.lost} trial(s) ended with their process and were put in line again")
     lines.append(f"written: {', '.join(map(str, files))}")
     for line in lines:
         console.print(line, highlight=False, markup=False)
