@@ -47,7 +47,9 @@ class _Way:
     def put_now(self, data: bytes) -> bool:
         """Send, if nobody waits in front and the channel's queue has room."""
         wire_bytes = self._channel.wire_bytes(len(data))
-        if self._waiting or self._shut.is_set() or self._wait_s(wire_bytes) > 0.0:
+        if self._waiting or self._shut.is_set():
+            return False
+        if not self._channel.always_room and self._wait_s(wire_bytes) > 0.0:
             return False
         self._depart(data, wire_bytes)
         return True
@@ -74,8 +76,6 @@ class _Way:
                     await self._shut.wait()
 
     def _wait_s(self, wire_bytes: int) -> float:
-        if self._channel.always_room:
-            return 0.0
         now_s = self._loop.time() - self._epoch_s
         return self._channel.room_at(now_s, wire_bytes) - now_s
 
@@ -139,7 +139,7 @@ class SimLink:
         self._outgoing = outgoing
         self._incoming = incoming
         self._client = client
-        self._least_bytes, self._most_bytes = least, most  # what the profile was made for
+        self._least_bytes, self._most_bytes = least, min(most, MAX_MESSAGE_BYTES)  # what the profile was made for
         self._bytes_sent = 0
         self._bytes_received = 0
         self.cut_timer: asyncio.TimerHandle | None = None  # for an outage that will cut the link
@@ -167,7 +167,8 @@ class SimLink:
     def post(self, message: Message) -> bool:
         """Send, if that needs no waiting. Raises ProtocolError if it is too large."""
         data = encode(message)
-        self._check(data)
+        if not self._least_bytes <= len(data) <= self._most_bytes:
+            self._check(data)
         if not self._outgoing.put_now(data):
             return False
         self._bytes_sent += framed_bytes(len(data), masked=self._client)

@@ -185,7 +185,8 @@ class Grower:
 
     def _any_sent(self) -> bool:
         """Whether a child of the root is at the cloud, or on its way there."""
-        return any(child.sent for child in self.root.children.values())
+        children = self.tree.root.children
+        return bool(children) and any(child.sent for child in children.values())
 
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise ProtocolError for tokens that no honest cloud says next."""
