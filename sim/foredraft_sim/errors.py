@@ -5,6 +5,7 @@ SimulationError(ForedraftError)
 ├── LivelockError   callbacks run on and on, and time stands still
 └── RealIOError     sockets, pipes, processes and signals, which have no place in simulated time
 
+StorageError(ForedraftError)  the storage of a study fails while it is used
 ScenarioError(ConfigError)  a scenario that is malformed, or that cannot be simulated to its end
 """
 
@@ -28,6 +29,10 @@ class RealIOError(SimulationError, NotImplementedError):
 
     Also a NotImplementedError, which is what libraries expect of a loop that cannot do something.
     """
+
+
+class StorageError(ForedraftError):
+    """The storage of a study was there and is no longer, or does not do what it should."""
 
 
 class ScenarioError(ConfigError):

@@ -157,6 +157,14 @@ def test_acceptance_by_position_and_exits_come_from_the_record(recorded: list[Pa
     assert seed.exits[0].said == 96
 
 
+def test_a_private_record_gives_the_same_page(recorded: list[Path], tmp_path: Path) -> None:
+    scenario = write(tmp_path, workload(prompt_tokens=8, new_tokens=48, requests=2))
+    private = tmp_path / "seed.rec"
+    done = foredraft("simulate", scenario, "--policy", "seed", "--seed", "1", "--record", private, "--private")
+    assert done.exit_code == 0, done.output
+    assert page_of(private)[0] == page_of(recorded[1])[0]
+
+
 def test_every_section_that_the_files_know_of_is_there(recorded: list[Path], simulated: Path) -> None:
     text, page = page_of(*recorded, simulated)
     for heading in ("Latency", "Where the time went", "Acceptance", "Hint precision", "Cost against latency"):

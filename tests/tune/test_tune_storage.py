@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from foredraft.errors import ConfigError
-from foredraft_sim.tune.storage import CANDIDATE, Place, StorageError, begin, joined, opened, place_of
+from foredraft_sim.errors import StorageError
+from foredraft_sim.tune.storage import CANDIDATE, Place, begin, joined, opened, place_of
 from tune.tuning import place, search, study
 
 

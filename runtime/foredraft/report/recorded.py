@@ -40,7 +40,8 @@ def source_of_record(path: Path) -> Source:
     if left_out:
         warnings.append(f"{left_out} session(s) were cut off and are left out")
     kind = "simulated" if setup.simulated else "real"
-    return Source(path.name, f"record of {kind} sessions", about, [*warnings, *record.notes], [_subject(record, whole, kind)])
+    subject = _subject(record, whole, kind)
+    return Source(path.name, f"record of {kind} sessions", about, [*warnings, *record.notes], [subject])
 
 
 def _subject(record: Record, whole: Sequence[RecordedSession], kind: str) -> Subject:

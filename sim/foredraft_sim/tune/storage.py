@@ -18,7 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from foredraft.errors import ConfigError, ForedraftError
+from foredraft.errors import ConfigError
+from foredraft_sim.errors import StorageError
 from foredraft_sim.tune.search import Candidate, Search
 
 DRIVERS: Final = {"postgresql": "'psycopg[binary]'", "mysql": "pymysql (and write mysql+pymysql://)"}
@@ -26,10 +27,6 @@ CANDIDATE: Final = "candidate"
 _ASKED: Final = "asked"
 _PLANNED: Final = "planned"
 _BUSY_S: Final = 60.0
-
-
-class StorageError(ForedraftError):
-    """The storage was there and is no longer, or does not do what it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,27 +89,30 @@ def opened(place: Place) -> Iterator[RDBStorage]:
 
 def _connected(place: Place) -> RDBStorage:
     """Two that begin at once may both make the tables: whoever comes second looks again."""
-    waits: dict[str, Any] = {"connect_args": {"timeout": _BUSY_S}} if place.url.startswith("sqlite") else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat has been there since 2021
-        for again in (True, False):
-            try:
-                storage = RDBStorage(
-                    place.url,
-                    engine_kwargs=dict(waits),
-                    heartbeat_interval=place.heartbeat_s,
-                    grace_period=place.grace_s,
-                    heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3),
-                )
-                if waits:
-                    event.listen(storage.engine, "connect", _quick)
-                    event.listen(storage.engine, "begin", _alone)
-                    storage.engine.dispose()  # the connection that made the tables knows nothing of it
-                return storage
-            except SQLAlchemyError as error:
-                if not again or "already exists" not in str(error):
-                    raise
-    raise AssertionError("the second time returns or raises")
+        try:
+            return _storage(place)
+        except SQLAlchemyError as error:
+            if not any(sign in str(error) for sign in ("already exists", "duplicate key")):
+                raise
+            return _storage(place)
+
+
+def _storage(place: Place) -> RDBStorage:
+    is_file = place.url.startswith("sqlite")
+    storage = RDBStorage(
+        place.url,
+        engine_kwargs={"connect_args": {"timeout": _BUSY_S}} if is_file else {},
+        heartbeat_interval=place.heartbeat_s,
+        grace_period=place.grace_s,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3),
+    )
+    if is_file:
+        event.listen(storage.engine, "connect", _quick)
+        event.listen(storage.engine, "begin", _alone)
+        storage.engine.dispose()  # the connection that made the tables knows nothing of it
+    return storage
 
 
 def _quick(connection: Any, record: object) -> None:
@@ -189,4 +189,4 @@ def lost(trials: Sequence[FrozenTrial]) -> int:
     return sum(trial.state is TrialState.FAIL and CANDIDATE not in trial.user_attrs for trial in trials)
 
 
-__all__ = ["CANDIDATE", "Place", "StorageError", "begin", "candidates", "joined", "lost", "opened", "place_of"]
+__all__ = ["CANDIDATE", "Place", "begin", "candidates", "joined", "lost", "opened", "place_of"]
