@@ -3,10 +3,15 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from foredraft_sim.validate.run import Validation
+    from foredraft_sim.validate.sessions import Session
 
 
 def validate(
@@ -20,8 +25,8 @@ def validate(
 ) -> None:
     """Profile this machine, run real sessions, simulate the same, and compare.
 
-    The bundled pair in two processes, each on a core, over shaped links. Exit code 1 names the targets that
-    are missed. The whole takes about six minutes, the quick one about two.
+    The bundled pair in two processes, each on a core, over shaped links. Targets that are missed are named, and the
+    exit code is 1. The whole takes about six minutes, the quick one one or two.
     """
     from foredraft.errors import ConfigError
     from foredraft.files import written_together
@@ -58,20 +63,15 @@ def validate(
         raise typer.Exit(1)
 
 
-def _plain(session: object) -> dict[str, object]:
-    from dataclasses import asdict
-
-    plain: dict[str, object] = asdict(session)  # type: ignore[call-overload]
+def _plain(session: "Session") -> dict[str, object]:
+    plain = asdict(session)
     del plain["tokens"]
     return plain
 
 
-def _show(found: object, out: Path) -> None:
+def _show(found: "Validation", out: Path) -> None:
     from foredraft_sim.validate.page import cell_rows, error_rows, ranking_rows, summary_lines, text_lines
-    from foredraft_sim.validate.run import Validation
 
-    if not isinstance(found, Validation):
-        raise TypeError("a validation")
     for rows in (cell_rows(found), error_rows(found), ranking_rows(found)):
         for line in text_lines(rows):
             typer.echo(line)
