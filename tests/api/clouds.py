@@ -51,7 +51,7 @@ def target(*, exits: bool = True, tokenizer: Tokenizer = TOKENIZER, context: int
 
 def cloud(api_key: str = "") -> Cloud:
     """A cloud for the text."""
-    return Cloud(target(), TOKENIZER, api_key=api_key)
+    return Cloud(target(), TOKENIZER, api_key=api_key, new_drafter=drafter)
 
 
 def drafter(digest: str = "") -> ScriptedDrafter:

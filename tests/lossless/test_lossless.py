@@ -24,7 +24,15 @@ from lossless.oracle import EPSILON, Oracle, Tally, Text
 from lossless.weather import Weather
 
 LENGTH = 24
-POLICIES = ("cloud", "sync", "seed:threshold=0.0", "ahead:threshold=0.0,patience_s=0.02", "auto:threshold=0.0")
+POLICIES = (
+    "cloud",
+    "sync",
+    "seed:threshold=0.0",
+    "ahead:threshold=0.0,patience_s=0.02",
+    "auto:threshold=0.0",
+    "colocated:cloud_gamma=3",
+    "both:threshold=0.0,cloud_gamma=3,patience_s=0.02",
+)
 SAMPLINGS = {
     "greedy": Sampling(),
     "T 0.8": Sampling(temperature=0.8, seed=5),
@@ -72,7 +80,8 @@ async def lab(target_model: LoadedModel, draft_model: LoadedModel) -> AsyncItera
         "ngram": NgramDrafter(),
         "wrong": ScriptedDrafter(lambda position, width: [Guess((position * 31 + n) % 256, 0.9) for n in range(width)]),
     }
-    async with Cloud(TorchTarget(target_model, PlainHeads(target_model), prefill_chunk=16)) as cloud:
+    target = TorchTarget(target_model, PlainHeads(target_model), prefill_chunk=16)
+    async with Cloud(target, new_drafter=lambda: TorchDrafter(draft_model)) as cloud:
         yield Lab(cloud, drafters)
         for drafter in drafters.values():
             await drafter.close()

@@ -147,10 +147,8 @@ class Walker:
         if unknown:
             reason = f"no exit after layer {unknown[0]}; this target has {list(self._card.exits)}"
             raise RefusedError(messages.INVALID, reason)
-        if steer.cloud_drafts > self._limits.cloud_drafts:
-            reason = f"cloud_drafts must be at most {self._limits.cloud_drafts}, not {steer.cloud_drafts}"
-            if not self._limits.cloud_drafts:
-                reason = "this server has no draft model of its own (serve --draft); choose a policy without one"
+        if steer.cloud_drafts and not self._limits.cloud_drafts:
+            reason = "this server has no draft model of its own (serve --draft); choose a policy without one"
             raise RefusedError(messages.INVALID, reason)
 
     def take_steer(self, steer: Steer) -> None:
@@ -217,7 +215,7 @@ class Walker:
 
     def _to_extend(self) -> Node | None:
         """The node below which a drafter in the cloud goes on: the deepest, while that is not deep enough."""
-        depth = min(self.steer.cloud_drafts, self.end - 1 - self.tree.position)
+        depth = min(self.steer.cloud_drafts, self._limits.cloud_drafts, self.end - 1 - self.tree.position)
         if depth <= 0 or len(self.tree) >= self._limits.max_nodes:
             return None
         deepest = max(self.tree.nodes(), key=lambda node: node.anchor.position, default=self.tree.root)
