@@ -189,18 +189,16 @@ class Walker:
         Verify as soon as enough hangs below the tip; when patience is over, verify what there
         is, or decode alone where that is allowed; else wait. A walker that may decode alone
         waits only as far as its ledger allows, and verifies nothing while that is overdrawn
-        or knows nothing to compare with. A drafter in the cloud fills the tree before that, as
-        deep as the orders say; where even that has no idea, one token is decoded alone.
+        or knows nothing to compare with. With a drafter in the cloud it waits for nobody: that fills
+        the tree as deep as the orders say, and what is there is verified, or one token decoded alone.
         """
+        if self.steer.cloud_drafts:
+            node = self._to_extend()
+            return self._choose() if node is None else Extend(node)
         live = len(self.tree.live)
         alone = self.steer.alone_until > self.tree.position
         if alone and (self._ledger.empty or self._ledger.balance_s < 0.0):
             return Go()
-        if self.steer.cloud_drafts:
-            if (node := self._to_extend()) is not None:
-                return Extend(node)
-            if not live:
-                return Go()
         if live >= self.steer.min_nodes and live:
             return self._choose()
         if not (live or alone):
