@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foredraft.core.anchor import ORIGIN, Anchor
-from foredraft.core.estimates import WIDTHS, Estimates, Snapshot, width_class
+from foredraft.core.estimates import ENOUGH, WIDTHS, Estimates, Snapshot, width_class
 from foredraft.core.grower import Grower
 from foredraft.core.messages import Ready
 from foredraft.core.policy import Orders, Policy, Step
@@ -141,7 +141,7 @@ def test_a_draft_that_has_become_useless_is_given_up_within_100_rounds() -> None
     assert 1 < rounds <= 100
 
 
-def test_a_draft_that_was_useless_from_the_start_rests_after_eight_tokens_but_for_probes() -> None:
+def test_a_draft_that_was_useless_from_the_start_is_verified_after_eight_tokens_in_probes_alone() -> None:
     played = play("auto", NEAR, pair=USELESS, new_tokens=160)
     cloud = play("cloud", NEAR, pair=USELESS, new_tokens=160)
     later = [position for position in played.drafted_at() if position > PROBE_TOKENS + 2]
@@ -187,6 +187,16 @@ def test_single_slow_passes_do_not_make_it_give_up_what_it_gains(seed: int) -> N
 
         took_s[policy] = play(policy, new_tokens=128, seed=seed, luck=luck).report.e2e_s - sum(lost)
     assert took_s["auto"] <= 0.6 * took_s["cloud"]
+
+
+@pytest.mark.parametrize("seed", [6, 11])
+def test_a_few_wrong_guesses_at_the_beginning_do_not_make_it_give_up(seed: int) -> None:
+    """With seed 11 five of the first six first choices are wrong, by chance, at an acceptance of 0.4."""
+    place = Times(pass_s=0.06, flat_tokens=32, step_s=0.006, round_trip_s=0.012)
+    auto, cloud = (
+        play(policy, place, acceptance=0.4, new_tokens=128, seed=seed).report for policy in ("auto", "cloud")
+    )
+    assert auto.e2e_s <= 0.7 * cloud.e2e_s
 
 
 @pytest.mark.parametrize("place", [ROBOT, NEAR, FAR], ids=["robot", "near", "far"])
@@ -259,8 +269,8 @@ class Watcher:
 def test_budgets_hold(acceptance: float) -> None:
     watcher = Watcher(AutoPolicy())
     played = play(watcher, NEAR, acceptance=acceptance, new_tokens=128)
-    assert max(len(batch.tokens) for _, _, batch in played.passes) <= 15  # 7 pay, the next width was tried once
-    assert sum(len(batch.tokens) > 7 for _, _, batch in played.passes) <= 2
+    assert max(len(batch.tokens) for _, _, batch in played.passes) <= 15  # 7 pay, the next width was tried
+    assert sum(len(batch.tokens) > 7 for _, _, batch in played.passes) <= ENOUGH + 1  # one was on its way
     assert watcher.most_nodes > 0
 
 

@@ -22,7 +22,7 @@ from foredraft.core.reach import expected_tokens
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies.frontier import unexpanded, unsent
-from foredraft.policies.hints import PROBE_TOKENS, probing, worth_asking
+from foredraft.policies.hints import probing, worth_asking
 from foredraft.policies.parameters import Parameter
 
 MIN_SAMPLES = 6
@@ -30,7 +30,8 @@ MIN_SAMPLES = 6
 
 FIRST_NODES = 3
 SECOND_NODES = 7
-"""... and until then passes have so many draft nodes; the second number where the first cost next to nothing."""
+"""... and until then, and until passes of so many draft nodes were seen, they have so many; the second number where
+the first cost next to nothing."""
 
 MOST_STEPS = 8
 SLACK = 1.25
@@ -40,6 +41,9 @@ PASSES_AHEAD = 3
 LEAST_TOKENS = 1.1
 """Tokens per pass below which speculation is of no use: then hints are not asked for (they lengthen passes), and
 drafting is a probe of 8 in 32 tokens, to see whether the world has changed."""
+
+SURE_PASSES = 24
+"""... but not before so many passes: six guesses may all be wrong by chance, and drafting costs no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class AutoPolicy:
 
     def _resting(self, grower: Grower) -> bool:
         """Whether the edge leaves it to the cloud for now."""
-        useful = self.choice(grower).useful or grower.estimates.tokens.samples < PROBE_TOKENS
+        useful = self.choice(grower).useful or grower.estimates.tokens.samples < SURE_PASSES
         return not useful and not probing(grower)
 
     def _worth_drafting(self, grower: Grower, reach: float) -> bool:
@@ -163,7 +167,7 @@ def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
 
     Only one width beyond those that enough is known of is tried at a time.
     """
-    if seen.samples < MIN_SAMPLES or not seen.passes_s[0]:
+    if seen.samples < MIN_SAMPLES or not seen.passes_s[0] or seen.widest < FIRST_NODES:
         cheap = seen.widest >= FIRST_NODES and seen.pass_s(FIRST_NODES) <= UNSEEN * seen.passes_s[0]
         return min(most, SECOND_NODES if cheap else FIRST_NODES)
     nodes = 0
