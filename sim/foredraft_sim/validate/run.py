@@ -32,7 +32,7 @@ Tell = Callable[[str, float], None]
 
 _FIT_POLICIES: Final = ("cloud", f"sync:gamma={GAMMA}", f"seed:gamma={GAMMA}")
 _EXITS: Final = 2  # of the bundled target
-_FIT_TURNS: Final = 2  # the second one takes up what the first leaves, where rounds are cut short by the text's end
+_FIT_TURNS: Final = 4  # each takes up a part of what the one before left, as rounds are cut short by the end of the text
 
 
 @dataclass(frozen=True, slots=True)
