@@ -198,7 +198,7 @@ def _trusting(cafile: Path | None) -> "SSLContext | None":
 def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "Generation":
     import asyncio
 
-    from foredraft.loop import new_event_loop
+    from foredraft.loop import run
 
     async def session() -> "Generation":
         async with edge:
@@ -210,8 +210,7 @@ def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "G
                 typer.echo()
             return generation
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(session())
+    return run(session())
 
 
 def _local_text(edge: "Edge") -> "LocalText":
