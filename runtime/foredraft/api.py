@@ -273,6 +273,7 @@ class Edge:
                     pace=load_profile(self._options.pace, "draft") if self._options.pace else None,
                     api_key=self._api_key,
                     observer=observer,
+                    estimates=self.estimates,
                 )
             )
         session = EdgeSession(

@@ -6,7 +6,7 @@ harm, it is unlearned within a few rounds, but it makes a bad beginning.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -73,6 +73,12 @@ _MEANS: Final = ("round_trip_s", "draft_step_s", "round_s", "tokens", "drafted")
 
 def save_estimates(estimates: Estimates, file: str | Path) -> None:
     """Write what was learned; a file of that name is replaced. Raises ConfigError."""
+    plain = estimates_as_plain(estimates)
+    written_together({Path(file): msgspec.json.format(msgspec.json.encode(plain), indent=1) + b"\n"})
+
+
+def estimates_as_plain(estimates: Estimates) -> dict[str, Any]:
+    """What was learned, as plain values."""
     learned = _Learned(
         version=VERSION,
         **{name: _mean(getattr(estimates, name)) for name in _MEANS},
@@ -81,7 +87,8 @@ def save_estimates(estimates: Estimates, file: str | Path) -> None:
         right=_rates(estimates.right),
         hints=[_Hints(layer, _rates(bins)) for layer, bins in estimates.hints.items()],
     )
-    written_together({Path(file): msgspec.json.format(msgspec.json.encode(learned), indent=1) + b"\n"})
+    plain: dict[str, Any] = msgspec.to_builtins(learned)
+    return plain
 
 
 def load_estimates(file: str | Path) -> Estimates:
@@ -97,7 +104,12 @@ def load_estimates(file: str | Path) -> Estimates:
             f"{path}: not what `--estimates` writes: version {said!r}, where this Foredraft knows {VERSION}; "
             "remove the file to begin anew"
         )
-    learned = convert(plain, _Learned, path, EstimatesError)
+    return estimates_from_plain(plain, path)
+
+
+def estimates_from_plain(plain: dict[str, Any], where: Path) -> Estimates:
+    """What ``estimates_as_plain`` made of them. Raises EstimatesError naming ``where``, the key and the value."""
+    learned = convert(plain, _Learned, where, EstimatesError)
     estimates = Estimates()
     for name in _MEANS:
         mean: _Mean = getattr(learned, name)

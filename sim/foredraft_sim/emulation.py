@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from foredraft.core.events import Observer
 from foredraft.core.ports import Drafter, Link
 from foredraft.core.report import SessionReport
 from foredraft.engines.device import Device
-from foredraft.engines.pace import Residual
+from foredraft.engines.pace import Pace, Residual
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.errors import ForedraftError
 from foredraft.profiles import DeviceProfile, residual_factor
@@ -43,6 +43,9 @@ from foredraft_sim.scenario_file import Closed, Poisson, most_of
 from foredraft_sim.simulated_record import closed, head_of
 from foredraft_sim.sources import Request, TokenSource, token_source
 from foredraft_sim.streams import Streams, uniform
+
+NewPace = Callable[[str], Pace | None]
+"""What calls cost on one device of the ``edge`` or one server of the ``cloud``; None: what its profile says."""
 
 REQUEST: ContextVar[int] = ContextVar("request")
 """Which request the running task belongs to; it travels from a device to the cloud's tasks that serve it."""
@@ -100,18 +103,19 @@ def replicate(
     texts: bool = False,
     shuffle_seed: int | None = None,
     source: TokenSource | None = None,
+    new_pace: NewPace | None = None,
 ) -> Replication:
     """Run ``policy`` with ``seed`` to the end. Raises ScenarioError, ModelError.
 
     ``log``: keep a record. ``texts``: keep the tokens. ``shuffle_seed``: run timers of one
     instant in another order; texts must not change by it. ``source``: what says the tokens in the
-    place of the scenario's pair.
+    place of the scenario's pair. ``new_pace``: what calls cost, where the profiles alone do not tell.
     """
     source = source or token_source(scenario)
     loop_factory = partial(SimLoop, shuffle_seed=shuffle_seed)
     with _collected() as said, _rare_collections(), asyncio.Runner(loop_factory=loop_factory) as runner:
         try:
-            done = runner.run(_run(scenario, policy, seed, source, log=log, texts=texts))
+            done = runner.run(_run(scenario, policy, seed, source, new_pace, log=log, texts=texts))
         except ScenarioError:
             raise
         except ForedraftError as error:  # a deadlock, a livelock, a model that fails
@@ -120,16 +124,33 @@ def replicate(
 
 
 async def _run(
-    scenario: Scenario, policy: str, seed: int, source: TokenSource, *, log: bool, texts: bool
+    scenario: Scenario,
+    policy: str,
+    seed: int,
+    source: TokenSource,
+    new_pace: NewPace | None,
+    *,
+    log: bool,
+    texts: bool,
 ) -> Replication:
-    emulation = _Emulation(scenario, policy, seed, source, recording=log)
+    emulation = _Emulation(scenario, policy, seed, source, new_pace, recording=log)
     return await emulation.run(texts)
 
 
 class _Emulation:
     """Everything that takes part in one replication."""
 
-    def __init__(self, scenario: Scenario, policy: str, seed: int, source: TokenSource, *, recording: bool) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        policy: str,
+        seed: int,
+        source: TokenSource,
+        new_pace: NewPace | None,
+        *,
+        recording: bool,
+    ) -> None:
+        self.new_pace: NewPace = new_pace or (lambda where: None)
         self.scenario, self.policy, self.seed, self.source = scenario, policy, seed, source
         self.journal = Journal(self._write, REQUEST.get) if recording else None
         self._recorded = bytearray()
@@ -221,6 +242,7 @@ class _Server:
             residual=emulation.residual(scenario.target, f"server {number}"),
             outside=scenario.file.outside,
             headroom_tokens=most_of(scenario.workload.new_tokens),
+            pace=emulation.new_pace("cloud"),
         )
         self.service = CloudService(
             self.engine,
@@ -250,6 +272,7 @@ class _Edge:
             device=Device(spin_s=0.0),
             residual=emulation.residual(scenario.draft, f"device {number}"),
             outside=scenario.file.outside,
+            pace=emulation.new_pace("edge"),
         )
         self._network = SimNetwork(scenario.link, emulation.streams.child(f"link {number}"), self._accept)
         journal = emulation.journal
@@ -316,6 +339,7 @@ class _Edge:
             retry=Retry(attempts=scenario.file.edge.retries),
             observer=self._observer,
             name=str(request),
+            estimates=asked.estimates,
         )
 
 

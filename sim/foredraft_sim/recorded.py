@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from foredraft.core.anchor import ORIGIN, Anchor
+from foredraft.core.estimates import Estimates
 from foredraft.core.messages import STOP
 from foredraft.core.ports import Guess, Pass, Reading, TargetCard, Verdict
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.core.tree import Node
 from foredraft.errors import RecordError
+from foredraft.learned import estimates_from_plain
 from foredraft.record.frames import Said
 from foredraft.record.reading import Position, Record, RecordedSession, read_record
 
@@ -43,6 +45,7 @@ class RecordedText:
         self.sampling = session.sampling
         self.rules = _rules(session, self.tokens)
         self.stopped = session.finish == STOP
+        self._knew = session.began.estimates
         self._said = session.said
         self._at = self._anchors()
         self._passes: dict[PassKey, dict[int, Reading]] = {}
@@ -58,6 +61,10 @@ class RecordedText:
             found[anchor] = index
             anchor = anchor.then(token)
         return found
+
+    def estimates(self) -> Estimates | None:
+        """What the edge knew when the session began; a copy each time. Raises EstimatesError."""
+        return None if self._knew is None else estimates_from_plain(self._knew, Path(self._where))
 
     def truth(self, position: int) -> int:
         """The target's token."""

@@ -1,7 +1,8 @@
 """Replaying a record: the same tokens in simulated time, as they were recorded or under another set-up."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, TypeVar
@@ -10,14 +11,16 @@ import msgspec
 
 from foredraft.core.ports import Drafter, Target
 from foredraft.core.walking import NewDetokenizer
+from foredraft.engines.pace import Pace
 from foredraft.errors import RecordError
 from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile
 from foredraft.record.event_lines import event_lines
 from foredraft.record.plain import profile_from_plain
 from foredraft.record.reading import Record
-from foredraft_sim.emulation import Replication, replicate
+from foredraft_sim.emulation import NewPace, Replication, replicate
 from foredraft_sim.measured import NAME, measured_draft, measured_link, measured_target
 from foredraft_sim.recorded import RecordedDrafter, RecordedTarget, Replays, StopsWhereRecorded
+from foredraft_sim.recorded_times import RecordedPace, draft_calls, target_calls
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, RecordedPair, ScenarioFile, Workload
 from foredraft_sim.sources import Request
@@ -42,6 +45,9 @@ FIGURES: Final = (
     "reconnects",
 )
 """What is compared: fields of a session's report, as means over the sessions."""
+
+CLOUD_DRAFTED: Final = ("colocated", "both")
+"""Policies that let the cloud draft."""
 
 _T = TypeVar("_T")
 
@@ -88,9 +94,9 @@ def replay(record: Record, changes: Changes | None = None) -> Replayed:
     changes = changes or Changes()
     source = ReplaySource(record)
     policy = changes.policy or record.setup.policy
-    scenario = scenario_of(record, changes, len(source.replays.texts))
+    scenario, paces = set_up(record, changes, len(source.replays.texts))
     scenario.policy(policy)
-    done = replicate(scenario, policy, record.setup.seed, log=True, texts=True, source=source)
+    done = replicate(scenario, policy, record.setup.seed, log=True, texts=True, source=source, new_pace=paces)
     texts = [text.tokens for text in source.replays.texts]
     whole = [session for session in record.sessions if session.ended is not None]
     comparable = record.setup.simulated and not record.setup.private and record.cut is None and changes.none
@@ -133,7 +139,7 @@ class ReplaySource:
     def request(self, seed: int, request: int) -> Request:
         """What the session was asked for."""
         text = self.replays.assign(self.replays.texts[request].sampling.seed, request)
-        return Request(list(text.prompt), text.sampling, text.rules)
+        return Request(list(text.prompt), text.sampling, text.rules, text.estimates())
 
     def text(self, tokens: list[int]) -> str:
         """Nothing: a record has no tokenizer."""
@@ -144,24 +150,43 @@ class ReplaySource:
         return StopsWhereRecorded(text)
 
 
-def scenario_of(record: Record, changes: Changes, requests: int) -> Scenario:
+def set_up(record: Record, changes: Changes, requests: int) -> tuple[Scenario, NewPace]:
     """The recorded set-up, with the changes. Raises RecordError where the record does not tell enough."""
     setup, path = record.setup, record.path
     draft, target, link = changes.edge, changes.cloud, changes.link
+    paces: dict[str, Callable[[], Pace]] = {}
     if setup.simulated:
         file = _scenario_file(record)
         draft = draft or profile_from_plain(_told(setup.edge, path), "draft", path)
         target = target or profile_from_plain(_told(setup.cloud, path), "target", path)
         link = link or profile_from_plain(_told(setup.link, path), "link", path)
     else:
+        _check_places(record, changes)
         file = _live_file(record)
-        draft = draft or measured_draft(record, needed=changes.policy is not None)
-        target = target or measured_target(record)
+        if draft is None:
+            steps = draft_calls(record)
+            draft = measured_draft(record, steps, needed=changes.policy is not None)
+            paces["edge"] = partial(RecordedPace, draft, "step", steps)
+        if target is None:
+            passes = target_calls(record)
+            target = measured_target(record, passes)
+            paces["cloud"] = partial(RecordedPace, target, "pass", passes)
         link = link or measured_link(record)
     replaced = msgspec.structs.replace
     file = replaced(file, workload=replaced(file.workload, requests=requests))
     cloud_draft = None if setup.cloud_draft is None else profile_from_plain(setup.cloud_draft, "draft", path)
-    return Scenario(path, file, draft, target, link, RecordedPair(file=str(path)), cloud_draft)
+    scenario = Scenario(path, file, draft, target, link, RecordedPair(file=str(path)), cloud_draft)
+    return scenario, lambda where: paces[where]() if where in paces else None
+
+
+def _check_places(record: Record, changes: Changes) -> None:
+    """A live edge does not hear how long a draft model in the cloud takes."""
+    spec = changes.policy or record.setup.policy
+    if spec.partition(":")[0] in CLOUD_DRAFTED:
+        raise RecordError(
+            f"{record.path}: a live record does not tell how long a draft model in the cloud takes, so {spec!r} cannot "
+            "be replayed from it; replay another policy with --policy, or record a simulation (foredraft simulate)"
+        )
 
 
 def _told(value: _T | None, path: Path) -> _T:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from foredraft.core.estimates import Estimates
 from foredraft.core.ports import Drafter, Target
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.core.walking import NewDetokenizer
@@ -26,11 +27,12 @@ _CACHE_BYTES = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one session is asked for."""
+    """What one session is asked for. ``estimates``: what its edge knows already; None: nothing."""
 
     prompt: list[int]
     sampling: Sampling
     rules: StopRules
+    estimates: Estimates | None = None
 
 
 class TokenSource(Protocol):

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +14,24 @@ from typer.testing import CliRunner, Result
 from api import clouds
 from foredraft import Cloud, RecordError, connect, read_record
 from foredraft.cli.main import app
+from foredraft.core.estimates import Estimates
 from foredraft.core.ports import Link
+from foredraft.engines.device import Work
+from foredraft.engines.pace import Pace, Residual
 from foredraft.engines.paced import PacedDrafter, PacedTarget
+from foredraft.learned import estimates_as_plain
 from foredraft.profiles import load_profile, seconds
+from foredraft.profiles.compute import share_after
 from foredraft.record.event_lines import event_lines
-from foredraft.record.reading import Record
+from foredraft.record.frames import HEADER, Began, Frame, encode_frame
+from foredraft.record.reading import Record, frames_in
 from foredraft_sim.emulation import replicate
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.loop import SimLoop
 from foredraft_sim.measured import measured_draft, measured_link, measured_target
 from foredraft_sim.network import SimNetwork
-from foredraft_sim.replay import Changes, replay
+from foredraft_sim.recorded_times import Calls, RecordedPace, target_calls
+from foredraft_sim.replay import Changes, ReplaySource, replay
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.simulated_record import complete
 from foredraft_sim.streams import Streams
@@ -145,11 +154,11 @@ def test_a_record_that_was_cut_off_is_replayed_up_to_the_cut(tmp_path: Path) -> 
 # Live sessions
 
 
-def live(file: Path, policy: str, *, cut_s: float = 0.0) -> Record:
+def live(file: Path, policy: str, *, cut_s: float = 0.0, residual: Residual | None = None) -> Record:
     """A live session between paced engines, over a link of 24 ms; its wall clock is a simulated one, to be exact."""
 
     async def session() -> None:
-        target = PacedTarget(clouds.target(), load_profile("robot-5-target", "target"))
+        target = PacedTarget(clouds.target(), load_profile("robot-5-target", "target"), residual=residual)
         drafter = PacedDrafter(clouds.drafter(), load_profile("robot-5-draft", "draft"))
         async with Cloud(target, clouds.TOKENIZER) as cloud:
             tasks: list[asyncio.Task[None]] = []
@@ -196,6 +205,114 @@ def test_what_a_live_session_tells_of_its_devices_and_link_is_what_they_were(tmp
     assert seconds(target.target_pass, 4, 50) == pytest.approx(seconds(real_target.target_pass, 4, 50), rel=0.02)
     assert seconds(draft.draft_step, 1, 50) == pytest.approx(seconds(real_draft.draft_step, 1, 50), rel=0.02)
     assert target.model.head_share == pytest.approx(real_target.model.head_share, abs=0.02)
+
+
+def test_what_a_live_edge_knew_beforehand_its_replay_knows_as_well(tmp_path: Path) -> None:
+    """The second text of an edge begins with what the first has taught, and so does its replay, each time."""
+    first, second = tmp_path / "1.rec", tmp_path / "2.rec"
+
+    async def session() -> None:
+        async with clouds.cloud() as cloud, connect(cloud, draft=clouds.drafter()) as edge:
+            for file in (first, second):
+                await edge.generate(PROMPT, policy="auto", max_new_tokens=40, seed=3, record=file).finish()
+
+    asyncio.run(session())
+    began = [read_record(file).sessions[0].began for file in (first, second)]
+    assert began[0].estimates == estimates_as_plain(Estimates())
+    known = began[1].estimates
+    assert known is not None
+    assert known["tokens"]["samples"] > 0
+    source = ReplaySource(read_record(second))
+    for _ in range(2):
+        asked = source.request(1, 0)
+        assert asked.estimates is not None
+        assert estimates_as_plain(asked.estimates) == known
+        asked.estimates.saw_pass(0, 9.0, 9.0, 1)  # what a session learns stays its own
+    assert replay(read_record(second)).same_tokens
+
+
+def test_a_record_from_before_estimates_were_recorded_is_replayed_without(tmp_path: Path) -> None:
+    recorded(tmp_path / "r.rec", policy="auto")
+    frames = frames_in((tmp_path / "r.rec").read_bytes())
+    old = [without_estimates(frame) for frame in frames]
+    (tmp_path / "old.rec").write_bytes(HEADER + b"".join(old))
+    record = read_record(tmp_path / "old.rec")
+    assert (record.cut, record.sessions[0].began.estimates) == (None, None)
+    assert replay(record).same_tokens
+
+
+def without_estimates(frame: Frame) -> bytes:
+    """A frame as a Foredraft wrote it that did not know of them."""
+    whole = encode_frame(frame)
+    if not isinstance(frame, Began):
+        return whole
+    payload = msgspec.msgpack.encode(msgspec.msgpack.decode(whole[8:])[:-1])
+    return struct.pack(">II", len(payload), zlib.crc32(payload)) + payload
+
+
+def test_the_kth_call_of_so_many_tokens_takes_what_the_kth_recorded_one_took() -> None:
+    profile = load_profile("robot-5-target", "target")
+    pace = RecordedPace(profile, "pass", Calls({1: [0.01, 0.03], 4: [0.05]}, (), {3: 0.6}))
+
+    def took_s(new_tokens: int, kind: str = "pass") -> float:
+        return pace.batch_s([Work(kind, new_tokens, 50, 0, pace)])
+
+    assert [took_s(1) for _ in range(4)] == [0.01, 0.03, 0.01, 0.03]
+    assert [took_s(4), took_s(4)] == [0.05, 0.05]
+    usual_s = Pace(profile, None, "warn").batch_s([Work("pass", 2, 50, 0, pace)])
+    assert [took_s(2), took_s(2)] == pytest.approx([usual_s * 0.5, usual_s * 1.5])  # as the one-token passes varied
+    assert took_s(1) == 0.01
+    prefill_s = Pace(profile, None, "warn").batch_s([Work("prefill", 8, 0, 0, pace)])
+    assert took_s(8, "prefill") == prefill_s
+    assert pace.share_after(3, 12) == 0.6
+    assert pace.share_after(6, 12) == Pace(profile, None, "warn").share_after(6, 12)
+
+
+def test_a_live_session_is_replayed_the_same_way_each_time(tmp_path: Path) -> None:
+    record = live(tmp_path / "r.rec", "auto")
+    assert replay(record).replication == replay(record).replication
+
+
+def test_a_live_sessions_uneven_passes_are_replayed_one_by_one(tmp_path: Path) -> None:
+    """Every third pass takes three times as long: the replay's passes do so, too."""
+    record = live(tmp_path / "r.rec", "cloud", residual=Uneven())
+    again = replay(record).replication.record
+    took_s, taken_s = (
+        [one.data["pass_s"] for one in each.noted if (one.where, one.kind) == ("edge", "commit")]
+        for each in (record, again)
+    )
+    assert max(took_s) > 2.5 * min(took_s)
+    assert taken_s == pytest.approx(took_s, rel=0.01)
+
+
+class Uneven:
+    """A residual: every third call takes three times as long."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def __call__(self, kind: str) -> float:
+        self._calls += 1
+        return 3.0 if self._calls % 3 == 0 else 1.0
+
+
+def test_exits_of_a_live_session_speak_at_their_recorded_share_of_a_pass(tmp_path: Path) -> None:
+    record = live(tmp_path / "r.rec", "seed:gamma=3")
+    shares = target_calls(record).shares
+    model, layers = load_profile("robot-5-target", "target").model, record.setup.models.layers
+    assert shares == {layer: pytest.approx(share_after(model, layer, layers), abs=0.02) for layer in shares}
+    assert shares
+
+
+def test_a_live_record_is_not_replayed_with_a_draft_model_in_the_cloud(tmp_path: Path) -> None:
+    recorded(tmp_path / "r.rec", policy="seed")
+    record = read_record(tmp_path / "r.rec")
+    for policy in ("colocated", "both:cloud_gamma=3"):
+        with pytest.raises(RecordError, match=r"does not tell how long a draft model in the cloud takes.*simulation"):
+            replay(record, Changes(policy=policy))
+    both = replace(record, setup=msgspec.structs.replace(record.setup, policy="colocated"))
+    with pytest.raises(RecordError, match="'colocated' cannot be replayed"):
+        replay(both)
 
 
 def test_a_live_session_that_lost_its_link_loses_it_again(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from foredraft.engines.device import TICK_S, Work
 from foredraft.errors import ProfileError
-from foredraft.profiles.compute import call_curve, curve_for, outside, seconds
+from foredraft.profiles.compute import call_curve, curve_for, outside, seconds, share_after
 from foredraft.profiles.schema import Curve, DeviceProfile
 
 Outside = Literal["warn", "error"]
@@ -57,6 +57,10 @@ class Pace:
     def fits(self, works: Sequence[Work]) -> bool:
         """Passes run as one batch as far as the profile's declared range goes; nothing else does."""
         return works[0].kind == "pass" and not outside(self._call_curve, *_sums(works), len(works))
+
+    def share_after(self, layer: int, layers: int) -> float:
+        """Which part of a pass is over when the exit after ``layer`` of ``layers`` speaks."""
+        return share_after(self.profile.model, layer, layers)
 
     def note_late(self, kind: str, excess_s: float) -> None:
         """Count an overrun if the engine was late by ``excess_s``; the first is logged."""

@@ -19,7 +19,7 @@ from foredraft.core.tree import Node
 from foredraft.engines.device import TICK_S, Device, Turn, Work
 from foredraft.engines.pace import Outside, Overruns, Pace, Residual
 from foredraft.errors import RefusedError
-from foredraft.profiles.compute import seconds, share_after
+from foredraft.profiles.compute import seconds
 from foredraft.profiles.schema import DraftProfile, TargetProfile
 
 RETRY_AFTER_S = 1.0
@@ -75,6 +75,7 @@ class PacedTarget:
     wait while the device is busy run as one batch as far as the profile's range says so.
     Sessions reserve cache for their text and ``headroom_tokens`` more, and refuse with "busy"
     what the profile's memory does not hold. ``device`` is shared with whatever else runs on it.
+    ``pace``: what calls cost, where the profile alone does not tell.
     """
 
     def __init__(
@@ -86,9 +87,10 @@ class PacedTarget:
         residual: Residual | None = None,
         outside: Outside = "warn",
         headroom_tokens: int = 256,
+        pace: Pace | None = None,
     ) -> None:
         self.device = device or Device()
-        self.pace = Pace(profile, residual, outside)
+        self.pace = pace or Pace(profile, residual, outside)
         self._inner = inner
         self._headroom_tokens = headroom_tokens
         self._reserved_tokens = 0
@@ -184,11 +186,10 @@ class _PacedSeat:
 
     async def _in_segments(self, batch: Pass, on_exit: Callable[[Reading], None], turn: Turn) -> Verdict:
         """A pass whose exits speak at their share of it."""
-        device, pace = self._target.device, self._target.pace
-        layers, model = self._target.card.layers, pace.profile.model
+        device, pace, layers = self._target.device, self._target.pace, self._target.card.layers
 
         def due_s(layer: int) -> float:
-            return turn.start_s + share_after(model, layer, layers) * (turn.end_s - turn.start_s)
+            return turn.start_s + pace.share_after(layer, layers) * (turn.end_s - turn.start_s)
 
         held = _HeldReadings(device, pace, due_s, on_exit)
         try:
@@ -236,9 +237,10 @@ class PacedDrafter:
         device: Device | None = None,
         residual: Residual | None = None,
         outside: Outside = "warn",
+        pace: Pace | None = None,
     ) -> None:
         self.device = device or Device()
-        self.pace = Pace(profile, residual, outside)
+        self.pace = pace or Pace(profile, residual, outside)
         self._inner = inner
         self._most_nodes = max(1, min(inner.max_nodes_per_step, profile.draft_step.range.new_tokens[1]))
         self._text: list[int] = []

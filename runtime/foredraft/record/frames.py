@@ -82,7 +82,8 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """A session begins, on device ``place``; seconds are of the recording machine's clock, or simulated.
 
     ``prompt`` is packed as on the wire (``core.messages.pack``), and empty in a private record, where
-    stop strings are as many ``*`` as they are long. ``arrived_s``: when the request came.
+    stop strings are as many ``*`` as they are long. ``arrived_s``: when the request came. ``estimates``: what
+    the edge knew of link and models already (``learned.estimates_as_plain``); None: nothing.
     """
 
     session: Count
@@ -98,6 +99,7 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag=1):
     max_new_tokens: Count
     stop_tokens: tuple[Count, ...]
     stop_strings: tuple[str, ...]
+    estimates: dict[str, Any] | None = None
 
 
 class Noted(msgspec.Struct, frozen=True, array_like=True, tag=2):

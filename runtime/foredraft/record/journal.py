@@ -10,12 +10,14 @@ from dataclasses import fields
 from typing import Any
 
 from foredraft.core.edge import Connect
+from foredraft.core.estimates import Estimates
 from foredraft.core.events import Event, Observer
 from foredraft.core.messages import pack
 from foredraft.core.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
 from foredraft.core.report import SessionReport
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.core.tree import Node
+from foredraft.learned import estimates_as_plain
 from foredraft.record.frames import Asked, Began, Ended, Frame, Noted, Passed
 from foredraft.record.taps import BothEnds, Note, tapped
 
@@ -64,7 +66,14 @@ class Journal:
     # Writing
 
     def began(
-        self, place: int, arrived_s: float, began_s: float, prompt: Sequence[int], sampling: Sampling, rules: StopRules
+        self,
+        place: int,
+        arrived_s: float,
+        began_s: float,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        rules: StopRules,
+        estimates: Estimates | None = None,
     ) -> None:
         """A session begins."""
         self._write(
@@ -82,6 +91,7 @@ class Journal:
                 max_new_tokens=rules.max_new_tokens,
                 stop_tokens=rules.tokens,
                 stop_strings=rules.strings,
+                estimates=None if estimates is None else estimates_as_plain(estimates),
             )
         )
 

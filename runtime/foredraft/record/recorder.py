@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from foredraft.core.edge import Connect
+from foredraft.core.estimates import Estimates
 from foredraft.core.events import Observer
 from foredraft.core.messages import Ready
 from foredraft.core.policy import Policy
@@ -54,6 +55,7 @@ class Recorded:
     pace: DraftProfile | None = None
     api_key: str = ""
     observer: Observer | None = None
+    estimates: Estimates | None = None
 
 
 class Recorder:
@@ -107,7 +109,7 @@ class Recorder:
             raise RecordError(f"cannot record to {self.file}: {error.strerror or error}") from error
         self._write(_setup_of(of, self._private, self._link))
         now_s = asyncio.get_running_loop().time()
-        self._journal.began(0, now_s, now_s, of.prompt, of.sampling, of.rules)
+        self._journal.began(0, now_s, now_s, of.prompt, of.sampling, of.rules, of.estimates)
 
     async def finish(self, report: SessionReport) -> None:
         """The session has its text: ask about it, and close the file. Raises RecordError for an incomplete one."""
