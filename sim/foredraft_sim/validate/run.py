@@ -32,7 +32,7 @@ Tell = Callable[[str, float], None]
 
 _FIT_POLICIES: Final = ("cloud", f"sync:gamma={GAMMA}", f"seed:gamma={GAMMA}")
 _EXITS: Final = 2  # of the bundled target
-_FIT_TURNS: Final = 4  # each takes up a part of what the one before left, as rounds are cut short by the end of the text
+_FIT_TURNS: Final = 4  # each takes up what the one before left, where the end of the text cuts rounds short
 
 
 @dataclass(frozen=True, slots=True)
