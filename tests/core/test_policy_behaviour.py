@@ -203,3 +203,12 @@ def test_policies_go_by_name_with_parameters() -> None:
 def test_a_bad_specification_is_refused_by_name(spec: str, error: type[ConfigError], says: str) -> None:
     with pytest.raises(error, match=says.replace("(", "\\(")):
         make_policy(spec)
+
+
+async def test_time_of_the_clouds_own_is_not_booked_as_waiting_for_the_edge() -> None:
+    here = room()
+    assert await collect(here.session("cloud")) == text(40)
+    commits = [commit for commit in here.said(Commit) if isinstance(commit, Commit)]
+    assert len(commits) == 40
+    assert {commit.waited_s for commit in commits} == {0.0}
+    await here.left()

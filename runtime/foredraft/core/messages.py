@@ -150,7 +150,7 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     """Cloud to edge: the text now has ``tokens`` at ``position``. ``finish`` is set on the last.
 
     ``drafted`` and ``accepted`` count the pass's draft nodes. Durations are the cloud's own;
-    ``waited_s`` passed between the commit before and the start of this pass. ``heard`` counts
+    ``waited_s`` was spent waiting for the edge between the commit before and this pass. ``heard`` counts
     the Grow and Steer messages of this session that had come, and ``heard_s`` is how long ago
     the last one came (or Open, if none did): what the edge needs to measure a round trip.
     """

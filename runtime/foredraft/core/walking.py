@@ -69,6 +69,7 @@ class Session:
         self._changed = Signal()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._prefill_s = 0.0
+        self._waited_s = 0.0  # for the edge, since the last commit
         self._heard = 0
         self._heard_at_s = walker.idle_since_s
 
@@ -125,10 +126,12 @@ class Session:
 
     async def _wait(self, plan: Wait) -> None:
         clock = asyncio.get_running_loop()
+        began_s = clock.time()
         if plan.idle and self._idle_timer is None:
             # One timer for many waits: their ends only move on, and it looks again when it comes too early.
             self._idle_timer = clock.call_at(plan.until_s, self._look_whether_idle)
         await self._changed.wait(None if plan.idle else plan.until_s)
+        self._waited_s += clock.time() - began_s
         if plan.idle and self._idle_timer is None and clock.time() >= plan.until_s - TICK_S:
             raise RefusedError(messages.BUSY, "idle for too long; the place went to others", 0.0)
 
@@ -155,9 +158,8 @@ class Session:
 
         if self._shared.observer is not None:
             self._note("pass", position=position, nodes=len(plan.nodes), trunk=len(batch.trunk))
-        waited_s = began_s - walker.idle_since_s
         verdict = await self.seat.verify(batch, on_exit)
-        self._commit(plan, verdict, waited_s, clock.time())
+        self._commit(plan, verdict, clock.time())
 
     def _hint(self, batch: Pass, reading: Reading, position: int, after_s: float) -> None:
         walker = self.walker
@@ -169,10 +171,10 @@ class Session:
             packed = messages.pack(foreseen)
             self._say(Hint(walker.session, position, reading.layer, packed, min(1.0, confidence), after_s))
 
-    def _commit(self, plan: Go, verdict: Verdict, waited_s: float, now_s: float) -> None:
-        timing = Timing(self._prefill_s, waited_s, self._heard, now_s - self._heard_at_s)
+    def _commit(self, plan: Go, verdict: Verdict, now_s: float) -> None:
+        timing = Timing(self._prefill_s, self._waited_s, self._heard, now_s - self._heard_at_s)
         commit, kept = self.walker.commit(plan, verdict, timing, now_s, self._stops)
-        self._prefill_s = 0.0
+        self._prefill_s = self._waited_s = 0.0
         self.seat.keep(kept)
         if self._grower is not None:
             self._grower.advance(self.walker.tree.tokens[commit.position :])
