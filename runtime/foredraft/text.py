@@ -42,7 +42,7 @@ class Tokenizer:
 
     def __init__(self, data: bytes) -> None:
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(data.decode())
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"not a tokenizer.json: {error}") from error
         self._tokenizer.no_truncation()
