@@ -7,8 +7,12 @@ from typing import Any
 
 from foredraft.api import connect
 from foredraft.bench.child import answer
+from foredraft.core.sampling import Sampling
 from foredraft.engines.loading import DEMO, ModelOptions, load_drafter
 from foredraft.loop import new_event_loop
+
+_OTHER_TEXT = 1
+"""The end mark: a token that no prompt begins with."""
 
 
 def main() -> None:
@@ -17,6 +21,7 @@ def main() -> None:
     drafter, _ = load_drafter(DEMO, ModelOptions(threads=1, pace=pace))
 
     async def session(prompt: str, asked: dict[str, Any]) -> dict[str, Any]:
+        await drafter.begin([_OTHER_TEXT], Sampling())  # the prompt of the turn before is still in its cache
         async with connect(url, draft=drafter) as edge:
             generation = edge.generate(prompt, end_marks=False, **asked)
             return asdict(await generation.finish())
