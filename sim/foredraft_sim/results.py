@@ -14,29 +14,11 @@ from dataclasses import asdict
 from statistics import fmean, stdev
 from typing import Any, Final
 
+from foredraft.figures import COUNTS, TIMES, percentile
 from foredraft.profiles import Profile
 from foredraft_sim.emulation import Replication
 from foredraft_sim.scenario import Scenario, assumed_in
 
-MEANS: Final = ("ttft_s", "tpot_s", "e2e_s")
-SUMS: Final = (
-    "prompt_tokens",
-    "new_tokens",
-    "passes",
-    "drafted",
-    "accepted",
-    "hints",
-    "hints_right",
-    "predraft_hits",
-    "predraft_misses",
-    "bytes_up",
-    "bytes_down",
-    "opening_bytes_up",
-    "target_s",
-    "queue_s",
-    "draft_s",
-    "reconnects",
-)
 PERCENTILES: Final = (50, 90, 99)
 
 COST_NOTE: Final = (
@@ -72,20 +54,11 @@ def interval(samples: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
-def percentile(samples: Sequence[float], percent: float) -> float:
-    """Linear between the order statistics, as numpy's default."""
-    ordered = sorted(samples)
-    place = (len(ordered) - 1) * percent / 100
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-
 def figures_of(scenario: Scenario, one: Replication) -> Figures:
     """One replication's numbers."""
     reports = [finished.report for finished in one.finished]
-    figures: Figures = {name: fmean(getattr(report, name) for report in reports) for name in MEANS}
-    figures |= {name: float(sum(getattr(report, name) for report in reports)) for name in SUMS}
+    figures: Figures = {name: fmean(getattr(report, name) for report in reports) for name in TIMES}
+    figures |= {name: float(sum(getattr(report, name) for report in reports)) for name in COUNTS}
     tokens, passes = sum(report.new_tokens for report in reports), sum(report.passes for report in reports)
     held_s = scenario.file.cloud.servers * one.duration_s
     figures |= {

@@ -1,6 +1,7 @@
 """Where the tokens of a simulation come from: a synthetic pair, or real models that take no simulated time."""
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,7 +69,7 @@ def token_source(scenario: Scenario) -> TokenSource:
     return ModelSource(scenario, scenario.pair)
 
 
-class _ScenarioSource:
+class _ScenarioSource(ABC):
     """What is asked, as a scenario says."""
 
     new_detokenizer: NewDetokenizer | None = None
@@ -77,9 +78,9 @@ class _ScenarioSource:
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
 
+    @abstractmethod
     def prompt(self, seed: int, request: int) -> list[int]:
         """The source's own."""
-        raise NotImplementedError
 
     def request(self, seed: int, request: int) -> Request:
         """By the scenario's workload and sampling."""

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft_sim.validate.stats import errors_of, ks_distance, quantile, ranking_of
+from foredraft.figures import percentile
+from foredraft_sim.validate.stats import errors_of, ks_distance, ranking_of
 
 positive = st.floats(0.001, 1000.0)
 
@@ -32,7 +33,7 @@ def test_a_simulation_that_is_off_by_one_share_everywhere_has_that_error_everywh
 def test_the_percentiles_of_a_hundred_errors_are_those_that_they_say() -> None:
     found = errors_of([1.0] * 101, [1.0 + place / 100 for place in range(101)])
     assert (found.p50, found.p90, found.p99) == pytest.approx((0.5, 0.9, 0.99))
-    assert quantile([1.0], 0.99) == 1.0
+    assert percentile([1.0], 99) == 1.0
 
 
 def test_lists_that_do_not_match_are_no_comparison() -> None:

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
 from foredraft.errors import ConfigError
+from foredraft.figures import TIMES
 from foredraft.profiles.strict import convert
 from foredraft.record.frames import TITLE
 from foredraft.report.recorded import source_of_record
-from foredraft.report.subjects import COST, COUNTS, ENERGY, TIMES, Bench, Promise, Source, Subject, number, spread_of
+from foredraft.report.subjects import COST, ENERGY, Bench, Promise, Source, Subject, number, pooled, spread_of, told_in
 
 KINDS: Final = "a record, or what generate, simulate or bench policies print with --json"
 _MILLION: Final = 1e6
@@ -87,7 +87,7 @@ def _sessions(path: Path, said: Sequence[Mapping[str, Any]]) -> Source:
         where = str(path) if len(said) == 1 else f"{path}: object {index + 1}"
         if not _is_session(one):
             raise ConfigError(f"{where}: the others are of foredraft generate --json, this is not")
-        figures = {name: number(one.get(name), f"{where}: {name}") for name in (*TIMES, *COUNTS)}
+        figures = told_in(one, where)
         by_policy.setdefault(str(one["policy"]), []).append(figures)
         if one.get("draft"):
             about.add(f"draft: {one['draft']}")
@@ -99,9 +99,7 @@ def _sessions(path: Path, said: Sequence[Mapping[str, Any]]) -> Source:
 
 
 def _of_sessions(policy: str, path: Path, sessions: Sequence[Mapping[str, float]]) -> Subject:
-    figures = {name: fmean(one[name] for one in sessions) for name in TIMES}
-    figures |= {name: sum(one[name] for one in sessions) for name in COUNTS}
-    return Subject(policy, path.name, "real", len(sessions), figures, spread_of(sessions))
+    return Subject(policy, path.name, "real", len(sessions), pooled(sessions), spread_of(sessions))
 
 
 class _Input(Struct, frozen=True):
@@ -158,7 +156,7 @@ def _input_said(name: str, said: _Input) -> str:
 def _of_policy(path: Path, said: Mapping[str, Any], texts: int) -> Subject:
     name = str(said.get("policy"))
     where = f"{path}: {name}"
-    figures = {key: number(said.get(key), f"{where}: {key}") for key in (*TIMES, *COUNTS)}
+    figures = told_in(said, where)
     if said.get("cost_busy_usd") is not None and figures["new_tokens"]:
         figures[COST] = number(said["cost_busy_usd"], f"{where}: cost_busy_usd") / figures["new_tokens"] * _MILLION
     if said.get(ENERGY) is not None:

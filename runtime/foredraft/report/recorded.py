@@ -11,7 +11,7 @@ from foredraft.errors import RecordError
 from foredraft.record.frames import UNASKED, Noted
 from foredraft.record.placing import placed, round_trip_s
 from foredraft.record.reading import Record, RecordedSession, read_record
-from foredraft.report.subjects import COUNTS, TIMES, Exit, Source, Subject, number, spread_of
+from foredraft.report.subjects import Exit, Source, Subject, pooled, spread_of, told_in
 
 PARTS: Final = ("prefill", "pass", "pass and draft", "draft", "link", "other")
 """Where a moment goes, in this order of preference: ``link`` is what nothing but a message on its way accounts for."""
@@ -46,14 +46,12 @@ def source_of_record(path: Path) -> Source:
 
 def _subject(record: Record, whole: Sequence[RecordedSession], kind: str) -> Subject:
     sessions = [_figures(record.path, session) for session in whole]
-    figures = {name: fmean(one[name] for one in sessions) for name in TIMES}
-    figures |= {name: sum(one[name] for one in sessions) for name in COUNTS}
     return Subject(
         record.setup.policy,
         record.path.name,
         kind,
         len(whole),
-        figures,
+        pooled(sessions),
         spread_of(sessions),
         parts=_parts(record, whole),
         chain=_chain(whole),
@@ -64,9 +62,7 @@ def _subject(record: Record, whole: Sequence[RecordedSession], kind: str) -> Sub
 
 
 def _figures(path: Path, session: RecordedSession) -> dict[str, float]:
-    where = f"{path}: session {session.number}"
-    figures = session.figures | {"new_tokens": len(session.tokens)}
-    return {name: number(figures.get(name), f"{where}: {name}") for name in (*TIMES, *COUNTS)}
+    return told_in(session.figures | {"new_tokens": len(session.tokens)}, f"{path}: session {session.number}")
 
 
 def _of(session: RecordedSession, where: str, kind: str) -> list[Noted]:

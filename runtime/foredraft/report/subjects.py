@@ -3,27 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Final
 
+from foredraft import figures
 from foredraft.errors import ConfigError
+from foredraft.figures import TIMES, percentile
 
-TIMES: Final = ("ttft_s", "tpot_s", "e2e_s")
-COUNTS: Final = (
-    "new_tokens",
-    "passes",
-    "drafted",
-    "accepted",
-    "hints",
-    "hints_right",
-    "predraft_hits",
-    "predraft_misses",
-    "bytes_up",
-    "bytes_down",
-    "target_s",
-    "queue_s",
-    "draft_s",
-    "reconnects",
-)
+COUNTS: Final = tuple(name for name in figures.COUNTS if name not in ("prompt_tokens", "opening_bytes_up"))
 COST: Final = "cost_usd_per_million_tokens"
 ENERGY: Final = "edge_j_per_token"
 RANKS: Final = (50, 90, 99)
@@ -128,13 +115,15 @@ def number(value: Any, where: str) -> float:
     return float(value)
 
 
-def percentile(samples: Sequence[float], percent: float) -> float:
-    """Linear between the order statistics."""
-    ordered = sorted(samples)
-    place = (len(ordered) - 1) * percent / 100
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+def told_in(plain: Mapping[str, Any], where: str) -> dict[str, float]:
+    """The times and counts that a file tells of a session. Raises ConfigError naming the place."""
+    return {name: number(plain.get(name), f"{where}: {name}") for name in (*TIMES, *COUNTS)}
+
+
+def pooled(sessions: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of the times and sums of the counts over several sessions."""
+    means = {name: fmean(one[name] for one in sessions) for name in TIMES}
+    return means | {name: sum(one[name] for one in sessions) for name in COUNTS}
 
 
 def spread_of(sessions: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:

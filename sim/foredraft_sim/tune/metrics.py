@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from foredraft.errors import ConfigError, UnknownNameError
+from foredraft.figures import percentile
 from foredraft_sim.emulation import Replication
-from foredraft_sim.results import figures_of, percentile
+from foredraft_sim.results import figures_of
 from foredraft_sim.scenario import Scenario
 
 PERCENTILES: Final = (50, 90, 95, 99)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
+from foredraft.figures import percentile
 from foredraft_sim.results import interval
 
 
@@ -31,16 +32,8 @@ def errors_of(real: Sequence[float], simulated: Sequence[float]) -> Errors:
         raise ValueError("no pairs to compare")
     sizes = sorted(map(abs, found))
     return Errors(
-        len(found), fmean(sizes), quantile(sizes, 0.5), quantile(sizes, 0.9), quantile(sizes, 0.99), fmean(found)
+        len(found), fmean(sizes), percentile(sizes, 50), percentile(sizes, 90), percentile(sizes, 99), fmean(found)
     )
-
-
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """The quantile of a rising list, linear between neighbours."""
-    place = share * (len(ordered) - 1)
-    low = min(int(place), len(ordered) - 1)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 def ks_distance(one: Sequence[float], other: Sequence[float]) -> float:
