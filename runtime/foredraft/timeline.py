@@ -104,7 +104,7 @@ def _verified_between(noted: Sequence[Noted]) -> list[tuple[float, float]]:
     intervals: list[tuple[float, float]] = []
     shipped_s: float | None = None
     for one in noted:
-        if (one.where, one.kind) == ("uplink", "Grow") and shipped_s is None:
+        if (one.where, one.kind) == ("edge", "ship") and shipped_s is None:
             shipped_s = one.t_s
         elif (one.where, one.kind) == ("downlink", "Commit") and shipped_s is not None:
             intervals.append((shipped_s, one.t_s))

@@ -127,6 +127,9 @@ class _Picture:
                 self._draft(one, session)
             case "edge", "ship":
                 session.ships.append((session.draft, self._is_waste(one, session)))
+            case "edge", "beside" if session.ships:  # in the same message
+                step, wasted = session.ships[-1]
+                session.ships[-1] = step, wasted and self._is_waste(one, session)
             case "edge", ("connect" | "retry"):
                 session.ships.clear()  # what was on its way is lost
                 place = self._thread(f"device {one.place}", _DRAFT, "drafting")
@@ -163,7 +166,7 @@ class _Picture:
         lanes[lane : lane + 1] = [one.t_s]
         number = (_UP if up else _DOWN) + lane
         place = self._thread(f"device {one.place}", number, f"{one.where} {lane + 1}" if lane else one.where)
-        step, wasted = session.ships.popleft() if one.kind == "Grow" and session.ships else (None, False)
+        step, wasted = session.ships.popleft() if one.kind in ("Open", "Grow") and session.ships else (None, False)
         drawn = self._slice(place, one.kind, sent_s, one, wasted=wasted)
         if step is not None and not session.waiting:
             session.waiting = [step, drawn]

@@ -49,6 +49,7 @@ class Channel:
         self._trace = None if trace is None else TraceSender(trace)
         self._loss = None if loss is None else LossProcess(loss, streams)
         self._jitter = streams.stream("jitter")
+        self._drawn_s, self._jitter_s = -1.0, 0.0  # when jitter was drawn last, and what
         self._busy_s = 0.0
         self._arrival_s = 0.0
         self._backlog: deque[tuple[float, int]] = deque()  # (when it has left, its bytes)
@@ -95,7 +96,9 @@ class Channel:
             self._backlog_bytes += wire_bytes
         arrival_s = self._busy_s + direction.delay_s
         if direction.jitter_s:
-            arrival_s += jitter_s(direction, self._jitter)
+            if now_s != self._drawn_s:  # what leaves at one instant travels together
+                self._drawn_s, self._jitter_s = now_s, jitter_s(direction, self._jitter)
+            arrival_s += self._jitter_s
         if self._loss is not None:
             arrival_s += self._loss.penalty_s(self._busy_s, now_s)
         if self._outages:

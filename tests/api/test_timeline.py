@@ -15,8 +15,9 @@ def edge(t_s: float, kind: str, **data: Any) -> Noted:
     return Noted(0, 0, t_s, "edge", kind, data)
 
 
-def grow(t_s: float) -> Noted:
-    return Noted(0, 0, t_s, "uplink", "Grow", {"sent_s": t_s, "bytes": 20})
+def grow(t_s: float) -> list[Noted]:
+    message = Noted(0, 0, t_s, "uplink", "Grow", {"sent_s": t_s, "bytes": 20})
+    return [edge(t_s, "ship", position=0, tokens=[7]), message]
 
 
 def came(t_s: float, kind: str) -> Noted:
@@ -31,13 +32,13 @@ def commit(t_s: float, tokens: list[int], pass_s: float, prefill_s: float = 0.0)
 SESSION = [
     edge(10.0, "open"),
     edge(10.2, "draft", began_s=10.1),
-    grow(10.2),
+    *grow(10.2),
     came(10.5, "Hint"),
     edge(10.5, "hint", position=0, layer=2, tokens=[7]),
     edge(10.6, "draft", began_s=10.5),
     *commit(10.7, [7, 8], pass_s=0.3, prefill_s=0.05),
     edge(10.8, "draft", began_s=10.7),
-    grow(10.8),
+    *grow(10.8),
     *commit(11.3, [9], pass_s=0.3),
 ]
 

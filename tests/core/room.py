@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from foredraft.core.cloud import CloudService
 from foredraft.core.edge import EdgeSession, Retry
-from foredraft.core.messages import Message
+from foredraft.core.messages import Chain, Grow, Message, Open
 from foredraft.core.policy import Policy
 from foredraft.core.ports import Drafter, Guess, Link, Pass, Reading, Target, Verdict
 from foredraft.core.sampling import Sampling, StopRules
@@ -128,6 +128,11 @@ class Room:
     def said(self, *kinds: type) -> list[Message]:
         """What went up and down of these kinds, per link, up first."""
         return [message for tap in self.taps for message in [*tap.up, *tap.down] if isinstance(message, kinds)]
+
+    def chains(self, link: int | None = None) -> list[Chain]:
+        """The drafts that went up, with the opening and after it, over one link or all."""
+        taps = self.taps if link is None else [self.taps[link]]
+        return [chain for tap in taps for one in tap.up if isinstance(one, Open | Grow) for chain in one.chains]
 
     async def left(self) -> None:
         """Wait until the cloud has let go of every link; nothing may be left running."""

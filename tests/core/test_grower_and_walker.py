@@ -5,7 +5,7 @@ import pytest
 from core.room import PROMPT, text
 from foredraft.core import messages
 from foredraft.core.grower import MAX_REFUSALS, Grower
-from foredraft.core.messages import Commit, Grow, Hint, Open, Ready, Refused, Steer, pack, unpack
+from foredraft.core.messages import MAX_CHAINS, Chain, Commit, Hint, Open, Ready, Refused, Steer, pack, unpack
 from foredraft.core.ports import Guess, Reading, TargetCard, Verdict
 from foredraft.core.sampling import StopRules
 from foredraft.core.walker import Go, Limits, Timing, Wait, Walker
@@ -28,12 +28,12 @@ def draft(grower: Grower, tokens: list[int]) -> None:
         (node,) = grower.grew([node], [[Guess(token, 0.5)]], 1)
 
 
-def ship_all(grower: Grower) -> list[Grow]:
+def ship_all(grower: Grower) -> list[Chain]:
     return grower.ship(list(grower.tree.nodes()))
 
 
-def refuse(grow: Grow, code: str) -> Refused:
-    return Refused(1, code, "", 0.0, grow.position, grow.hash)
+def refuse(chain: Chain, code: str) -> Refused:
+    return Refused(1, code, "", 0.0, chain.position, chain.hash)
 
 
 def test_a_chain_longer_than_the_cloud_takes_goes_in_pieces_and_only_once(grower: Grower) -> None:
@@ -53,7 +53,7 @@ def test_after_full_nothing_is_sent_before_the_next_commit_and_then_all_that_liv
     assert ship_all(grower) == []
     assert not grower.waiting_on_cloud
     grower.committed(Commit(1, 3, pack(text(1)), 0, 0, 0.0, 0.0, 0.0))
-    assert [token for grow in ship_all(grower) for token in unpack(grow.tokens)] == text(4)[1:]
+    assert [token for chain in ship_all(grower) for token in unpack(chain.tokens)] == text(4)[1:]
 
 
 def test_an_unknown_anchor_is_sent_again_but_not_for_ever(grower: Grower) -> None:
@@ -120,7 +120,7 @@ def walker(steer: Steer | None = None, max_nodes: int = 4) -> Walker:
 
 def grow(walker: Walker, tokens: list[int]) -> Refused | None:
     anchor = walker.tree.root.anchor
-    return walker.take_grow(Grow(1, anchor.position, anchor.hash, pack(tokens)))
+    return walker.take_chain(Chain(anchor.position, anchor.hash, pack(tokens)))
 
 
 def test_nodes_that_are_held_already_take_no_room() -> None:
@@ -191,3 +191,12 @@ def test_of_an_accepted_chain_that_a_stop_token_cuts_the_cache_keeps_the_text_al
     assert (commit.drafted, commit.accepted) == (3, 2)
     assert kept == [0, 1]
     assert cut.tree.tokens == [*PROMPT, 5, 6]
+
+
+def test_no_more_chains_are_shipped_at_once_than_one_message_holds() -> None:
+    grower = Grower(PROMPT, StopRules(50))
+    grower.connected(Ready(2, "m", "t", 2000, 1000, 8, (4,), 1000, 8, 2, ()))
+    grower.grew([grower.root], [[Guess(token, 0.001) for token in range(300)]], 300)
+    assert len(ship_all(grower)) == MAX_CHAINS
+    assert len(ship_all(grower)) == 300 - MAX_CHAINS
+    assert ship_all(grower) == []

@@ -36,7 +36,7 @@ async def test_edges_that_die_or_stop_reading_stall_no_other() -> None:
     endless = messages.Open(1, messages.pack([1, 2, 3]), 3, 0.0, 0, 1.0, 0, 4 * MAX_UNSENT, (), (), steer)
     for number in range(4):  # they ask for a long text; two never read it, two are cut off
         link = await here.connect()
-        await link.send(messages.Hello(1))
+        await link.send(messages.Hello(messages.PROTOCOL_VERSION))
         await link.send(endless)
         if number % 2:
             here.taps[-1].link.cut()
@@ -50,7 +50,7 @@ async def test_edges_that_die_or_stop_reading_stall_no_other() -> None:
 async def test_an_idle_edge_gives_its_place_to_others() -> None:
     here = room(limits=Limits(idle_s=30.0))
     link = await here.connect()
-    await link.send(messages.Hello(1))
+    await link.send(messages.Hello(messages.PROTOCOL_VERSION))
     await link.send(messages.Open(1, messages.pack([1]), 1, 0.0, 0, 1.0, 0, 9, (), (), messages.Steer(1, 1)))
     assert isinstance(await link.receive(), messages.Ready)
     assert await collect(here.session("sync", 10)) == text(10)
@@ -81,7 +81,7 @@ async def test_when_one_edge_leaves_in_the_middle_the_others_do_not_notice() -> 
 async def test_one_connection_carries_one_text_after_another() -> None:
     here: Room = room()
     link = await here.connect()
-    await link.send(messages.Hello(1))
+    await link.send(messages.Hello(messages.PROTOCOL_VERSION))
     await link.receive()
     for number in range(1, 4):
         steer = messages.Steer(number, 1, alone_until=100)

@@ -11,6 +11,7 @@ from foredraft.core import messages
 from foredraft.core.messages import (
     MAX_MESSAGE_BYTES,
     MAX_TOKEN_ID,
+    Chain,
     Close,
     Commit,
     Drain,
@@ -36,6 +37,7 @@ SECONDS = st.floats(0, 1e9)
 PROBABILITY = st.floats(0, 1)
 TOKEN_IDS = st.integers(0, MAX_TOKEN_ID)
 PACKED = st.lists(TOKEN_IDS, max_size=8).map(pack)
+CHAINS = st.lists(st.builds(Chain, COUNT, st.integers(0, 2**64 - 1), PACKED), max_size=3).map(tuple)
 COUNTS = st.lists(COUNT, max_size=3).map(tuple)
 WAIT = st.floats(0, 3600)
 STEER = st.builds(Steer, COUNT, COUNT, COUNT, SECONDS, COUNT, COUNT, COUNTS, PROBABILITY, COUNT, COUNT)
@@ -47,9 +49,9 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(
         Open, COUNT, PACKED, COUNT, st.floats(allow_nan=False), COUNT, st.floats(allow_nan=False), COUNT, COUNT,
-        COUNTS, st.lists(st.text(), max_size=3).map(tuple), STEER,
+        COUNTS, st.lists(st.text(), max_size=3).map(tuple), STEER, CHAINS,
     ),
-    st.builds(Grow, COUNT, COUNT, st.integers(0, 2**64 - 1), PACKED),
+    st.builds(Grow, COUNT, CHAINS),
     STEER,
     st.builds(Close, COUNT),
     st.builds(Hint, COUNT, COUNT, COUNT, PACKED, PROBABILITY, SECONDS),
@@ -70,8 +72,21 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
 EXAMPLES: dict[str, Message] = {
     "hello": Hello(1, "key"),
     "ready": Ready(1, "model", "tok", 32000, 4096, 32, (8, 16), 256, 32, 64, (2,), 0.5),
-    "open": Open(1, pack([1, 300, 70000]), 3, 0.8, 50, 0.9, 7, 128, (2,), ("\n\n",), Steer(1, 1, exits=(8,))),
-    "grow": Grow(1, 300, 0xFEDCBA9876543210, pack([5, 300, 70000, 31999])),
+    "open": Open(
+        1,
+        pack([1, 300, 70000]),
+        3,
+        0.8,
+        50,
+        0.9,
+        7,
+        128,
+        (2,),
+        ("\n\n",),
+        Steer(1, 1, exits=(8,)),
+        (Chain(3, 7, pack([9])),),
+    ),
+    "grow": Grow(1, (Chain(300, 0xFEDCBA9876543210, pack([5, 300, 70000, 31999])),)),
     "steer": Steer(1, 2, 10, 0.25, 3, 4, (8, 16), 0.5, 12, 6),
     "close": Close(1),
     "hint": Hint(1, 300, 8, pack([5, 300]), 0.75, 0.125),
@@ -85,8 +100,8 @@ EXAMPLES: dict[str, Message] = {
 GOLDEN = {
     "hello": "930001a36b6579",
     "ready": "9d0101a56d6f64656ca3746f6bcd7d00cd100020920810cd010020409102cb3fe0000000000000",
-    "open": "9c0201c40601ac02f0a20403cb3fe999999999999a32cb3feccccccccccccd07cc80910291a20a0a9b04010100cb000000000000000001019108cb3ff00000000000000000",  # noqa: E501
-    "grow": "950301cd012ccffedcba9876543210c40905ac02f0a204fff901",
+    "open": "9d0201c40601ac02f0a20403cb3fe999999999999a32cb3feccccccccccccd07cc80910291a20a0a9b04010100cb000000000000000001019108cb3ff0000000000000000091930307c40109",  # noqa: E501
+    "grow": "9303019193cd012ccffedcba9876543210c40905ac02f0a204fff901",
     "steer": "9b0401020acb3fd00000000000000304920810cb3fe00000000000000c06",
     "close": "920501",
     "hint": "970601cd012c08c40305ac02cb3fe8000000000000cb3fc0000000000000",
@@ -106,14 +121,14 @@ def test_every_message_survives_the_wire(message: Message) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_the_wire_format_of_version_1_does_not_change_silently(name: str) -> None:
-    assert messages.PROTOCOL_VERSION == 1, "a new version: write down its golden bytes"
+def test_the_wire_format_of_version_2_does_not_change_silently(name: str) -> None:
+    assert messages.PROTOCOL_VERSION == 2, "a new version: write down its golden bytes"
     assert encode(EXAMPLES[name]).hex() == GOLDEN[name]
     assert decode(bytes.fromhex(GOLDEN[name])) == EXAMPLES[name]
 
 
 def test_a_round_of_four_tokens_costs_at_most_forty_bytes_up_with_framing() -> None:
-    largest = Grow(1, 1 << 15, 2**64 - 1, pack([31999] * 4))  # a vocabulary of 32k
+    largest = Grow(1, (Chain(1 << 15, 2**64 - 1, pack([31999] * 4)),))  # a vocabulary of 32k
     framing = 2 + 4  # a masked WebSocket frame of less than 126 bytes
     assert len(encode(largest)) + framing <= 40
 
@@ -194,8 +209,9 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     "message",
     [
-        Grow(1, -1, 0, b""),
-        Grow(-1, 1, 0, b""),
+        Grow(1, (Chain(-1, 0, b""),)),
+        Grow(-1, (Chain(1, 0, b""),)),
+        Grow(1, (Chain(1, 0, b""),) * (messages.MAX_CHAINS + 1)),
         Steer(1, 1, alone_until=-1),
         Steer(1, 1, patience_s=NAN),
         Steer(1, 1, patience_s=float("inf")),
@@ -218,7 +234,7 @@ def test_numbers_that_make_no_sense_do_not_pass(message: Message) -> None:
 
 
 def test_an_unknown_tag_is_a_protocol_error() -> None:
-    with pytest.raises(ProtocolError, match="not a message of protocol 1"):
+    with pytest.raises(ProtocolError, match="not a message of protocol 2"):
         decode(msgspec.msgpack.encode([99, 1]))
 
 

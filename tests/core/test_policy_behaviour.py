@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.room import SlowTarget, collect, hopeless, perfect, room, text, truth
+from core.room import Room, SlowTarget, collect, hopeless, perfect, room, text, truth
 from foredraft.core.messages import Close, Commit, Grow, Hello, Hint, Open, Steer, unpack
-from foredraft.core.ports import Guess
+from foredraft.core.ports import Guess, Link
 from foredraft.core.report import SessionReport
 from foredraft.core.tree import Node
 from foredraft.engines.scripted import Foresight, ScriptedDrafter
@@ -44,10 +44,9 @@ async def test_sync_sends_one_chain_of_gamma_per_round(gamma: int, length: int) 
     session = here.session(f"sync:gamma={gamma}", length, drafter=ScriptedDrafter(perfect))
     assert await collect(session) == text(length)
     await here.left()
-    grows = [message for message in here.taps[0].up if isinstance(message, Grow)]
     rounds, rest = divmod(length, gamma + 1)
     chains = [gamma] * rounds + ([rest - 1] if rest > 1 else [])  # the target adds the last token itself
-    assert [len(unpack(grow.tokens)) for grow in grows] == chains
+    assert [len(unpack(chain.tokens)) for chain in here.chains()] == chains
     assert not here.said(Hint)
     # The very last token may be the target's alone, which takes an order instead of a chain.
     assert len(here.said(Steer)) == (1 if rest == 1 else 0)
@@ -58,7 +57,7 @@ async def test_sync_never_has_two_chains_on_the_way() -> None:
     here = room()
     assert await collect(here.session("sync", 40)) == text(40)
     await here.left()
-    positions = [message.position for message in here.taps[0].up if isinstance(message, Grow)]
+    positions = [chain.position for chain in here.chains()]
     assert positions == sorted(set(positions))
     commits = [message.position for message in here.taps[0].down if isinstance(message, Commit)]
     assert positions == commits
@@ -88,7 +87,7 @@ async def rounds(policy: str, foresight: Foresight, length: int) -> tuple[list[i
     shown = await collect(session)
     took_s = asyncio.get_running_loop().time()
     await here.left()
-    return shown, [len(unpack(m.tokens)) for m in here.taps[0].up if isinstance(m, Grow)], session.report(), took_s
+    return shown, [len(unpack(chain.tokens)) for chain in here.chains()], session.report(), took_s
 
 
 @pytest.mark.simulated
@@ -170,7 +169,7 @@ async def test_short_texts_end_where_they_should_and_no_draft_reaches_beyond(pol
     assert await collect(session) == text(length)
     assert session.report().finish_reason == "length"
     await here.left()
-    ends = [grow.position + len(unpack(grow.tokens)) for grow in here.said(Grow) if isinstance(grow, Grow)]
+    ends = [chain.position + len(unpack(chain.tokens)) for chain in here.chains()]
     assert max(ends, default=0) < session.grower.end
 
 
@@ -212,3 +211,35 @@ async def test_time_of_the_clouds_own_is_not_booked_as_waiting_for_the_edge() ->
     assert len(commits) == 40
     assert {commit.waited_s for commit in commits} == {0.0}
     await here.left()
+
+
+class LateRoom(Room):
+    """Connecting takes longer than drafting."""
+
+    async def connect(self) -> Link:
+        await asyncio.sleep(0.05)
+        return await super().connect()
+
+
+async def test_what_was_drafted_before_the_link_was_there_comes_with_the_opening() -> None:
+    here = LateRoom(room().service)
+    session = here.session("sync:gamma=3", 12, drafter=ScriptedDrafter(perfect))
+    assert await collect(session) == text(12)
+    (opened,) = here.said(Open)
+    assert isinstance(opened, Open)
+    assert [unpack(chain.tokens) for chain in opened.chains] == [text(3)]
+    assert session.report().passes == 3
+    await here.left()
+
+
+def three_ideas(position: int, width: int) -> list[Guess]:
+    """A drafter whose first guess is right, and that has two others."""
+    return [Guess(truth(position), 0.5), Guess(1, 0.25), Guess(2, 0.25)][:width]
+
+
+async def test_branches_that_are_ready_together_go_in_one_message() -> None:
+    here = room()
+    assert await collect(here.session("ahead:width=3", 30, drafter=ScriptedDrafter(three_ideas))) == text(30)
+    await here.left()
+    grows = [message for message in here.said(Grow) if isinstance(message, Grow)]
+    assert max(len(grow.chains) for grow in grows) >= 3

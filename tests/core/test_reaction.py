@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from core.room import PROMPT, SlowTarget, perfect, room, text, truth, watching
-from foredraft.core.messages import Grow, Open, unpack
+from foredraft.core.messages import Open, unpack
 from foredraft.core.ports import Guess
 from foredraft.core.sampling import Sampling
 from foredraft.core.tree import Node
@@ -59,8 +59,7 @@ async def test_a_commit_is_taken_while_a_draft_step_is_in_flight_and_the_next_st
         assert after.parent is grower.root
         drafter.gate.release()
         assert await shown.get() == text(6)[3:]
-    grows = [message for message in here.taps[0].up if isinstance(message, Grow)]
-    assert [unpack(grow.tokens) for grow in grows[:2]] == [text(2), text(5)[3:]]
+    assert [unpack(chain.tokens) for chain in here.chains()[:2]] == [text(2), text(5)[3:]]
 
 
 @pytest.mark.simulated
@@ -93,7 +92,7 @@ async def test_a_chain_that_is_ready_is_sent_while_a_step_is_in_flight() -> None
         await drafter.started.get()  # in flight from here on
         tokens = await shown.get()
         assert tokens == text(len(tokens))
-        sent = [token for message in here.said(Grow) if isinstance(message, Grow) for token in unpack(message.tokens)]
+        sent = [token for chain in here.chains() for token in unpack(chain.tokens)]
         assert sent == text(3)
 
 

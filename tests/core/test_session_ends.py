@@ -278,7 +278,7 @@ async def test_patience_that_outlasts_the_idle_limit_is_no_idleness() -> None:
 async def test_an_edge_that_stops_reading_loses_its_link_and_stalls_nobody() -> None:
     here = room()
     link = await here.connect()
-    await link.send(messages.Hello(1))
+    await link.send(messages.Hello(messages.PROTOCOL_VERSION))
     await link.send(stuck_open(MAX_UNSENT * 4))
     assert await collect(here.session("cloud", 50)) == text(50)
     await here.serving[0]  # closed by the cloud

@@ -14,6 +14,7 @@ from foredraft.core import messages
 from foredraft.core.anchor import ORIGIN
 from foredraft.core.edge import EdgeSession, Retry
 from foredraft.core.messages import (
+    Chain,
     Close,
     Commit,
     Drain,
@@ -40,7 +41,14 @@ from foredraft_sim.loop import SimLoop
 HELLO = Hello(messages.PROTOCOL_VERSION)
 OPEN = Open(1, pack(PROMPT), 3, 0.0, 0, 1.0, 0, 10, (), (), Steer(1, 1))
 TIP = ORIGIN.after(PROMPT)
-GROW = Grow(1, TIP.position, TIP.hash, pack(text(2)))
+
+
+def below(position: int, hash: int, tokens: bytes) -> Grow:
+    """One chain."""
+    return Grow(1, (Chain(position, hash, tokens),))
+
+
+GROW = below(TIP.position, TIP.hash, pack(text(2)))
 ALONE = Steer(1, 2, alone_until=100)
 NAN = float("nan")
 
@@ -166,10 +174,10 @@ async def test_an_open_that_makes_no_sense_is_refused_by_name(bad: Open, code: s
 @pytest.mark.parametrize(
     ("bad", "code", "says"),
     [
-        (Grow(1, 1 << 60, 0, pack([5])), messages.UNKNOWN_ANCHOR, "nothing known at position"),
-        (Grow(1, TIP.position, TIP.hash, pack([70_000])), messages.INVALID, "outside the vocabulary"),
-        (Grow(1, TIP.position, TIP.hash, b"\xff"), messages.INVALID, "cut off"),
-        (Grow(1, TIP.position, TIP.hash, pack([5] * 65)), messages.INVALID, "a chain of 65 tokens; at most 64"),
+        (below(1 << 60, 0, pack([5])), messages.UNKNOWN_ANCHOR, "nothing known at position"),
+        (below(TIP.position, TIP.hash, pack([70_000])), messages.INVALID, "outside the vocabulary"),
+        (below(TIP.position, TIP.hash, b"\xff"), messages.INVALID, "cut off"),
+        (below(TIP.position, TIP.hash, pack([5] * 65)), messages.INVALID, "a chain of 65 tokens; at most 64"),
         (Steer(1, 9, exits=(1,)), messages.INVALID, "no exit after layer 1"),
         (Steer(1, 9, patience_s=1e6), messages.INVALID, "patience_s"),
     ],
@@ -277,10 +285,10 @@ async def test_an_api_key_is_asked_for() -> None:
 
 async def test_another_protocol_version_is_refused() -> None:
     async with stranger(room()) as link:
-        await link.send(Hello(2))
+        await link.send(Hello(1))
         (refused,) = await answers(link)
         assert isinstance(refused, Refused)
-        assert (refused.code, refused.reason) == (messages.VERSION, "protocol 2; this server speaks 1")
+        assert (refused.code, refused.reason) == (messages.VERSION, "protocol 1; this server speaks 2")
 
 
 @pytest.mark.simulated
@@ -392,7 +400,7 @@ async def test_a_cloud_that_refuses_every_chain_is_not_stormed(policy: str, code
         except TimeoutError:
             break
         if isinstance(grow := heard[-1], Grow):
-            await cloud.send(Refused(1, code, "no", 0.0, grow.position, grow.hash))
+            await cloud.send(Refused(1, code, "no", 0.0, grow.chains[0].position, grow.chains[0].hash))
     assert len(heard) < 200
     # In the end it asks the cloud to decode alone (or always did).
     assert session.grower.waiting_on_cloud is False

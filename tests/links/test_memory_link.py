@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.messages import MAX_MESSAGE_BYTES, Close, Grow, Hello, encode, pack
+from foredraft.core.messages import MAX_MESSAGE_BYTES, Chain, Close, Grow, Hello, encode, pack
 from foredraft.errors import LinkClosedError, ProtocolError
 from foredraft.links.framing import framed_bytes
 from foredraft.links.memory import memory_link
@@ -24,7 +24,7 @@ async def test_messages_arrive_in_order_and_are_not_the_same_objects() -> None:
 
 async def test_both_directions_count_payload_and_framing() -> None:
     edge, cloud = memory_link()
-    message = Grow(1, 100, 2**63, pack([300] * 4))
+    message = Grow(1, (Chain(100, 2**63, pack([300] * 4)),))
     await edge.send(message)
     await cloud.receive()
     await cloud.send(message)

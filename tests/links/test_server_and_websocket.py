@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 import uvloop
 
-from foredraft.core.messages import MAX_MESSAGE_BYTES, Close, Drain, Grow, Hello, Message, Refused, encode, pack
+from foredraft.core.messages import MAX_MESSAGE_BYTES, Chain, Close, Drain, Grow, Hello, Message, Refused, encode, pack
 from foredraft.core.ports import Link, TargetCard
 from foredraft.core.walking import Counters
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
@@ -31,7 +31,7 @@ from foredraft.text import fetch_tokenizer, tokenizer_digest
 TOKENIZER = b'{"the bytes of": "a tokenizer.json"}'
 DIGEST = tokenizer_digest(TOKENIZER)
 CARD = TargetCard("model", DIGEST, vocab_size=100, context=64, layers=4, exits=(2,))
-SMALL = Grow(1, 100, 2**63, pack([300] * 4))
+SMALL = Grow(1, (Chain(100, 2**63, pack([300] * 4)),))
 LARGE = Hello(1, "x" * 100_000)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from foredraft.core import messages
 from foredraft.core.ledger import BY_CHANCE, SHARE, Ledger
-from foredraft.core.messages import Grow, Open, Steer, pack
+from foredraft.core.messages import Chain, Open, Steer, pack
 from foredraft.core.ports import Reading, TargetCard, Verdict
 from foredraft.core.walker import Go, Limits, Timing, Wait, Walker
 
@@ -88,7 +88,7 @@ class Session:
 
     def offer(self, tokens: Sequence[int]) -> None:
         root = self.walker.tree.root.anchor
-        self.walker.take_grow(Grow(1, root.position, root.hash, pack(tokens)))
+        self.walker.take_chain(Chain(root.position, root.hash, pack(tokens)))
 
     def commit(self, nodes: int, pass_s: float) -> None:
         plan = self.walker.plan(self.now_s)

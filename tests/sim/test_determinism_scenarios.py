@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "b91909a96b2c223e",
-    "sync": "b53f4d318658f4c7",
+    "cloud": "ef6b4bb24188025d",
+    "sync": "86269f8156282e8f",
 }
 
 

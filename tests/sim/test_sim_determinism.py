@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import asyncio, hashlib, sys
-from foredraft.core.messages import Grow
+from foredraft.core.messages import Chain, Grow
 from foredraft.profiles import Direction, LinkProfile, LinkRange, Loss
 from foredraft_sim import SimLoop, Streams, sim_link
 
@@ -28,7 +28,7 @@ async def device(number, profile, streams):
         group.create_task(serve(), name=f"serve {number}")
         for turn in range(20):
             await asyncio.sleep(round(think.random(), 1))
-            await edge.send(Grow(number, turn, 7, bytes(turn)))
+            await edge.send(Grow(number, (Chain(turn, 7, bytes(turn)),)))
             message = await edge.receive()
             log.append(f"{asyncio.get_running_loop().time()!r} edge {number} {message}")
 

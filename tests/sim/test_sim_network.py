@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.messages import Commit, Grow, Message, encode, pack
+from foredraft.core.messages import Chain, Commit, Grow, Message, encode, pack
 from foredraft.errors import LinkClosedError, ProfileError, ProtocolError, UnreachableError
 from foredraft.profiles import Direction, Framing, LinkProfile, LinkRange, Loss, Outage, Setup
 from foredraft_sim import DeadlockError, ProfileRangeWarning, SimLink, SimLoop, SimNetwork, Streams, sim_link
@@ -38,11 +38,11 @@ def now() -> float:
 
 def grow(number: int, payload_bytes: int = 0) -> Grow:
     """A message that is told apart by its position; ``payload_bytes`` long in all if given."""
-    message = Grow(session=1, position=number, hash=7, tokens=b"")
+    message = Grow(1, (Chain(number, 7, b""),))
     if not payload_bytes:
         return message
     for size in range(payload_bytes):
-        message = Grow(session=1, position=number, hash=7, tokens=bytes(size))
+        message = Grow(1, (Chain(number, 7, bytes(size)),))
         if len(encode(message)) >= payload_bytes:
             break
     assert len(encode(message)) == payload_bytes
@@ -54,7 +54,7 @@ async def arrivals(link: SimLink, count: int) -> list[float]:
     for number in range(count):
         message = await link.receive()
         assert isinstance(message, Grow)
-        assert message.position == number  # in order
+        assert message.chains[0].position == number  # in order
         times.append(now())
     return times
 
@@ -175,13 +175,21 @@ def test_jitter_has_its_mean_its_spread_and_is_never_negative(shape: Any) -> Non
 
 
 def test_jitter_never_reorders_and_the_seed_decides_it() -> None:
-    link_profile = profile(Direction(delay_s=0.01, jitter_s=0.05))
-    messages: list[Message] = [grow(n) for n in range(200)]
-    times = exchange(link_profile, messages)
+    def arrivals_s(seed: int) -> list[float]:
+        channel = Channel(Direction(delay_s=0.01, jitter_s=0.05), Streams(seed))
+        return [channel.send(number / 100, 20) for number in range(200)]
+
+    times = arrivals_s(1)
     assert times == sorted(times)
     assert len(set(times)) > 3
-    assert times == exchange(link_profile, messages)
-    assert times != exchange(link_profile, messages, seed=2)
+    assert times == arrivals_s(1)
+    assert times != arrivals_s(2)
+
+
+def test_messages_that_leave_at_one_instant_share_their_jitter() -> None:
+    times = exchange(profile(Direction(delay_s=0.01, jitter_s=0.05)), [grow(n) for n in range(20)])
+    assert len(set(times)) == 1
+    assert times[0] > 0.01
 
 
 ALWAYS_BAD = Loss(good_s=1e-9, bad_s=1e9, bad_loss=0.5, rto_s=0.2, rto_max_s=0.6)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.messages import Grow, Message, encode
+from foredraft.core.messages import Chain, Grow, Message, encode
 from foredraft.errors import LinkClosedError, ProfileError
 from foredraft.profiles import Direction, LinkProfile, LinkRange, Outage
 from foredraft_sim import SimLink, SimLoop, Streams, Trace, parse_trace, read_trace, sim_link
@@ -94,8 +94,8 @@ def test_sending_over_a_trace_is_the_same_as_walking_over_its_opportunities(
 
 
 def _message(payload_bytes: int) -> Message:
-    empty = len(encode(Grow(1, 0, 7, bytes(1000))))
-    message = Grow(1, 0, 7, bytes(1000 + payload_bytes - empty))
+    empty = len(encode(Grow(1, (Chain(0, 7, bytes(1000)),))))
+    message = Grow(1, (Chain(0, 7, bytes(1000 + payload_bytes - empty)),))
     assert len(encode(message)) == payload_bytes
     return message
 

@@ -193,8 +193,10 @@ class _Connection:
         now_s = asyncio.get_running_loop().time()
         walker = Walker(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
-        self._session = Session(self._service.shared, walker, self.say)
-        work = self._work(opened.session, self._session.run)
+        session = Session(self._service.shared, walker, self.say)
+        session.hang(opened.chains)
+        self._session = session
+        work = self._work(opened.session, session.run)
         self._task = asyncio.create_task(work, name=f"walker {opened.session}")
 
     async def _read_back(self, read: Read) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from foredraft.core import messages
 from foredraft.core.anchor import Anchor
 from foredraft.core.estimates import Estimates
-from foredraft.core.messages import Commit, Grow, Hint, Ready, Refused
+from foredraft.core.messages import Chain, Commit, Hint, Ready, Refused
 from foredraft.core.policy import Step
 from foredraft.core.ports import Guess
 from foredraft.core.reach import reaches
@@ -300,25 +300,30 @@ class Grower:
             self._predrafted += len(grown)
         return grown
 
-    def ship(self, wanted: Sequence[Node]) -> list[Grow]:
-        """The messages that bring the wanted nodes to the cloud, parents first; marks them as sent."""
+    def ship(self, wanted: Sequence[Node]) -> list[Chain]:
+        """The chains that bring the wanted nodes to the cloud, parents first; marks them as sent.
+
+        No more than one message holds; the rest is for the next one.
+        """
         if self._full or self.ready is None:
             return []
-        grows: list[Grow] = []
+        chains: list[Chain] = []
         for leaf in wanted:
-            chain = [node for node in leaf.path() if not node.sent] if leaf.alive else []
-            chain = [node for node in chain if node.anchor.position < self.end]
-            for first in range(0, len(chain), self.ready.max_chain):
-                grows.append(self._grow(chain[first : first + self.ready.max_chain]))
-        return grows
+            path = [node for node in leaf.path() if not node.sent] if leaf.alive else []
+            path = [node for node in path if node.anchor.position < self.end]
+            for first in range(0, len(path), self.ready.max_chain):
+                if len(chains) == messages.MAX_CHAINS:
+                    return chains
+                chains.append(self._chain(path[first : first + self.ready.max_chain]))
+        return chains
 
-    def _grow(self, chain: Sequence[Node]) -> Grow:
-        parent = chain[0].parent
+    def _chain(self, path: Sequence[Node]) -> Chain:
+        parent = path[0].parent
         anchor = self.root.anchor if parent is None else parent.anchor
-        for node in chain:
+        for node in path:
             node.sent = True
         self.verifying = self.verifying or parent is self.root
-        return Grow(self.session, anchor.position, anchor.hash, messages.pack([node.token for node in chain]))
+        return Chain(anchor.position, anchor.hash, messages.pack([node.token for node in path]))
 
     def refused(self, refused: Refused) -> None:
         """The cloud could not hang a chain: what was sent must be sent again, if it still lives.

@@ -17,9 +17,11 @@ from msgspec import Meta
 from foredraft.core.anchor import Anchor
 from foredraft.errors import ProtocolError
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_MESSAGE_BYTES: Final = 1 << 20
 MAX_TOKEN_ID: Final = (1 << 28) - 1
+MAX_CHAINS: Final = 256
+"""Chains in one message."""
 
 # Codes of Refused. A retry can help where retry_after_s is set.
 BUSY: Final = "busy"  # no place free
@@ -69,10 +71,27 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
     pass_s: Seconds = 0.0
 
 
+class Chain(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Draft tokens, one below the other, below the prefix (position, hash)."""
+
+    position: Count
+    hash: Count
+    tokens: bytes
+
+    @property
+    def anchor(self) -> Anchor:
+        """The prefix below which the chain hangs."""
+        return Anchor(self.position, self.hash)
+
+
+Chains = Annotated[tuple[Chain, ...], Meta(max_length=MAX_CHAINS)]
+
+
 class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Edge to cloud: here is the text so far, go on from there. Also how a session resumes.
 
-    ``start`` is where generation began in ``tokens``, so a resumed text keeps its limits.
+    ``start`` is where generation began in ``tokens``, so a resumed text keeps its limits. ``chains``
+    is what was drafted before there was a session: it comes with it, so that the first pass has it.
     """
 
     session: Count
@@ -86,20 +105,14 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
     stop_tokens: tuple[Count, ...]
     stop_strings: tuple[str, ...]
     steer: "Steer"
+    chains: Chains = ()
 
 
 class Grow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
-    """Edge to cloud: a chain of draft tokens below the prefix (position, hash)."""
+    """Edge to cloud: chains of draft tokens, each below the text, or below a chain that came before it."""
 
     session: Count
-    position: Count
-    hash: Count
-    tokens: bytes
-
-    @property
-    def anchor(self) -> Anchor:
-        """The prefix below which the chain hangs."""
-        return Anchor(self.position, self.hash)
+    chains: Chains
 
 
 class Steer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
@@ -170,7 +183,7 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    """Cloud to edge: no, and why. ``position`` and ``hash`` name the Grow that was refused, if any."""
+    """Cloud to edge: no, and why. ``position`` and ``hash`` name the chain that was refused, if any."""
 
     session: Count
     code: str

@@ -8,9 +8,9 @@ import asyncio
 import msgspec
 
 from foredraft.core import messages
-from foredraft.core.events import Note
+from foredraft.core.events import Note, Value
 from foredraft.core.grower import Grower
-from foredraft.core.messages import Commit, Grow, Open, Steer
+from foredraft.core.messages import Chain, Commit, Grow, Open, Steer
 from foredraft.core.outbox import Outbox
 from foredraft.core.policy import Orders, Policy
 from foredraft.core.ports import Link
@@ -32,10 +32,10 @@ class Shipping:
         self._said_s: list[float] = []  # when Open, and each Grow and Steer after it
 
     async def open(self, link: Link) -> Outbox:
-        """Open the session with the text so far; the outbox of what follows, for somebody to ``run``."""
+        """Open the session with the text and the drafts so far; the outbox of what follows, for somebody to ``run``."""
         self._orders, self._serial = self._policy.orders(self._grower), 1
         self._said_s = [asyncio.get_running_loop().time()]
-        await link.send(self._opening())
+        await link.send(self._opening(self._chains()))
         self._grower.tally.opening_bytes_up += link.bytes_sent
         if self._note is not None:
             self._note("open", {"position": self._grower.position})
@@ -55,11 +55,8 @@ class Shipping:
         self._late = bool(outbox.waiting)
         if self._late:
             return
-        if wanted := self._policy.ship(grower):
-            for grow in grower.ship(wanted):
-                if self._note is not None:
-                    self._note("ship", {"position": grow.position, "tokens": messages.unpack(grow.tokens)})
-                self._say(outbox, grow)
+        if chains := self._chains():
+            self._say(outbox, Grow(grower.session, chains))
         orders = self._policy.orders(grower)
         if grower.resting and not orders.cloud_drafts:
             orders = self._never_stalled(orders)
@@ -67,6 +64,18 @@ class Shipping:
             self._orders = orders
             self._serial += 1
             self._say(outbox, self._steer())
+
+    def _chains(self) -> tuple[Chain, ...]:
+        """What the policy wants at the cloud and is not there yet."""
+        grower = self._grower
+        if grower.finish or not (wanted := self._policy.ship(grower)):
+            return ()
+        chains = tuple(grower.ship(wanted))
+        if self._note is not None:
+            for number, chain in enumerate(chains):  # a message is noted by its first chain, the others beside it
+                told: dict[str, Value] = {"position": chain.position, "tokens": messages.unpack(chain.tokens)}
+                self._note("beside" if number else "ship", told)
+        return chains
 
     def _ship_late(self) -> None:
         """The link has room again."""
@@ -93,7 +102,7 @@ class Shipping:
     def _steer(self) -> Steer:
         return Steer(self._grower.session, self._serial, **msgspec.structs.asdict(self._orders))
 
-    def _opening(self) -> Open:
+    def _opening(self, chains: tuple[Chain, ...]) -> Open:
         grower, sampling = self._grower, self._sampling
         return Open(
             session=grower.session,
@@ -107,4 +116,5 @@ class Shipping:
             stop_tokens=grower.rules.tokens,
             stop_strings=grower.rules.strings,
             steer=self._steer(),
+            chains=chains,
         )

@@ -12,7 +12,7 @@ import msgspec
 
 from foredraft.core import messages
 from foredraft.core.ledger import Ledger
-from foredraft.core.messages import Commit, Grow, Open, Refused, Steer
+from foredraft.core.messages import Chain, Commit, Open, Refused, Steer
 from foredraft.core.ports import TargetCard, Verdict
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.core.tree import DraftTree, Node
@@ -31,7 +31,7 @@ StopSearch = Callable[[int], bool]
 class Limits:
     """What one session may ask of the cloud.
 
-    ``max_nodes``: live draft nodes held for it. ``max_chain``: tokens in one Grow.
+    ``max_nodes``: live draft nodes held for it. ``max_chain``: tokens in one chain.
     ``cloud_drafts``: how deep a drafter in the cloud may fill its tree; 0 where there is none.
     ``idle_s``: after so long without anything to do, its place is given to others.
     """
@@ -157,31 +157,31 @@ class Walker:
         if steer.serial > self.steer.serial:
             self.steer = steer
 
-    def take_grow(self, grow: Grow) -> Refused | None:
+    def take_chain(self, chain: Chain) -> Refused | None:
         """Hang a chain into the tree as far as there is room, or say why not.
 
         Silent only where a commit that was sent already tells the edge what became of the chain.
         Raises RefusedError or ProtocolError for tokens that no honest edge sends.
         """
-        chain = messages.unpack(grow.tokens)
-        self._check_ids(chain)
-        if len(chain) > self._limits.max_chain:
-            reason = f"a chain of {len(chain)} tokens; at most {self._limits.max_chain} in one message"
+        tokens = messages.unpack(chain.tokens)
+        self._check_ids(tokens)
+        if len(tokens) > self._limits.max_chain:
+            reason = f"a chain of {len(tokens)} tokens; at most {self._limits.max_chain}"
             raise RefusedError(messages.INVALID, reason)
-        place = self.tree.trim(grow.anchor, chain)
+        place = self.tree.trim(chain.anchor, tokens)
         if place is None:
-            if grow.position <= self.tree.position:
+            if chain.position <= self.tree.position:
                 return None
-            return self._refuse(grow, messages.UNKNOWN_ANCHOR, f"nothing known at position {grow.position}")
+            return self._refuse(chain, messages.UNKNOWN_ANCHOR, f"nothing known at position {chain.position}")
         node, rest = place
         for token in rest:
             if token not in node.children and len(self.tree.live) >= self._limits.max_nodes:
-                return self._refuse(grow, messages.FULL, f"holding {len(self.tree)} nodes already")
+                return self._refuse(chain, messages.FULL, f"holding {len(self.tree)} nodes already")
             node = self.tree.add(node, token)
         return None
 
-    def _refuse(self, grow: Grow, code: str, reason: str) -> Refused:
-        return Refused(self.session, code, reason, 0.0, grow.position, grow.hash)
+    def _refuse(self, chain: Chain, code: str, reason: str) -> Refused:
+        return Refused(self.session, code, reason, 0.0, chain.position, chain.hash)
 
     def plan(self, now_s: float) -> Plan:
         """What to do next.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from foredraft.core import messages
 from foredraft.core.colocated import CloudGrower, NewDrafter
 from foredraft.core.events import Event, Observer, Value
-from foredraft.core.messages import Grow, Hint, Steer, ToEdge
+from foredraft.core.messages import Chain, Grow, Hint, Steer, ToEdge
 from foredraft.core.ports import Detokenizer, Pass, Reading, Seat, Target, Verdict
 from foredraft.core.signal import Signal
 from foredraft.core.tree import Node
@@ -74,15 +74,21 @@ class Session:
         self._heard_at_s = walker.idle_since_s
 
     def take(self, message: Grow | Steer) -> None:
-        """Change the state as the message says, and let the walker look again."""
+        """Change the state as the message says, and let the walker look again. Raises as the walker does."""
         self._heard += 1
         self._heard_at_s = asyncio.get_running_loop().time()
         if isinstance(message, Steer):
             self.walker.take_steer(message)
-        elif (refused := self.walker.take_grow(message)) is not None:
-            self._shared.counters.refused += 1
-            self._say(refused)
+        else:
+            self.hang(message.chains)
         self._changed.set()
+
+    def hang(self, chains: Sequence[Chain]) -> None:
+        """Hang chains into the tree. Raises RefusedError or ProtocolError for what no honest edge sends."""
+        for chain in chains:
+            if (refused := self.walker.take_chain(chain)) is not None:
+                self._shared.counters.refused += 1
+                self._say(refused)
 
     async def run(self) -> None:
         """Take a seat, walk, and give it up whatever happens."""
