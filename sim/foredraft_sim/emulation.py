@@ -24,6 +24,7 @@ from foredraft.core.cloud import CloudService
 from foredraft.core.colocated import NewDrafter
 from foredraft.core.edge import EdgeSession, Retry
 from foredraft.core.events import Observer
+from foredraft.core.messages import PROTOCOL_VERSION, Hello
 from foredraft.core.ports import Drafter, Link
 from foredraft.core.report import SessionReport
 from foredraft.engines.device import Device
@@ -192,7 +193,9 @@ class _Emulation:
         self._recorded += encode_frame(frame)
 
     def _record(self) -> bytes:
-        head = head_of(self.scenario, self.policy, self.seed, self._servers[0].engine.card, self._draft_nodes)
+        server, nodes = self._servers[0], self._draft_nodes
+        ready, chunk = server.service.admit(Hello(PROTOCOL_VERSION)), server.engine.card.prefill_chunk
+        head = head_of(self.scenario, self.policy, self.seed, ready, prefill_chunk=chunk, draft_nodes=nodes)
         return closed(head + self._recorded)
 
     def drafter(self, where: str) -> Drafter:

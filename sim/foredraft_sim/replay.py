@@ -13,6 +13,7 @@ from foredraft.core.ports import Drafter, Target
 from foredraft.core.walking import NewDetokenizer
 from foredraft.engines.pace import Pace
 from foredraft.errors import RecordError
+from foredraft.figures import COUNTS, TIMES
 from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile
 from foredraft.record.event_lines import event_lines
 from foredraft.record.plain import profile_from_plain
@@ -25,25 +26,7 @@ from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, RecordedPair, ScenarioFile, Workload
 from foredraft_sim.sources import Request
 
-FIGURES: Final = (
-    "ttft_s",
-    "tpot_s",
-    "e2e_s",
-    "passes",
-    "drafted",
-    "accepted",
-    "tokens_per_pass",
-    "hints",
-    "hints_right",
-    "predraft_hits",
-    "predraft_misses",
-    "bytes_up",
-    "bytes_down",
-    "target_s",
-    "queue_s",
-    "draft_s",
-    "reconnects",
-)
+FIGURES: Final = (*TIMES, *COUNTS, "tokens_per_pass")
 """What is compared: fields of a session's report, as means over the sessions."""
 
 CLOUD_DRAFTED: Final = ("colocated", "both")

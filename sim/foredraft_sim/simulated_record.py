@@ -11,11 +11,10 @@ from typing import Final
 import msgspec
 
 from foredraft import __version__
-from foredraft.core.ports import TargetCard
+from foredraft.core.messages import Ready
 from foredraft.core.readback import read_back
-from foredraft.core.walker import Limits
 from foredraft.record.asking import columns, guesses_along, told_of
-from foredraft.record.frames import HEADER, Closed, Frame, Models, Setup, Told, encode_frame
+from foredraft.record.frames import HEADER, Closed, Frame, Setup, Told, encode_frame, models_of
 from foredraft.record.plain import profile_as_plain
 from foredraft.record.privacy import hidden
 from foredraft.record.reading import Record, frames_in
@@ -25,28 +24,12 @@ from foredraft_sim.sources import TokenSource, token_source
 _DRAFT: Final = "simulated"
 
 
-def head_of(scenario: Scenario, policy: str, seed: int, card: TargetCard, draft_nodes: int) -> bytes:
-    """The beginning of a replication's record: header and set-up."""
-    file, limits = scenario.file, Limits()
-    models = Models(
-        model_digest=card.model_digest,
-        tokenizer_digest=card.tokenizer_digest,
-        vocab_size=card.vocab_size,
-        context=card.context,
-        layers=card.layers,
-        exits=card.exits,
-        stop_tokens=card.stop_tokens,
-        max_pass_nodes=card.max_pass_nodes,
-        max_nodes=limits.max_nodes,
-        max_chain=limits.max_chain,
-        prefill_chunk=card.prefill_chunk,
-        draft=_DRAFT,
-        draft_nodes=draft_nodes,
-    )
-    replaced = msgspec.structs.replace
-    tables = replaced(
-        file, workload=replaced(file.workload, prompts=(), prompts_file="")
-    )  # prompts are in the sessions
+def head_of(scenario: Scenario, policy: str, seed: int, ready: Ready, *, prefill_chunk: int, draft_nodes: int) -> bytes:
+    """The beginning of a replication's record: header and set-up; ``ready``: what a server answers."""
+    file, replaced = scenario.file, msgspec.structs.replace
+    models = models_of(ready, prefill_chunk=prefill_chunk, draft=_DRAFT, draft_nodes=draft_nodes)
+    # Prompts are in the sessions.
+    tables = replaced(file, workload=replaced(file.workload, prompts=(), prompts_file=""))
     setup = Setup(
         foredraft=__version__,
         simulated=True,

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from foredraft.core.messages import Ready
+
 VERSION: Final = 1
 TITLE: Final = b"foredraft record "
 HEADER: Final = TITLE + b"%d\n" % VERSION
@@ -53,6 +55,25 @@ class Models(msgspec.Struct, frozen=True, array_like=True):
     prefill_chunk: Count
     draft: str
     draft_nodes: Count
+
+
+def models_of(ready: Ready, *, prefill_chunk: int, draft: str, draft_nodes: int) -> Models:
+    """What a cloud that says ``ready`` serves, and the draft."""
+    return Models(
+        model_digest=ready.model_digest,
+        tokenizer_digest=ready.tokenizer_digest,
+        vocab_size=ready.vocab_size,
+        context=ready.context,
+        layers=ready.layers,
+        exits=ready.exits,
+        stop_tokens=ready.stop_tokens,
+        max_pass_nodes=ready.max_pass_nodes,
+        max_nodes=ready.max_nodes,
+        max_chain=ready.max_chain,
+        prefill_chunk=prefill_chunk,
+        draft=draft,
+        draft_nodes=draft_nodes,
+    )
 
 
 class Setup(msgspec.Struct, frozen=True, array_like=True, tag=0):

@@ -27,7 +27,7 @@ from foredraft.policies import GROUP
 from foredraft.policies.parameters import text_of
 from foredraft.profiles import DraftProfile, LinkProfile
 from foredraft.record.asking import columns, guesses_along, readings_from_cloud, told_of
-from foredraft.record.frames import HEADER, Closed, Frame, Models, Said, Setup, encode_frame
+from foredraft.record.frames import HEADER, Closed, Frame, Said, Setup, encode_frame, models_of
 from foredraft.record.journal import Journal
 from foredraft.record.plain import profile_as_plain
 from foredraft.record.privacy import hidden
@@ -178,22 +178,8 @@ class Recorder:
 def _setup_of(of: Recorded, private: bool, link: LinkProfile | None) -> Setup:
     from foredraft import __version__
 
-    ready = of.ready
-    models = Models(
-        model_digest=ready.model_digest,
-        tokenizer_digest=ready.tokenizer_digest,
-        vocab_size=ready.vocab_size,
-        context=ready.context,
-        layers=ready.layers,
-        exits=ready.exits,
-        stop_tokens=ready.stop_tokens,
-        max_pass_nodes=ready.max_pass_nodes,
-        max_nodes=ready.max_nodes,
-        max_chain=ready.max_chain,
-        prefill_chunk=PREFILL_CHUNK,
-        draft=of.draft,
-        draft_nodes=of.drafter.max_nodes_per_step,
-    )
+    draft_nodes = of.drafter.max_nodes_per_step
+    models = models_of(of.ready, prefill_chunk=PREFILL_CHUNK, draft=of.draft, draft_nodes=draft_nodes)
     return Setup(
         foredraft=__version__,
         simulated=False,
