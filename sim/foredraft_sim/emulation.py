@@ -46,7 +46,8 @@ from foredraft_sim.sources import Request, TokenSource, token_source
 from foredraft_sim.streams import Streams, uniform
 
 NewPace = Callable[[str], Pace | None]
-"""What calls cost on one device of the ``edge`` or one server of the ``cloud``; None: what its profile says."""
+"""What calls cost on one device of the ``edge``, one server of the ``cloud``, or the ``cloud draft`` beside it;
+None: what its profile says."""
 
 REQUEST: ContextVar[int] = ContextVar("request")
 """Which request the running task belongs to; it travels from a device to the cloud's tasks that serve it."""
@@ -200,7 +201,7 @@ class _Emulation:
 
     def drafter(self, where: str) -> Drafter:
         """A drafter that takes no time, for a device or (``cloud``) a server."""
-        drafter = self.source.drafter()
+        drafter = self.source.cloud_drafter() if where == "cloud" else self.source.drafter()
         self._draft_nodes = drafter.max_nodes_per_step
         return drafter if self.journal is None else self.journal.drafter(drafter, where)
 
@@ -259,7 +260,8 @@ class _Server:
         profile, outside, device = emulation.scenario.cloud_draft, emulation.scenario.file.outside, self.engine.device
         if profile is None:
             return None
-        return lambda: PacedDrafter(emulation.drafter("cloud"), profile, device=device, outside=outside)
+        pace = emulation.new_pace("cloud draft")  # one for all sessions: they go through what was recorded in turn
+        return lambda: PacedDrafter(emulation.drafter("cloud"), profile, device=device, outside=outside, pace=pace)
 
 
 class _Edge:

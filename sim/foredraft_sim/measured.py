@@ -1,7 +1,7 @@
 """Devices and link as a live session has met them: profiles of the durations in its record.
 
 A curve goes through the mean duration at each number of tokens that was run, so that a replay of the same
-work takes the same time in all; between them it is interpolated, and beyond them extrapolated. For what
+work takes the same time in all; between them it is interpolated, and beyond them it rises as on the whole. For what
 a machine can do in general, measure it: ``foredraft profile``.
 """
 
@@ -30,6 +30,7 @@ from foredraft_sim.recorded_times import Calls, draft_calls, target_calls
 NAME: Final = "recorded"
 _MOST_CONTEXT: Final = 1 << 40
 _MOST_HEAD_SHARE: Final = 0.9
+_ENOUGH: Final = 5
 
 Times = Mapping[int, Sequence[float]]
 """Durations by the number of tokens that were run."""
@@ -56,23 +57,29 @@ def measured_target(record: Record, calls: Calls | None = None) -> TargetProfile
 
 def measured_draft(record: Record, calls: Calls | None = None, *, needed: bool) -> DraftProfile:
     """The draft as its steps took. Raises RecordError where there were none, and one is ``needed``."""
-    calls = calls or draft_calls(record)
-    steps_s = dict(calls.taken_s)
-    if not steps_s:
+    calls, models = calls or draft_calls(record), record.setup.models
+    if not calls.taken_s:
         if needed:
             raise RecordError(
-                f"{record.path}: nothing was drafted in it ({record.setup.policy}), so it does not tell how long that "
-                "takes; name a profile with --edge"
+                f"{record.path}: the edge drafted nothing in it ({record.setup.policy}), so it does not tell how long "
+                "that takes; name a profile with --edge"
             )
-        steps_s[1] = [0.0]  # of which nobody will hear
-    models = record.setup.models
-    curve = _curve(steps_s, models.draft_nodes)
+        calls = Calls({1: [0.0]}, ())  # of which nobody will hear
+    return _draft_profile("the draft as recorded", models.draft, models.draft_nodes, calls)
+
+
+def measured_cloud_draft(record: Record, calls: Calls) -> DraftProfile:
+    """The draft in the cloud as its steps took; there are some in ``calls``."""
+    return _draft_profile("the draft in the cloud as recorded", "", record.setup.models.draft_nodes, calls)
+
+
+def _draft_profile(title: str, model: str, nodes: int, calls: Calls) -> DraftProfile:
     return DraftProfile(
         name=NAME,
-        title="the draft as recorded",
+        title=title,
         kind="draft",
-        model=Model(name=models.draft, layers=1),
-        draft_step=curve,
+        model=Model(name=model, layers=1),
+        draft_step=_curve(calls.taken_s, nodes),
         prefill=_line(calls.prefills),
     )
 
@@ -102,10 +109,20 @@ def measured_link(record: Record) -> LinkProfile:
 
 
 def _curve(times_s: Times, least_most: int) -> Grid:
-    axis = tuple(sorted(times_s))
+    axis = sorted(times_s)
     declared = Range(new_tokens=(1, max(least_most, axis[-1])), context=(0, _MOST_CONTEXT))
-    points = (tuple(fmean(times_s[new_tokens]) for new_tokens in axis),)
-    return Grid(new_tokens=axis, seconds_s=(points,), range=declared)
+    means_s = [fmean(times_s[new_tokens]) for new_tokens in axis]
+    points = ((*means_s, means_s[-1] + _rise_s(times_s)),)
+    return Grid(new_tokens=(*axis, axis[-1] + 1), seconds_s=(points,), range=declared)
+
+
+def _rise_s(times_s: Times) -> float:
+    """What a token more takes, between the smallest and the largest number that ran often enough to tell."""
+    axis = [new_tokens for new_tokens in sorted(times_s) if len(times_s[new_tokens]) >= _ENOUGH]
+    if len(axis) < 2:
+        return 0.0
+    first, last = axis[0], axis[-1]
+    return max(0.0, (fmean(times_s[last]) - fmean(times_s[first])) / (last - first))
 
 
 def _line(calls: Sequence[tuple[int, float]]) -> Line | None:

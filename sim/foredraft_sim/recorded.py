@@ -6,6 +6,7 @@ recorded text; so beside the text, where nothing can be accepted, a draft guesse
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from foredraft.core.anchor import ORIGIN, Anchor
@@ -18,6 +19,7 @@ from foredraft.errors import RecordError
 from foredraft.learned import estimates_from_plain
 from foredraft.record.frames import Said
 from foredraft.record.reading import Position, Record, RecordedSession, read_record
+from foredraft_sim.recorded_cloud_draft import CloudDraft
 
 _NOTHING: Said = (0, 0.0)
 
@@ -45,6 +47,9 @@ class RecordedText:
         self.sampling = session.sampling
         self.rules = _rules(session, self.tokens)
         self.stopped = session.finish == STOP
+        self._cloud_draft: CloudDraft | None = None  # in a simulation both drafts are one, which was heard itself
+        if not record.setup.simulated:
+            self._cloud_draft = CloudDraft(session, self.tokens, self.positions, record.setup.models.vocab_size)
         self._knew = session.began.estimates
         self._said = session.said
         self._at = self._anchors()
@@ -82,6 +87,11 @@ class RecordedText:
         if len(best) < width and (not said or self._at.get(anchor) == index) and len(along) > len(best):
             best = along
         return [Guess(*one) for one in best[:width]]
+
+    def cloud_guesses_at(self, anchor: Anchor, width: int) -> list[Guess]:
+        """The same of a draft beside the target: where nobody knows what that guessed, what the edge's did."""
+        known = None if self._cloud_draft is None else self._cloud_draft.guesses_at(anchor.position)
+        return self.guesses_at(anchor, width) if known is None else known
 
     def reading(self, layer: int, tip: int, batch: Pass, depths: Sequence[int]) -> Reading:
         """What the exit after ``layer`` says in a pass at ``tip``; ``depths``: of the tip and of each node."""
@@ -125,16 +135,20 @@ class _StandIns:
 
     def _position(self, one: Position, token: int) -> Position:
         """The true token at its rank, others elsewhere."""
-        others = ((token + 1 + place) % self._vocab_size for place in range(len(one.guesses)))
-        guesses = tuple(
-            (token if place == one.rank else other, probability)
-            for place, ((_, probability), other) in enumerate(zip(one.guesses, others, strict=True))
-        )
         wrong = (token + 1) % self._vocab_size
         readings = tuple(
             (token if right else wrong, sure) for (_, sure), right in zip(one.readings, one.right, strict=True)
         )
-        return Position(one.position, token, one.rank, guesses, readings, one.right)
+        guesses = self._guesses(token, one.rank, one.guesses)
+        beside = self._guesses(token, one.cloud_rank, one.cloud_guesses)
+        return replace(one, token=token, guesses=guesses, readings=readings, cloud_guesses=beside)
+
+    def _guesses(self, token: int, rank: int, said: Sequence[Said]) -> tuple[Said, ...]:
+        others = ((token + 1 + place) % self._vocab_size for place in range(len(said)))
+        return tuple(
+            (token if place == rank else other, probability)
+            for place, ((_, probability), other) in enumerate(zip(said, others, strict=True))
+        )
 
 
 class Replays:
@@ -234,10 +248,11 @@ class RecordedSeat:
 
 
 class RecordedDrafter:
-    """The recorded draft: it takes no time; ``PacedDrafter`` around it does."""
+    """A recorded draft, the edge's or that ``in_cloud``: it takes no time; ``PacedDrafter`` around it does."""
 
-    def __init__(self, replays: Replays) -> None:
+    def __init__(self, replays: Replays, *, in_cloud: bool = False) -> None:
         self._replays = replays
+        self._in_cloud = in_cloud
         self._text: RecordedText | None = None
 
     @property
@@ -257,7 +272,10 @@ class RecordedDrafter:
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """What was guessed below each node."""
         text = self._text
-        return [[] if text is None else text.guesses_at(node.anchor, width) for node in nodes]
+        if text is None:
+            return [[] for _ in nodes]
+        guesses_at = text.cloud_guesses_at if self._in_cloud else text.guesses_at
+        return [guesses_at(node.anchor, width) for node in nodes]
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Nothing to keep."""

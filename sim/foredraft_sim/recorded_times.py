@@ -12,7 +12,8 @@ from typing import Any, Final
 from foredraft.core.anchor import ORIGIN, Anchor
 from foredraft.engines.device import Work
 from foredraft.engines.pace import Pace
-from foredraft.profiles import DeviceProfile
+from foredraft.profiles import Curve, DeviceProfile
+from foredraft.profiles.compute import call_curve
 from foredraft.record.frames import Noted
 from foredraft.record.reading import Record, RecordedSession
 
@@ -62,6 +63,10 @@ class RecordedPace(Pace):
         mean_s = fmean(waiting)
         return usual_s * taken_s / mean_s if mean_s > 0.0 else usual_s
 
+    def _curve(self, kind: str, new_tokens: int) -> Curve:
+        """Of more tokens than were ever run, too: what is known of prefill is seconds per token, without a base."""
+        return super()._curve(kind, new_tokens) if kind == "prefill" else call_curve(self.profile)
+
     def share_after(self, layer: int, layers: int) -> float:
         """As recorded, where that exit spoke."""
         return self._calls.shares.get(layer) or super().share_after(layer, layers)
@@ -106,23 +111,70 @@ def _passes(session: RecordedSession) -> Iterator[tuple[Noted, float | None]]:
     the ways down differed in is part of it, and leaves the mean as it is.
     """
     before: Noted | None = None
+    untold = not (of_edge(session, "draft") or tells_cloud_drafting(session))  # by a cloud that did not say it yet
     messages = [one for one in session.noted if (one.where, one.kind) == ("downlink", "Commit")]
     for message, one in zip(messages, of_edge(session, "commit"), strict=False):
         told, data = message.data, one.data
-        heard_s, waited_s, prefill_s = told["heard_s"], told["waited_s"], data["prefill_s"]
+        heard_s, waited_s, pass_s = told["heard_s"], told["waited_s"], data["pass_s"]
+        other_s = data["prefill_s"] + sum(_drafting_s(message))
         idle_s = waited_s if waited_s > _LOOP_S else 0.0
-        pass_s = data["pass_s"]
         whole_s: float | None = None
         if before is None and told["heard"] == 0:
-            whole_s = heard_s - prefill_s
+            whole_s = heard_s - other_s
         elif before is not None and before.data["heard"] == told["heard"]:
-            whole_s = heard_s - before.data["heard_s"] - idle_s - prefill_s
-        elif pass_s <= heard_s - prefill_s <= waited_s + pass_s:
-            whole_s = heard_s - prefill_s
+            whole_s = heard_s - before.data["heard_s"] - idle_s - other_s
+        elif pass_s <= heard_s - other_s <= waited_s + pass_s:
+            whole_s = heard_s - other_s
         elif before is not None:
-            whole_s = message.t_s - before.t_s - idle_s - prefill_s
+            whole_s = message.t_s - before.t_s - idle_s - other_s
+        if untold and data["drafted"]:
+            whole_s = data["queue_s"] + pass_s
         yield one, None if whole_s is None else max(0.0, whole_s)
         before = message
+
+
+def _drafting_s(commit: Noted) -> list[float]:
+    """Each draft step in the cloud before a commit."""
+    return [step_us / 1e6 for step_us in commit.data.get("draft_us", ())]
+
+
+def tells_cloud_drafting(session: RecordedSession) -> bool:
+    """Whether a live session tells how long a draft model in the cloud took."""
+    return any("draft_us" in one.data for one in session.noted)
+
+
+def cloud_draft_calls(record: Record) -> Calls:
+    """The draft steps in the cloud of a live record, the first of each text among them.
+
+    How many tokens a step ran is worked out by the rules of ``engines.paced.PacedDrafter``, as for a chain: what was
+    committed without having been a step's, and the edge's nodes above, come with the first step after a commit.
+    """
+    taken_s: dict[int, list[float]] = defaultdict(list)
+    prefills: list[tuple[int, float]] = []
+    for session in record.sessions:
+        behind, steps_s, begun = session.began.prompt_tokens, list[float](), False
+        for one in session.noted:
+            if (one.where, one.kind) == ("edge", "open"):
+                behind, begun = one.data["position"], False
+            elif (one.where, one.kind) == ("downlink", "Commit"):
+                steps_s = _drafting_s(one)
+            elif (one.where, one.kind) == ("edge", "commit"):
+                drafted, count = one.data["drafted"], _count(one.data["tokens"])
+                if steps_s:
+                    first = behind + max(0, drafted - len(steps_s))
+                    taken_s[first].append(steps_s[0])
+                    taken_s[1] += steps_s[1:]
+                    if not begun:
+                        prefills.append((first, steps_s[0]))
+                    begun = True
+                cached = min(one.data["accepted"], max(0, drafted - 1)) if steps_s else 0
+                behind = count - cached + (0 if steps_s else behind)
+    return Calls({tokens: those for tokens, those in taken_s.items() if those}, prefills)
+
+
+def _count(tokens: Any) -> int:
+    """How many; a private record says just that."""
+    return len(tokens) if isinstance(tokens, list) else int(tokens)
 
 
 def draft_calls(record: Record) -> Calls:

@@ -1,7 +1,7 @@
 """Replaying a record: the same tokens in simulated time, as they were recorded or under another set-up."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -19,9 +19,9 @@ from foredraft.record.event_lines import event_lines
 from foredraft.record.plain import profile_from_plain
 from foredraft.record.reading import Record
 from foredraft_sim.emulation import NewPace, Replication, replicate
-from foredraft_sim.measured import NAME, measured_draft, measured_link, measured_target
+from foredraft_sim.measured import NAME, measured_cloud_draft, measured_draft, measured_link, measured_target
 from foredraft_sim.recorded import RecordedDrafter, RecordedTarget, Replays, StopsWhereRecorded
-from foredraft_sim.recorded_times import RecordedPace, draft_calls, target_calls
+from foredraft_sim.recorded_times import RecordedPace, cloud_draft_calls, draft_calls, target_calls
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, RecordedPair, ScenarioFile, Workload
 from foredraft_sim.sources import Request
@@ -32,16 +32,24 @@ FIGURES: Final = (*TIMES, *COUNTS, "tokens_per_pass")
 CLOUD_DRAFTED: Final = ("colocated", "both")
 """Policies that let the cloud draft."""
 
+EDGE_RESTS: Final = ("cloud", "colocated")
+"""Policies that never let the edge draft."""
+
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is to be different from the recorded set-up; None: as recorded."""
+    """What is to be different from the recorded set-up; None: as recorded.
+
+    ``cloud_draft``: a draft model in the cloud, whether or not there was one; it guesses what the recorded one did, or,
+    where nobody knows that, what the edge's did.
+    """
 
     policy: str | None = None
     edge: DraftProfile | None = None
     cloud: TargetProfile | None = None
+    cloud_draft: DraftProfile | None = None
     link: LinkProfile | None = None
 
     @property
@@ -115,6 +123,10 @@ class ReplaySource:
         """A drafter that guesses what was recorded."""
         return RecordedDrafter(self.replays)
 
+    def cloud_drafter(self) -> Drafter:
+        """A drafter that guesses what was recorded of one beside the target, else what the edge's did."""
+        return RecordedDrafter(self.replays, in_cloud=True)
+
     def prompt(self, seed: int, request: int) -> list[int]:
         """The session's."""
         return self.request(seed, request).prompt
@@ -136,40 +148,62 @@ class ReplaySource:
 def set_up(record: Record, changes: Changes, requests: int) -> tuple[Scenario, NewPace]:
     """The recorded set-up, with the changes. Raises RecordError where the record does not tell enough."""
     setup, path = record.setup, record.path
-    draft, target, link = changes.edge, changes.cloud, changes.link
-    paces: dict[str, Callable[[], Pace]] = {}
-    if setup.simulated:
-        file = _scenario_file(record)
-        draft = draft or profile_from_plain(_told(setup.edge, path), "draft", path)
-        target = target or profile_from_plain(_told(setup.cloud, path), "target", path)
-        link = link or profile_from_plain(_told(setup.link, path), "link", path)
-    else:
-        _check_places(record, changes)
-        file = _live_file(record)
-        if draft is None:
-            steps = draft_calls(record)
-            draft = measured_draft(record, steps, needed=changes.policy is not None)
-            paces["edge"] = partial(RecordedPace, draft, "step", steps)
-        if target is None:
-            passes = target_calls(record)
-            target = measured_target(record, passes)
-            paces["cloud"] = partial(RecordedPace, target, "pass", passes)
-        link = link or measured_link(record)
-    replaced = msgspec.structs.replace
-    file = replaced(file, workload=replaced(file.workload, requests=requests))
-    cloud_draft = None if setup.cloud_draft is None else profile_from_plain(setup.cloud_draft, "draft", path)
-    scenario = Scenario(path, file, draft, target, link, RecordedPair(file=str(path)), cloud_draft)
-    return scenario, lambda where: paces[where]() if where in paces else None
-
-
-def _check_places(record: Record, changes: Changes) -> None:
-    """A live edge does not hear how long a draft model in the cloud takes."""
-    spec = changes.policy or record.setup.policy
-    if spec.partition(":")[0] in CLOUD_DRAFTED:
+    recorded, paces = _simulated_places(record) if setup.simulated else _live_places(record, changes)
+    file, replaced = recorded.file, msgspec.structs.replace
+    scenario = replace(
+        recorded,
+        file=replaced(file, workload=replaced(file.workload, requests=requests)),
+        draft=changes.edge or recorded.draft,
+        target=changes.cloud or recorded.target,
+        link=changes.link or recorded.link,
+        cloud_draft=changes.cloud_draft or recorded.cloud_draft,
+    )
+    spec = changes.policy or setup.policy
+    if scenario.cloud_draft is None and _named(spec, CLOUD_DRAFTED):
         raise RecordError(
-            f"{record.path}: a live record does not tell how long a draft model in the cloud takes, so {spec!r} cannot "
-            "be replayed from it; replay another policy with --policy, or record a simulation (foredraft simulate)"
+            f"{path}: no draft model in the cloud is recorded in it, so it does not tell how long one takes, which "
+            f"{spec!r} needs; name a profile with --cloud-draft, or replay another policy with --policy"
         )
+    given = {"edge": changes.edge, "cloud": changes.cloud, "cloud draft": changes.cloud_draft}
+    return scenario, lambda where: paces[where]() if where in paces and given[where] is None else None
+
+
+Paces = dict[str, Callable[[], Pace]]
+"""What makes the paces of devices that take what they took."""
+
+
+def _simulated_places(record: Record) -> tuple[Scenario, Paces]:
+    """The scenario that was simulated."""
+    setup, path = record.setup, record.path
+    draft = profile_from_plain(_told(setup.edge, path), "draft", path)
+    target = profile_from_plain(_told(setup.cloud, path), "target", path)
+    link = profile_from_plain(_told(setup.link, path), "link", path)
+    cloud_draft = None if setup.cloud_draft is None else profile_from_plain(setup.cloud_draft, "draft", path)
+    pair = RecordedPair(file=str(path))
+    return Scenario(path, _scenario_file(record), draft, target, link, pair, cloud_draft), {}
+
+
+def _live_places(record: Record, changes: Changes) -> tuple[Scenario, Paces]:
+    """Devices and link as a live session has met them."""
+    steps, passes, cloud_steps = draft_calls(record), target_calls(record), cloud_draft_calls(record)
+    drafts = changes.policy is not None and not _named(changes.policy, EDGE_RESTS)
+    draft = measured_draft(record, steps, needed=drafts and changes.edge is None)
+    target = measured_target(record, passes)
+    paces: Paces = {
+        "edge": partial(RecordedPace, draft, "step", steps),
+        "cloud": partial(RecordedPace, target, "pass", passes),
+    }
+    cloud_draft = None
+    if cloud_steps.taken_s:
+        cloud_draft = measured_cloud_draft(record, cloud_steps)
+        paces["cloud draft"] = partial(RecordedPace, cloud_draft, "step", cloud_steps)
+    path = record.path
+    pair, link = RecordedPair(file=str(path)), measured_link(record)
+    return Scenario(path, _live_file(record), draft, target, link, pair, cloud_draft), paces
+
+
+def _named(spec: str, policies: Sequence[str]) -> bool:
+    return spec.partition(":")[0] in policies
 
 
 def _told(value: _T | None, path: Path) -> _T:

@@ -20,6 +20,12 @@ def replay(
     cloud: Annotated[
         str, typer.Option(help="Another server: a target's hardware profile.", show_default="as recorded")
     ] = "",
+    cloud_draft: Annotated[
+        str,
+        typer.Option(
+            help="A draft model in the cloud: its hardware profile. Where none was, it guesses as the edge's."
+        ),
+    ] = "",
     link: Annotated[str, typer.Option(help="Another link: a hardware profile.", show_default="as recorded")] = "",
     events: Annotated[Path | None, typer.Option(help="Write what happened, one JSON object per line.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a Chrome trace, for ui.perfetto.dev.")] = None,
@@ -27,20 +33,14 @@ def replay(
 ) -> None:
     """Replay a record in simulated time: the same tokens, as recorded or under another set-up."""
     from foredraft.errors import ForedraftError
-    from foredraft.files import check_folders, written_together
+    from foredraft.files import check_folders
     from foredraft.record.reading import read_record
-    from foredraft.trace import chrome_trace
     from foredraft_sim.replay import replay as replayed_of
 
     check_folders([path for path in (events, trace) if path is not None])
     record = read_record(file)
-    done = replayed_of(record, _changes(policy, edge, cloud, link))
-    files: dict[Path, bytes] = {}
-    if events is not None:
-        files[events] = done.replication.log
-    if trace is not None:
-        files[trace] = chrome_trace([done.replication.record])
-    written_together(files)
+    done = replayed_of(record, _changes(policy, edge, cloud, cloud_draft, link))
+    _write_views(done, events, trace)
     if as_json:
         import msgspec
 
@@ -52,7 +52,19 @@ def replay(
         raise ForedraftError(f"{what} differs from the record, which must never happen; please report it with the file")
 
 
-def _changes(policy: str, edge: str, cloud: str, link: str) -> "Changes":
+def _write_views(done: "Replayed", events: Path | None, trace: Path | None) -> None:
+    from foredraft.files import written_together
+    from foredraft.trace import chrome_trace
+
+    files: dict[Path, bytes] = {}
+    if events is not None:
+        files[events] = done.replication.log
+    if trace is not None:
+        files[trace] = chrome_trace([done.replication.record])
+    written_together(files)
+
+
+def _changes(policy: str, edge: str, cloud: str, cloud_draft: str, link: str) -> "Changes":
     from foredraft.policies.policy_file import spec_of
     from foredraft.profiles import load_profile
     from foredraft_sim.replay import Changes
@@ -61,13 +73,14 @@ def _changes(policy: str, edge: str, cloud: str, link: str) -> "Changes":
         policy=spec_of(policy) if policy else None,
         edge=load_profile(edge, "draft") if edge else None,
         cloud=load_profile(cloud, "target") if cloud else None,
+        cloud_draft=load_profile(cloud_draft, "draft") if cloud_draft else None,
         link=load_profile(link, "link") if link else None,
     )
 
 
 def as_plain(done: "Replayed") -> dict[str, Any]:
     """Everything that ``--json`` prints. ``ratio``: replayed over recorded."""
-    setup = done.record.setup
+    setup, beside = done.record.setup, done.scenario.cloud_draft
     return {
         "record": str(done.record.path),
         "simulated": setup.simulated,
@@ -79,6 +92,7 @@ def as_plain(done: "Replayed") -> dict[str, Any]:
         "profiles": {
             "edge": done.scenario.draft.name,
             "cloud": done.scenario.target.name,
+            "cloud_draft": None if beside is None else beside.name,
             "link": done.scenario.link.name,
         },
         "recorded": done.recorded,
@@ -120,8 +134,11 @@ def show(done: "Replayed") -> None:
 
     console = Console(soft_wrap=True)
     console.print(_table(done))
-    profiles = (("edge", done.scenario.draft), ("cloud", done.scenario.target), ("link", done.scenario.link))
+    of = done.scenario
+    profiles = (("edge", of.draft), ("cloud", of.target), ("draft in the cloud", of.cloud_draft), ("link", of.link))
     for name, profile in profiles:
+        if profile is None:
+            continue
         console.print(f"{name}: {profile.title} ({profile.name})", highlight=False, markup=False)
     if done.same_events is not None:
         said = "everything happened as recorded" if done.same_events else "it did NOT happen as recorded"

@@ -12,8 +12,8 @@ import msgspec
 
 from foredraft import __version__
 from foredraft.core.messages import Ready
-from foredraft.core.readback import read_back
-from foredraft.record.asking import columns, guesses_along, told_of
+from foredraft.core.readback import guesses_along, read_back
+from foredraft.record.asking import RANKED, CloudSays, columns, told_of
 from foredraft.record.frames import HEADER, Closed, Frame, Setup, Told, encode_frame, models_of
 from foredraft.record.plain import profile_as_plain
 from foredraft.record.privacy import hidden
@@ -77,10 +77,10 @@ async def _ask(source: TokenSource, record: Record) -> list[Told]:
         for session in record.sessions:
             source.prompt(record.setup.seed, session.number)  # so that a recorded pair knows which of its texts it is
             prompt, sampling = session.prompt, session.sampling
-            guesses = await guesses_along(drafter, prompt, session.tokens, sampling)
+            guesses = await guesses_along(drafter, prompt, session.tokens, sampling, RANKED)
             blocks = read_back(target, [*prompt, *session.tokens], len(prompt), sampling)
-            readings = await columns(blocks) if target.card.exits else []
-            told += told_of(session.number, len(prompt), session.tokens, guesses, readings)
+            cloud = CloudSays(await columns(blocks) if target.card.exits else [])
+            told += told_of(session.number, len(prompt), session.tokens, guesses, cloud)
     finally:
         await drafter.close()
         await target.close()

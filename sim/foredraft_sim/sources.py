@@ -50,6 +50,9 @@ class TokenSource(Protocol):
     def drafter(self) -> Drafter:
         """A device's drafter."""
 
+    def cloud_drafter(self) -> Drafter:
+        """The drafter of a session on a server."""
+
     def prompt(self, seed: int, request: int) -> list[int]:
         """The tokens that a request begins with. The same for all policies."""
 
@@ -77,6 +80,14 @@ class _ScenarioSource(ABC):
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
+
+    @abstractmethod
+    def drafter(self) -> Drafter:
+        """The source's own."""
+
+    def cloud_drafter(self) -> Drafter:
+        """It guesses what a device's would."""
+        return self.drafter()
 
     @abstractmethod
     def prompt(self, seed: int, request: int) -> list[int]:
@@ -131,6 +142,10 @@ class RecordedSource(_ScenarioSource):
     def drafter(self) -> Drafter:
         """A drafter that guesses what was recorded."""
         return RecordedDrafter(self._replays)
+
+    def cloud_drafter(self) -> Drafter:
+        """A drafter that guesses what was recorded of one beside the target, else what the edge's did."""
+        return RecordedDrafter(self._replays, in_cloud=True)
 
     def prompt(self, seed: int, request: int) -> list[int]:
         """The recorded texts' prompts, one after another, again and again."""

@@ -29,6 +29,15 @@ async def test_the_cloud_drafts_and_nothing_is_shipped() -> None:
     await here.left()
 
 
+async def test_commits_tell_how_long_each_draft_step_in_the_cloud_took() -> None:
+    here = with_drafter(perfect)
+    await collect(here.session("colocated:cloud_gamma=4", drafter=ScriptedDrafter(hopeless)))
+    commits = [commit for commit in here.said(Commit) if isinstance(commit, Commit)]
+    assert [len(commit.draft_us) for commit in commits] == [commit.drafted for commit in commits]
+    assert sum(map(len, (commit.draft_us for commit in commits))) > 20
+    await here.left()
+
+
 @pytest.mark.parametrize("spec", ["colocated:cloud_gamma=3", "both:cloud_gamma=3,patience_s=0"])
 @pytest.mark.parametrize("in_the_cloud", [perfect, every_third_wrong, hopeless, clueless])
 @pytest.mark.parametrize("at_the_edge", [every_third_wrong, clueless])

@@ -56,7 +56,8 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Close, COUNT),
     st.builds(Hint, COUNT, COUNT, COUNT, PACKED, PROBABILITY, SECONDS),
     st.builds(
-        Commit, COUNT, COUNT, PACKED, COUNT, COUNT, SECONDS, SECONDS, SECONDS, st.text(), SECONDS, COUNT, SECONDS
+        Commit, COUNT, COUNT, PACKED, COUNT, COUNT, SECONDS, SECONDS, SECONDS, st.text(), SECONDS, COUNT, SECONDS,
+        COUNTS,
     ),
     st.builds(Refused, COUNT, st.text(), st.text(), st.none() | WAIT, COUNT, st.integers(0, 2**64 - 1)),
     st.builds(Drain, WAIT),
@@ -66,6 +67,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Readings, COUNT, COUNT,
         st.lists(st.tuples(COUNT, PACKED, st.lists(PROBABILITY, max_size=3).map(tuple)), max_size=3).map(tuple),
+        st.lists(st.none() | st.tuples(COUNT, PROBABILITY), max_size=3).map(tuple),
     ),
 )  # fmt: skip
 
@@ -90,11 +92,11 @@ EXAMPLES: dict[str, Message] = {
     "steer": Steer(1, 2, 10, 0.25, 3, 4, (8, 16), 0.5, 12, 6),
     "close": Close(1),
     "hint": Hint(1, 300, 8, pack([5, 300]), 0.75, 0.125),
-    "commit": Commit(1, 300, pack([5, 6]), 4, 1, 0.0, 0.25, 0.5, "stop", 0.5, 9, 0.125),
+    "commit": Commit(1, 300, pack([5, 6]), 4, 1, 0.0, 0.25, 0.5, "stop", 0.5, 9, 0.125, (900, 70000)),
     "refused": Refused(1, "full", "no", 0.0, 300, 1),
     "drain": Drain(2.0),
     "read": Read(1, pack([1, 300, 70000]), 1, 0.8, 50, 0.9, 7),
-    "readings": Readings(1, 300, ((8, pack([5, 300]), (0.5, 1.0)),)),
+    "readings": Readings(1, 300, ((8, pack([5, 300]), (0.5, 1.0)),), ((5, 0.25), None)),
 }
 
 GOLDEN = {
@@ -105,11 +107,11 @@ GOLDEN = {
     "steer": "9b0401020acb3fd00000000000000304920810cb3fe00000000000000c06",
     "close": "920501",
     "hint": "970601cd012c08c40305ac02cb3fe8000000000000cb3fc0000000000000",
-    "commit": "9d0701cd012cc40205060401cb0000000000000000cb3fd0000000000000cb3fe0000000000000a473746f70cb3fe000000000000009cb3fc0000000000000",  # noqa: E501
+    "commit": "9e0701cd012cc40205060401cb0000000000000000cb3fd0000000000000cb3fe0000000000000a473746f70cb3fe000000000000009cb3fc000000000000092cd0384ce00011170",  # noqa: E501
     "refused": "970801a466756c6ca26e6fcb0000000000000000cd012c01",
     "drain": "9209cb4000000000000000",
     "read": "980a01c40601ac02f0a20401cb3fe999999999999a32cb3feccccccccccccd07",
-    "readings": "940b01cd012c919308c40305ac0292cb3fe0000000000000cb3ff0000000000000",
+    "readings": "950b01cd012c919308c40305ac0292cb3fe0000000000000cb3ff0000000000000929205cb3fd0000000000000c0",
 }
 
 
@@ -125,6 +127,14 @@ def test_the_wire_format_of_version_2_does_not_change_silently(name: str) -> Non
     assert messages.PROTOCOL_VERSION == 2, "a new version: write down its golden bytes"
     assert encode(EXAMPLES[name]).hex() == GOLDEN[name]
     assert decode(bytes.fromhex(GOLDEN[name])) == EXAMPLES[name]
+
+
+@pytest.mark.parametrize("name", ["commit", "readings"])
+def test_what_a_cloud_did_not_tell_yet_of_its_draft_is_nothing(name: str) -> None:
+    whole = msgspec.msgpack.decode(bytes.fromhex(GOLDEN[name]))
+    before = decode(msgspec.msgpack.encode(whole[:-1]))
+    assert isinstance(before, Commit | Readings)
+    assert (before.draft_us if isinstance(before, Commit) else before.drafted) == ()
 
 
 def test_a_round_of_four_tokens_costs_at_most_forty_bytes_up_with_framing() -> None:

@@ -51,7 +51,10 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     NOTED,
     st.builds(Asked, COUNT, SECONDS, st.sampled_from(["edge", "cloud"]), COUNT, st.integers(0, 2**64 - 1), COUNT, SAID),
     st.builds(Passed, COUNT, COUNT, TOKENS, TOKENS, st.lists(st.tuples(COUNT, SAID), max_size=2).map(tuple)),
-    st.builds(Told, COUNT, COUNT, st.integers(-2, 64), SAID, SAID, st.lists(st.booleans(), max_size=3).map(tuple)),
+    st.builds(
+        Told, COUNT, COUNT, st.integers(-2, 64), SAID, SAID, st.lists(st.booleans(), max_size=3).map(tuple),
+        st.integers(-2, 64), SAID,
+    ),
     st.builds(Ended, COUNT, COUNT, TOKENS.map(pack), st.text(max_size=5), st.dictionaries(st.text(), SECONDS)),
     st.builds(Closed, st.lists(st.text(max_size=5), max_size=2).map(tuple)),
 )  # fmt: skip

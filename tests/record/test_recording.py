@@ -17,10 +17,10 @@ from foredraft.core.events import Event
 from foredraft.core.handshake import shake_hands
 from foredraft.core.messages import Message, Open, Read, Readings, Refused, Steer, pack
 from foredraft.core.policy import Policy
-from foredraft.core.ports import Link
+from foredraft.core.ports import Guess, Link
 from foredraft.core.readback import read_back
 from foredraft.core.sampling import Sampling
-from foredraft.engines.scripted import ScriptedTarget
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.errors import LinkClosedError
 from foredraft.hosting import Cloud
 from foredraft.links.memory import MemoryLink
@@ -222,6 +222,47 @@ async def test_reading_back_asks_every_exit_about_every_token(prompt: int, token
         for one in heard:
             said[one.layer] += one.tokens
     assert said == {layer: [layer * 1000 + at for at in range(prompt, prompt + tokens)] for layer in (2, 4)}
+
+
+async def said_of_a_text(cloud: Cloud, count: int) -> list[Message]:
+    """What a cloud answers to a question about so many tokens after the first ten."""
+    async with cloud:
+        link = await cloud.connect()
+        await shake_hands(link)
+        await link.send(Read(1, pack([clouds.truth(position) for position in range(10 + count)]), 10, 0.0, 0, 1.0, 0))
+        answers: list[Message] = []
+        told = 0
+        while told < count:
+            answers.append(await link.receive())
+            if not isinstance(answers[-1], Readings):
+                break
+            told += len(answers[-1].drafted)
+        await link.close()
+        return answers
+
+
+@pytest.mark.parametrize("exits", [True, False])
+async def test_the_cloud_tells_what_its_draft_guesses_in_the_place_of_each_token(exits: bool) -> None:
+    blocks = await said_of_a_text(Cloud(clouds.target(exits=exits), clouds.TOKENIZER, new_drafter=clouds.drafter), 600)
+    assert all(isinstance(block, Readings) and bool(block.exits) == exits for block in blocks)
+    drafted = [guess for block in blocks if isinstance(block, Readings) for guess in block.drafted]
+    assert drafted == [(clouds.truth(position) if position % 5 else 0, 0.7) for position in range(10, 610)]
+
+
+async def test_a_draft_without_an_idea_says_so_in_its_place() -> None:
+    (block,) = await said_of_a_text(Cloud(clouds.target(), clouds.TOKENIZER, new_drafter=clueless_at_odd), 4)
+    assert isinstance(block, Readings)
+    assert block.drafted == ((1, 0.5), None, (1, 0.5), None)
+
+
+def clueless_at_odd() -> ScriptedDrafter:
+    return ScriptedDrafter(lambda position, _: [] if position % 2 else [Guess(1, 0.5)])
+
+
+async def test_a_cloud_with_neither_exits_nor_draft_has_nothing_to_tell() -> None:
+    (answer,) = await said_of_a_text(Cloud(clouds.target(exits=False), clouds.TOKENIZER), 4)
+    assert isinstance(answer, Refused)
+    assert "neither exits nor a draft model" in answer.reason
 
 
 async def test_the_cloud_tells_what_its_exits_say_and_refuses_nonsense() -> None:

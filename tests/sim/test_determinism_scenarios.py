@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "ef6b4bb24188025d",
-    "sync": "86269f8156282e8f",
+    "cloud": "8d3b8028cb16890b",
+    "sync": "316c116d933a5abe",
 }
 
 

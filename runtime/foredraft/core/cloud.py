@@ -20,7 +20,7 @@ from foredraft.core.events import Observer
 from foredraft.core.messages import Close, Drain, Grow, Hello, Open, Read, Ready, Refused, Steer, ToEdge
 from foredraft.core.outbox import Outbox
 from foredraft.core.ports import Link, Target
-from foredraft.core.readback import opening_of, read_back, readings_of
+from foredraft.core.readback import opening_of, tell
 from foredraft.core.walker import Limits, Walker
 from foredraft.core.walking import Counters, NewDetokenizer, Session, Shared
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
@@ -200,7 +200,7 @@ class _Connection:
         self._task = asyncio.create_task(work, name=f"walker {opened.session}")
 
     async def _read_back(self, read: Read) -> None:
-        """Tell what the exits say of a finished text, in the place of a session."""
+        """Tell what exits and draft say of a finished text, in the place of a session."""
         now_s = asyncio.get_running_loop().time()
         walker = Walker(opening_of(read), self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
@@ -208,9 +208,10 @@ class _Connection:
         self._task = asyncio.create_task(work, name=f"reader {read.session}")
 
     async def _tell(self, walker: Walker) -> None:
-        target = self._service.shared.target
-        async for position, heard in read_back(target, walker.tree.tokens, walker.start, walker.sampling):
-            self.say(readings_of(walker.session, position, heard))
+        shared = self._service.shared
+        text, sampling = walker.tree.tokens, walker.sampling
+        async for readings in tell(walker.session, shared.target, shared.new_drafter, text, walker.start, sampling):
+            self.say(readings)
 
     async def _work(self, number: int, work: Callable[[], Awaitable[None]]) -> None:
         """See a session's work to its end, or say why there is none."""

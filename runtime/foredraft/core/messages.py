@@ -166,6 +166,7 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     ``waited_s`` was spent waiting for the edge between the commit before and this pass. ``heard`` counts
     the Grow and Steer messages of this session that had come, and ``heard_s`` is how long ago
     the last one came (or Open, if none did): what the edge needs to measure a round trip.
+    ``draft_us``: microseconds of each draft step in the cloud since the commit before, none where the edge drafts.
     """
 
     session: Count
@@ -180,6 +181,7 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     waited_s: Seconds = 0.0
     heard: Count = 0
     heard_s: Seconds = 0.0
+    draft_us: tuple[Count, ...] = ()
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=8):
@@ -200,7 +202,7 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
 
 class Read(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    """Edge to cloud: what do the exits say of ``tokens`` from ``start`` on, a text that is finished?
+    """Edge to cloud: what do exits and draft there say of ``tokens`` from ``start`` on, a text that is finished?
 
     It takes the place of a session. A cloud of before there was Read refuses it as ``invalid``.
     """
@@ -217,12 +219,14 @@ class Read(msgspec.Struct, frozen=True, array_like=True, tag=10):
 class Readings(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Cloud to edge, in answer to Read: what each exit says of the tokens from ``position`` on.
 
-    ``exits``: per exit its layer, the tokens that it says, and how sure it is of each, calibrated.
+    ``exits``: per exit its layer, the tokens that it says, and how sure it is of each, calibrated. ``drafted``: what
+    the draft model in the cloud guesses in the place of each token, None where it has no idea; empty without one.
     """
 
     session: Count
     position: Count
     exits: tuple[tuple[Count, bytes, tuple[Probability, ...]], ...]
+    drafted: tuple[tuple[Count, Probability] | None, ...] = ()
 
 
 ToCloud = Hello | Open | Grow | Steer | Close | Read

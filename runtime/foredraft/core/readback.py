@@ -1,15 +1,22 @@
-"""Reading back: what a target's exits say at every position of a text that is finished.
+"""Reading back: what a target's exits, and a draft, say at every position of a text that is finished.
 
-A session's passes ask few exits, and none about the token that the target adds itself. Whoever records
-it asks afterwards, when nobody waits: the same text is run through the target once more, many
-tokens to a pass, with all exits.
+A session's passes ask few exits, and none about the token that the target adds itself; nor is a draft asked
+about that. Whoever records it asks afterwards, when nobody waits: the same text is run through the target once
+more, many tokens to a pass, with all exits, and through the draft.
 """
 
 from collections.abc import AsyncIterator, Sequence
 
+from foredraft.core import messages
+from foredraft.core.colocated import NewDrafter
 from foredraft.core.messages import Open, Read, Readings, Steer, pack
-from foredraft.core.ports import Pass, Reading, Target
+from foredraft.core.ports import Drafter, Guess, Pass, Reading, Target
 from foredraft.core.sampling import Sampling
+from foredraft.core.tree import DraftTree
+from foredraft.errors import RefusedError
+
+_BLOCK = 256
+"""Tokens in a message about the draft alone."""
 
 
 async def read_back(
@@ -40,9 +47,59 @@ async def read_back(
         seat.close()
 
 
-def readings_of(session: int, position: int, heard: Sequence[Reading]) -> Readings:
-    """The message that tells a block."""
-    return Readings(session, position, tuple((one.layer, pack(one.tokens), one.confidence) for one in heard))
+async def guesses_along(
+    drafter: Drafter, prompt: Sequence[int], tokens: Sequence[int], sampling: Sampling, width: int
+) -> list[list[Guess]]:
+    """The draft's ``width`` likeliest guesses at each of ``tokens``; as many as it expands, in one step."""
+    tree, most = DraftTree(prompt), drafter.max_nodes_per_step
+    await drafter.begin(prompt, sampling)
+    guesses: list[list[Guess]] = []
+    for first in range(0, len(tokens), most):
+        block = tokens[first : first + most]
+        nodes = [tree.root]
+        for token in block[:-1]:
+            nodes.append(tree.add(nodes[-1], token))
+        guesses += await drafter.draft(nodes, width)
+        tree.advance(block)
+        drafter.advance(block)
+    return guesses
+
+
+async def tell(
+    session: int,
+    target: Target,
+    new_drafter: NewDrafter | None,
+    tokens: Sequence[int],
+    start: int,
+    sampling: Sampling,
+) -> AsyncIterator[Readings]:
+    """The messages that tell what exits and draft say of ``tokens`` from ``start`` on.
+
+    Raises RefusedError("invalid") where there are neither, and what the engines raise.
+    """
+    if not target.card.exits and new_drafter is None:
+        raise RefusedError(messages.INVALID, "this server has neither exits nor a draft model to tell of")
+    drafted = [] if new_drafter is None else await _drafted(new_drafter, tokens, start, sampling)
+    if target.card.exits:
+        async for position, heard in read_back(target, tokens, start, sampling):
+            exits = tuple((one.layer, pack(one.tokens), one.confidence) for one in heard)
+            at = position - start
+            yield Readings(session, position, exits, tuple(drafted[at : at + len(heard[0].tokens)]))
+    else:
+        for at in range(0, len(drafted), _BLOCK):
+            yield Readings(session, start + at, (), tuple(drafted[at : at + _BLOCK]))
+
+
+async def _drafted(
+    new_drafter: NewDrafter, tokens: Sequence[int], start: int, sampling: Sampling
+) -> list[tuple[int, float] | None]:
+    """The best guess in the place of each token, None where there is none."""
+    drafter = new_drafter()
+    try:
+        guesses = await guesses_along(drafter, tokens[:start], tokens[start:], sampling, 1)
+    finally:
+        await drafter.close()
+    return [(best[0].token, best[0].probability) if best else None for best in guesses]
 
 
 def opening_of(read: Read) -> Open:

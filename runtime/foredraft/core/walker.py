@@ -49,6 +49,7 @@ class Timing(msgspec.Struct, frozen=True, gc=False):
     waited_s: float = 0.0
     heard: int = 0
     heard_s: float = 0.0
+    draft_us: tuple[int, ...] = ()
 
 
 class Go(msgspec.Struct, frozen=True):
@@ -272,6 +273,7 @@ class Walker:
             waited_s=timing.waited_s,
             heard=timing.heard,
             heard_s=timing.heard_s,
+            draft_us=timing.draft_us,
         )
         return commit, path[:accepted]
 

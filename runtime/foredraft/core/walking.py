@@ -70,6 +70,7 @@ class Session:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._prefill_s = 0.0
         self._waited_s = 0.0  # for the edge, since the last commit
+        self._draft_us: tuple[int, ...] = ()  # each draft step here, since the last commit
         self._heard = 0
         self._heard_at_s = walker.idle_since_s
 
@@ -128,7 +129,10 @@ class Session:
 
     async def _extend(self, node: Node) -> None:
         if self._grower is not None:  # else no such orders were accepted
+            clock = asyncio.get_running_loop()
+            began_s = clock.time()
             await self._grower.extend(node)
+            self._draft_us += (round((clock.time() - began_s) * 1e6),)
 
     async def _wait(self, plan: Wait) -> None:
         clock = asyncio.get_running_loop()
@@ -178,9 +182,11 @@ class Session:
             self._say(Hint(walker.session, position, reading.layer, packed, min(1.0, confidence), after_s))
 
     def _commit(self, plan: Go, verdict: Verdict, now_s: float) -> None:
-        timing = Timing(self._prefill_s, self._waited_s, self._heard, now_s - self._heard_at_s)
+        heard_s = now_s - self._heard_at_s
+        timing = Timing(self._prefill_s, self._waited_s, self._heard, heard_s, self._draft_us)
         commit, kept = self.walker.commit(plan, verdict, timing, now_s, self._stops)
         self._prefill_s = self._waited_s = 0.0
+        self._draft_us = ()
         self.seat.keep(kept)
         if self._grower is not None:
             self._grower.advance(self.walker.tree.tokens[commit.position :])

@@ -1,17 +1,17 @@
-"""What draft and exits say of every token of a finished text: asked afterwards, when nobody waits for it.
+"""What drafts and exits say of every token of a finished text: asked afterwards, when nobody waits for it.
 
 In the session the draft is asked where its policy wants it, which leaves holes: the tokens that the
 target added by itself, and all of a text that was streamed. Without them no other policy could be tried on the record.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 
 from foredraft.core.edge import Connect
 from foredraft.core.handshake import shake_hands
 from foredraft.core.messages import Read, Readings, Refused, pack, unpack
-from foredraft.core.ports import Drafter, Guess, Link, Reading
+from foredraft.core.ports import Guess, Link, Reading
 from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree
 from foredraft.errors import ForedraftError, RefusedError
 from foredraft.record.frames import BEYOND, UNASKED, Said, Told
 
@@ -23,28 +23,19 @@ KEPT = 8
 _READ_SESSION = 1
 
 
-async def guesses_along(
-    drafter: Drafter, prompt: Sequence[int], tokens: Sequence[int], sampling: Sampling
-) -> list[list[Guess]]:
-    """The draft's ``RANKED`` likeliest guesses at each of ``tokens``; as many as it expands, in one step."""
-    tree, most = DraftTree(prompt), drafter.max_nodes_per_step
-    await drafter.begin(prompt, sampling)
-    guesses: list[list[Guess]] = []
-    for first in range(0, len(tokens), most):
-        block = tokens[first : first + most]
-        nodes = [tree.root]
-        for token in block[:-1]:
-            nodes.append(tree.add(nodes[-1], token))
-        guesses += await drafter.draft(nodes, RANKED)
-        tree.advance(block)
-        drafter.advance(block)
-    return guesses
+@dataclass(slots=True)
+class CloudSays:
+    """What the cloud says of each token: all exits, shallowest first, and the best guess of a draft there.
+
+    ``drafted``: None where the draft had no idea. Either is empty where there is nothing of that kind.
+    """
+
+    exits: list[tuple[Said, ...]] = field(default_factory=list)
+    drafted: list[Said | None] = field(default_factory=list)
 
 
-async def readings_from_cloud(
-    connect: Connect, api_key: str, tokens: Sequence[int], start: int, sampling: Sampling
-) -> AsyncIterator[tuple[int, list[Reading]]]:
-    """What the cloud's exits say of ``tokens`` from ``start`` on, as ``core.readback.read_back`` gives it.
+async def ask_cloud(connect: Connect, api_key: str, tokens: Sequence[int], start: int, sampling: Sampling) -> CloudSays:
+    """What the cloud's exits and draft say of ``tokens`` from ``start`` on.
 
     Raises RefusedError (an older cloud does not answer such questions) and what the link raises.
     """
@@ -53,16 +44,18 @@ async def readings_from_cloud(
         await shake_hands(link, api_key)
         sampled = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed)
         await link.send(Read(_READ_SESSION, pack(tokens), start, *sampled))
-        position = start
+        says, position = CloudSays(), start
         while position < len(tokens):
             block = await _next_readings(link)
-            if block.position != position or not block.exits:
+            if block.position != position:
                 raise ForedraftError(f"the cloud tells of position {block.position}; {position} is next")
-            heard = [Reading(layer, tuple(unpack(said)), sure) for layer, said, sure in block.exits]
-            if len({len(one.tokens) for one in heard} | {len(one.confidence) for one in heard}) != 1:
-                raise ForedraftError("the cloud's exits tell of different numbers of tokens")
-            yield position, heard
-            position += max(1, len(heard[0].tokens))
+            exits = _rows([Reading(layer, tuple(unpack(said)), sure) for layer, said, sure in block.exits])
+            if not (exits or block.drafted) or (exits and block.drafted and len(exits) != len(block.drafted)):
+                raise ForedraftError("the cloud's exits and draft tell of different numbers of tokens")
+            says.exits += exits
+            says.drafted += block.drafted
+            position += len(exits) or len(block.drafted)
+        return says
     finally:
         await link.close()
 
@@ -76,13 +69,17 @@ async def _next_readings(link: Link) -> Readings:
     return message
 
 
+def _rows(heard: Sequence[Reading]) -> list[tuple[Said, ...]]:
+    """A block's readings token by token, shallowest exit first. Raises ForedraftError."""
+    if len({len(one.tokens) for one in heard} | {len(one.confidence) for one in heard}) > 1:
+        raise ForedraftError("the cloud's exits tell of different numbers of tokens")
+    exits = [zip(one.tokens, one.confidence, strict=True) for one in sorted(heard, key=lambda one: one.layer)]
+    return list(zip(*exits, strict=True))
+
+
 async def columns(blocks: AsyncIterator[tuple[int, list[Reading]]]) -> list[tuple[Said, ...]]:
     """Readings block by block as what all exits say of each token, shallowest first."""
-    said: list[tuple[Said, ...]] = []
-    async for _, heard in blocks:
-        rows = [zip(one.tokens, one.confidence, strict=True) for one in sorted(heard, key=lambda one: one.layer)]
-        said += zip(*rows, strict=True)
-    return said
+    return [said async for _, heard in blocks for said in _rows(heard)]
 
 
 def told_of(
@@ -90,20 +87,28 @@ def told_of(
     start: int,
     tokens: Sequence[int],
     guesses: Sequence[Sequence[Guess]],
-    readings: Sequence[tuple[Said, ...]],
+    cloud: CloudSays,
 ) -> list[Told]:
-    """The frames for a text; ``guesses`` or ``readings`` may be empty where nobody could be asked."""
+    """The frames for a text; ``guesses``, or what the cloud says, may be empty where nobody could be asked."""
     told: list[Told] = []
     for index, token in enumerate(tokens):
-        best = guesses[index] if index < len(guesses) else None
-        exits = readings[index] if index < len(readings) else ()
+        best = _said(guesses[index]) if index < len(guesses) else None
+        exits = cloud.exits[index] if index < len(cloud.exits) else ()
         right = tuple(said == token for said, _ in exits)
-        kept = tuple((guess.token, guess.probability) for guess in (best or ())[:KEPT])
-        told.append(Told(session, start + index, _rank(token, best), kept, exits, right))
+        beside: list[Said] | None = None
+        if index < len(cloud.drafted):
+            beside = [one for one in cloud.drafted[index : index + 1] if one is not None]
+        kept, cloud_kept = tuple((best or ())[:KEPT]), tuple(beside or ())
+        ranks = _rank(token, best), _rank(token, beside)
+        told.append(Told(session, start + index, ranks[0], kept, exits, right, ranks[1], cloud_kept))
     return told
 
 
-def _rank(token: int, guesses: Sequence[Guess] | None) -> int:
+def _said(guesses: Sequence[Guess]) -> list[Said]:
+    return [(guess.token, guess.probability) for guess in guesses]
+
+
+def _rank(token: int, guesses: Sequence[Said] | None) -> int:
     if guesses is None:
         return UNASKED
-    return next((rank for rank, guess in enumerate(guesses) if guess.token == token), BEYOND)
+    return next((rank for rank, (guess, _) in enumerate(guesses) if guess == token), BEYOND)

@@ -171,7 +171,9 @@ class Told(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
     ``rank``: which of the draft's guesses the token is, from 0 (BEYOND, UNASKED). ``guesses``: the
     draft's likeliest. ``readings``: what each exit says, shallowest first, with its calibrated
-    confidence; ``right``: which of them say the token. A private record has HIDDEN for tokens.
+    confidence; ``right``: which of them say the token. ``cloud_rank``, ``cloud_guesses``: as ``rank`` and
+    ``guesses``, of a draft beside the target, which is asked for its likeliest token alone. A private record
+    has HIDDEN for tokens.
     """
 
     session: Count
@@ -180,6 +182,8 @@ class Told(msgspec.Struct, frozen=True, array_like=True, tag=5):
     guesses: tuple[Said, ...]
     readings: tuple[Said, ...] = ()
     right: tuple[bool, ...] = ()
+    cloud_rank: Rank = UNASKED
+    cloud_guesses: tuple[Said, ...] = ()
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag=6):

@@ -43,6 +43,7 @@ class Position:
     ``RANKED``, UNASKED (-2) where that is not known. ``guesses``: the draft's likeliest tokens with its own
     probabilities. ``readings``: per exit, shallowest first, the token that it says and its
     calibrated confidence; ``right``: whether that is the token. Empty where no exit was asked.
+    ``cloud_rank``, ``cloud_guesses``: rank and guesses of a draft beside the target of a live session, at most one.
     """
 
     position: int
@@ -51,6 +52,8 @@ class Position:
     guesses: tuple[Said, ...]
     readings: tuple[Said, ...]
     right: tuple[bool, ...]
+    cloud_rank: int = UNASKED
+    cloud_guesses: tuple[Said, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ class RecordedSession:
 
 def _position(position: int, token: int, told: Told | None, said: tuple[Said, ...] | None) -> Position:
     if told is not None:
-        return Position(position, token, told.rank, told.guesses, told.readings, told.right)
+        beside = told.cloud_rank, told.cloud_guesses
+        return Position(position, token, told.rank, told.guesses, told.readings, told.right, *beside)
     ranks = [rank for rank, (guess, _) in enumerate(said or ()) if guess == token]
     known = UNASKED if said is None else (ranks[0] if ranks else BEYOND)
     return Position(position, token, known, said or (), (), ())

@@ -1,7 +1,7 @@
 """The recorder of one live session: what ``record=`` of ``Edge.generate`` and ``--record`` do.
 
 Each frame is written, without a buffer, when it happens. When the text is finished, and everybody
-has it, the recorder asks the draft about each of its tokens, and the cloud what its exits say of
+has it, the recorder asks the draft about each of its tokens, and the cloud what its exits and its draft say of
 them; it goes on where it gets no answer, and says so in the record's notes.
 """
 
@@ -20,21 +20,22 @@ from foredraft.core.events import Observer
 from foredraft.core.messages import Ready
 from foredraft.core.policy import Policy
 from foredraft.core.ports import Drafter, Guess
+from foredraft.core.readback import guesses_along
 from foredraft.core.report import SessionReport
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.errors import ForedraftError, RecordError
 from foredraft.policies import GROUP
 from foredraft.policies.parameters import text_of
 from foredraft.profiles import DraftProfile, LinkProfile
-from foredraft.record.asking import columns, guesses_along, readings_from_cloud, told_of
-from foredraft.record.frames import HEADER, Closed, Frame, Said, Setup, encode_frame, models_of
+from foredraft.record.asking import RANKED, CloudSays, ask_cloud, told_of
+from foredraft.record.frames import HEADER, Closed, Frame, Noted, Setup, encode_frame, models_of
 from foredraft.record.journal import Journal
 from foredraft.record.plain import profile_as_plain
 from foredraft.record.privacy import hidden
 from foredraft.record.reading import Record, parse_record, read_record
 
 ASKING_S: Final = 300.0
-"""So long the cloud may take to tell what its exits say."""
+"""So long the cloud may take to tell what its exits and its draft say."""
 PREFILL_CHUNK: Final = 512
 """What is assumed of a target that says nothing of it (``core.ports.TargetCard``)."""
 SESSION: Final = 0
@@ -81,6 +82,7 @@ class Recorder:
         self._kept: BytesIO | None = None
         self._error: OSError | None = None
         self._of: Recorded | None = None
+        self._drafts_there = False  # a draft in the cloud was heard of
         self._journal = Journal(self._write, lambda: SESSION)
         if self.file is not None and (self.file.is_dir() or not self.file.parent.is_dir()):
             wrong = "it is a folder" if self.file.is_dir() else f"there is no folder {self.file.parent}"
@@ -137,20 +139,19 @@ class Recorder:
     async def _ask_about(self, tokens: Sequence[int], notes: list[str]) -> None:
         of = self._recorded()
         guesses: list[list[Guess]] = []
-        readings: list[tuple[Said, ...]] = []
+        cloud = CloudSays()
         try:
-            guesses = await guesses_along(of.drafter, of.prompt, tokens, of.sampling)
+            guesses = await guesses_along(of.drafter, of.prompt, tokens, of.sampling, RANKED)
         except ForedraftError as error:
             notes.append(f"the draft was not asked about each token: {error}")
-        if of.ready.exits:
+        if of.ready.exits or self._drafts_there:
             whole = [*of.prompt, *tokens]
             try:
                 async with asyncio.timeout(ASKING_S):
-                    blocks = readings_from_cloud(of.connect, of.api_key, whole, len(of.prompt), of.sampling)
-                    readings = await columns(blocks)
+                    cloud = await ask_cloud(of.connect, of.api_key, whole, len(of.prompt), of.sampling)
             except (ForedraftError, TimeoutError) as error:
                 notes.append(f"the exits were not asked about each token: {error or 'no answer'}")
-        for told in told_of(SESSION, len(of.prompt), tokens, guesses, readings):
+        for told in told_of(SESSION, len(of.prompt), tokens, guesses, cloud):
             self._write(told)
 
     def _recorded(self) -> Recorded:
@@ -160,6 +161,7 @@ class Recorder:
 
     def _write(self, frame: Frame) -> None:
         """Append a frame. A disk that is full ends the record, not the session."""
+        self._drafts_there = self._drafts_there or (isinstance(frame, Noted) and "draft_us" in frame.data)
         kept = hidden(frame) if self._private else frame
         if kept is None or self._sink is None or self._error is not None:
             return

@@ -17,7 +17,8 @@ def tapped(connect: Connect, note: Note) -> Connect:
     """``connect`` with its links tapped at the edge, where alone one hears a link whose other end is far away.
 
     What goes up is noted when it leaves, what comes down when it arrives; with a commit go the round trip that
-    it closes and what it tells of the cloud's time (``heard`` to ``waited_s`` of ``core.messages.Commit``).
+    it closes and what it tells of the cloud's time (``heard``, ``heard_s``, ``waited_s``, and ``draft_us`` where
+    the cloud drafted, of ``core.messages.Commit``).
     """
 
     async def connected() -> Link:
@@ -136,6 +137,8 @@ class _EdgeTap(_Tap):
         data: dict[str, Any] = {"bytes": size_bytes}
         if isinstance(message, Commit):
             data |= {"heard": message.heard, "heard_s": message.heard_s, "waited_s": message.waited_s}
+            if message.draft_us:
+                data["draft_us"] = list(message.draft_us)
             if message.heard < len(self._sent_s):
                 passed_s = asyncio.get_running_loop().time() - self._sent_s[message.heard]
                 data["round_trip_s"] = max(0.0, passed_s - message.heard_s)
