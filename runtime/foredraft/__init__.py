@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from foredraft.api import Edge, Generation, Piece, connect
+    from foredraft.api import Edge, connect
     from foredraft.core.edge import Retry
     from foredraft.core.estimates import Estimates
     from foredraft.core.report import SessionReport
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnreachableError,
     )
+    from foredraft.generation import Generation, Piece
     from foredraft.hosting import Cloud
     from foredraft.learned import estimates_from_profiles, load_estimates, save_estimates
     from foredraft.policies import make_policy, policy_names
@@ -71,9 +72,9 @@ _HOMES = {
     "Cloud": "hosting",
     "Edge": "api",
     "Estimates": "core.estimates",
-    "Generation": "api",
+    "Generation": "generation",
     "ModelOptions": "engines.loading",
-    "Piece": "api",
+    "Piece": "generation",
     "Record": "record.reading",
     "Retry": "core.edge",
     "SessionReport": "core.report",

@@ -14,9 +14,7 @@ An edge generates one text at a time.
 import asyncio
 import secrets
 import ssl as ssl_module
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -29,125 +27,24 @@ from foredraft.core.local import LocalText
 from foredraft.core.messages import Ready
 from foredraft.core.policy import Policy
 from foredraft.core.ports import Drafter
-from foredraft.core.report import SessionReport
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.engines.loading import NGRAM, ModelOptions, load_drafter
 from foredraft.errors import ConfigError, ModelError
-from foredraft.explain import explain
+from foredraft.generation import Generation
 from foredraft.hosting import Cloud
 from foredraft.links import websocket
 from foredraft.links.address import SESSION_PATH, endpoint
 from foredraft.policies import make_policy
+from foredraft.policies.recommended import Recommended, spec_of_running
 from foredraft.profiles import load_profile
-from foredraft.record.recorder import Recorded, Recorder, describe_policy
+from foredraft.record.recorder import Recorded, Recorder
 from foredraft.servers import Servers
-from foredraft.text import TextStream, Tokenizer, fetch_tokenizer
+from foredraft.text import Tokenizer, fetch_tokenizer
 
 Server = str | Cloud
 """A server's URL, or a cloud in this process."""
 
 _MOST_DRAWN_SEED = 1 << 32  # short enough to copy by hand
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one commit added: tokens, and the text that they made certain.
-
-    ``text`` has whole characters only, and ends before a stop string; it may be empty.
-    """
-
-    tokens: tuple[int, ...]
-    text: str
-
-
-class Generation:
-    """One text on its way: iterate over it for its pieces.
-
-    Leaving the loop early is fine; the cloud is told to stop with ``aclose``, when the edge's next
-    generation begins, or when the edge closes. ``seed`` is what was given or drawn.
-    """
-
-    def __init__(
-        self,
-        session: EdgeSession,
-        text: TextStream | None,
-        seed: int,
-        begin: "Callable[[Generation], Awaitable[None]]",
-        recorder: Recorder | None = None,
-    ) -> None:
-        self.seed = seed
-        self._begin = begin
-        self._recorder = recorder
-        self._session = session
-        self._stream = text
-        self._text: list[str] = []
-        self._pieces = self._generate()
-
-    @property
-    def report(self) -> SessionReport:
-        """What happened so far; complete once the iteration has ended."""
-        return self._session.report("".join(self._text))
-
-    def explanation(self) -> list[str]:
-        """In words and figures: what was measured and chosen, what each scheme would cost, what would help."""
-        grower = self._session.grower
-        return explain(grower.estimates.snapshot(), self.report, grower.most_pass_nodes)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Piece:
-        """The next piece.
-
-        Raises UnreachableError (retries are used up), RefusedError (the cloud says no), ModelError (the
-        two ends do not fit). What came before stays valid.
-        """
-        return await anext(self._pieces)
-
-    async def finish(self) -> SessionReport:
-        """Take the rest of the text; the report. Raises what the iteration raises."""
-        async for _ in self:
-            pass
-        return self.report
-
-    async def aclose(self) -> None:
-        """Stop here. Raises ConfigError while another task iterates over it."""
-        try:
-            await self._pieces.aclose()
-        except RuntimeError as error:  # asyncio's word for an async generator that runs elsewhere
-            reason = "this edge is generating already; open another with connect() for texts side by side"
-            raise ConfigError(reason) from error
-
-    async def _generate(self) -> AsyncGenerator[Piece, None]:
-        await self._begin(self)
-        if self._recorder is not None:
-            self._recorder.begin()
-        try:
-            async with aclosing(self._whole_text()) as pieces:
-                async for piece in pieces:
-                    yield piece
-            if self._recorder is not None:
-                await self._recorder.finish(self.report)
-        except BaseException as error:
-            if self._recorder is not None:
-                self._recorder.give_up(f"{type(error).__name__} {error}".rstrip())
-            raise
-
-    async def _whole_text(self) -> AsyncGenerator[Piece, None]:
-        stream = self._session.stream()
-        try:
-            async for tokens in stream:
-                yield self._piece(tokens)
-        finally:
-            await stream.aclose()
-        if self._stream is not None and (rest := self._stream.flush()):
-            self._text.append(rest)
-            yield Piece((), rest)
-
-    def _piece(self, tokens: list[int]) -> Piece:
-        text = "" if self._stream is None else "".join(map(self._stream.step, tokens))
-        self._text.append(text)
-        return Piece(tuple(tokens), text)
 
 
 class Edge:
@@ -228,7 +125,7 @@ class Edge:
         self,
         prompt: str | Sequence[int],
         *,
-        policy: str | Path | Policy = "auto",
+        policy: str | Path | Policy | None = None,
         temperature: float = 0.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -242,40 +139,26 @@ class Edge:
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
-        ``policy``: a name with parameters (``sync:gamma=6``), a policy file, or a policy of one's own. ``seed``: drawn
-        when None. ``stop``: strings that end the text. ``end_marks``: whether the model's own end
-        tokens end it. ``local``: is told what the draft says while no cloud is in reach, and what
-        became of it; none of that is part of the text. ``record``: a file to record the session to, for
-        ``read_record`` and ``foredraft replay``, or a recorder. Raises ConfigError, UnknownNameError.
+        ``policy``: a name with parameters (``sync:gamma=6``), a policy file, or a policy of one's own; None takes
+        what the server recommends, or else ``auto``. ``seed``: drawn when None. ``stop``: strings that end the text.
+        ``end_marks``: whether the model's own end tokens end it. ``local``: is told what the draft says while no cloud
+        is in reach, and what became of it; none of that is part of the text. ``record``: a file to record the session
+        to, for ``read_record`` and ``foredraft replay``, or a recorder. Raises ConfigError, UnknownNameError.
         """
         if self._drafter is None:
             raise ConfigError("this edge is not connected yet; write: async with connect(...) as edge")
         tokens = self._encode(prompt)
         seed = secrets.randbelow(_MOST_DRAWN_SEED) if seed is None else seed
         self._count += 1
-        chosen = make_policy(str(policy)) if isinstance(policy, str | Path) else policy
+        chosen = self._policy(policy)
         sampling = Sampling(temperature, top_k, top_p, seed)
         rules = StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop))
         drafter, recorder = self._drafter, None
         connect: Connect = self._servers.connect
         if record is not None:
             recorder = record if isinstance(record, Recorder) else Recorder(record)
-            drafter, connect, observer = recorder.listen(
-                Recorded(
-                    prompt=tokens,
-                    sampling=sampling,
-                    rules=rules,
-                    policy=describe_policy(chosen),
-                    ready=self.ready,
-                    drafter=drafter,
-                    connect=connect,
-                    draft=self._draft_name,
-                    pace=load_profile(self._options.pace, "draft") if self._options.pace else None,
-                    api_key=self._api_key,
-                    observer=observer,
-                    estimates=self.estimates,
-                )
-            )
+            of = self._recorded(tokens, sampling, rules, spec_of_running(chosen), drafter, observer)
+            drafter, connect, observer = recorder.listen(of)
         session = EdgeSession(
             tokens,
             connect=connect,
@@ -292,6 +175,35 @@ class Edge:
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         return Generation(session, text, seed, self._take_turn, recorder)
+
+    def _policy(self, given: str | Path | Policy | None) -> Policy:
+        if given is None:
+            return Recommended(self.ready)
+        return make_policy(str(given)) if isinstance(given, str | Path) else given
+
+    def _recorded(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        rules: StopRules,
+        policy: str,
+        drafter: Drafter,
+        observer: Observer | None,
+    ) -> Recorded:
+        return Recorded(
+            prompt=prompt,
+            sampling=sampling,
+            rules=rules,
+            policy=policy,
+            ready=self.ready,
+            drafter=drafter,
+            connect=self._servers.connect,
+            draft=self._draft_name,
+            pace=load_profile(self._options.pace, "draft") if self._options.pace else None,
+            api_key=self._api_key,
+            observer=observer,
+            estimates=self.estimates,
+        )
 
     @property
     def _draft_name(self) -> str:

@@ -16,6 +16,7 @@ from foredraft.core.walker import Limits
 from foredraft.engines.loading import ModelOptions, load_cloud_drafter, load_target
 from foredraft.errors import ConfigError
 from foredraft.links.memory import memory_link
+from foredraft.policies.recommended import recommendation
 from foredraft.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -39,10 +40,16 @@ class Cloud:
         max_sessions: int = 64,
         new_drafter: NewDrafter | None = None,
         observer: Observer | None = None,
+        policy: str | Path = "",
     ) -> None:
-        """``new_drafter``: makes a session's drafter in the cloud, for the policies ``colocated`` and ``both``."""
+        """``new_drafter``: makes a session's drafter in the cloud, for the policies ``colocated`` and ``both``.
+
+        ``policy``: a specification or a policy file, recommended to edges that are given no policy of their own.
+        Raises ConfigError, UnknownNameError for one that this cloud cannot serve or that no edge would follow.
+        """
         if max_sessions < 1:
             raise ConfigError(f"max_sessions must be 1 or more, not {max_sessions!r}")
+        self.recommends = recommendation(policy, target.card.exits, new_drafter is not None)
         self.target = target
         self.tokenizer = tokenizer
         self.api_key = api_key
@@ -53,6 +60,7 @@ class Cloud:
             new_detokenizer=None if tokenizer is None else tokenizer.stream,
             new_drafter=new_drafter,
             observer=observer,
+            policy=self.recommends,
         )
         self._max_sessions = max_sessions
         self._sessions: set[asyncio.Task[None]] = set()
@@ -69,23 +77,32 @@ class Cloud:
         max_sessions: int = 64,
         cache_gib: float = 2.0,
         observer: Observer | None = None,
+        policy: str | Path = "",
     ) -> "Cloud":
         """A cloud with a model of transformers: a folder, a hub id, or ``demo`` for the bundled target.
 
         ``exits``: a folder of exit heads (the bundled target brings its own). ``draft``: a draft model beside
         the target, as after ``load_drafter``. ``cache_gib``: what the target's caches of all sessions may take.
+        ``policy``: recommended to edges that are given none.
         Raises ModelError, ConfigError, ProfileError.
         Takes seconds: from a coroutine, call it in a thread.
         """
         if not 0.0 < cache_gib < float("inf"):
             raise ConfigError(f"cache_gib must be above 0, not {cache_gib!r}")
+        policy = recommendation(policy, None, bool(draft))
         cache_bytes = int(cache_gib * (1 << 30))
         target, tokenizer = load_target(
             model, exits, options or ModelOptions(), cache_bytes=cache_bytes, max_seats=max_sessions
         )
         new_drafter = load_cloud_drafter(draft, options or ModelOptions(), target.card) if draft else None
         return cls(
-            target, tokenizer, api_key=api_key, max_sessions=max_sessions, new_drafter=new_drafter, observer=observer
+            target,
+            tokenizer,
+            api_key=api_key,
+            max_sessions=max_sessions,
+            new_drafter=new_drafter,
+            observer=observer,
+            policy=policy,
         )
 
     async def connect(self) -> Link:

@@ -49,9 +49,9 @@ def target(*, exits: bool = True, tokenizer: Tokenizer = TOKENIZER, context: int
     )
 
 
-def cloud(api_key: str = "") -> Cloud:
-    """A cloud for the text."""
-    return Cloud(target(), TOKENIZER, api_key=api_key, new_drafter=drafter)
+def cloud(api_key: str = "", policy: str = "") -> Cloud:
+    """A cloud for the text, which may recommend a policy."""
+    return Cloud(target(), TOKENIZER, api_key=api_key, new_drafter=drafter, policy=policy)
 
 
 def drafter(digest: str = "") -> ScriptedDrafter:

@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from api import clouds
-from foredraft.cli.generate import local_line, policy_spec
+from foredraft.cli.generate import policy_spec
+from foredraft.cli.generated import local_line
 from foredraft.cli.main import app
 from foredraft.core.local import Confirmed, Unverified, Withdrawn
 from foredraft.core.report import SessionReport
@@ -84,6 +85,27 @@ def test_json_is_one_object_with_what_the_session_did(url: str) -> None:
     assert said["text"] == clouds.text_between(START, START + 40)
     assert (said["seed"], said["temperature"], said["policy"], said["new_tokens"]) == (9, 0.8, "seed", 40)
     assert said["emulated_links"] == []
+
+
+def test_the_policy_that_the_server_recommends_is_taken_and_told() -> None:
+    with serving(clouds.cloud(policy="sync:gamma=4")) as address:
+        asked = ("--server", address, "--prompt", PROMPT, "--max-new-tokens", "30", "--seed", "1")
+        code, out, err = generate(*asked, "--explain")
+        said = json.loads(generate(*asked, "--json", "--explain")[1])
+        own = json.loads(generate(*asked, "--json", "--policy", "sync:gamma=2")[1])
+        tuned = json.loads(generate(*asked, "--json", "--cost-weight", "1")[1])
+    assert (code, out) == (0, clouds.text_between(START, START + 30) + "\n")
+    assert "sync:gamma=4 (recommended by the server), seed 1" in err
+    assert "policy: sync:gamma=4, recommended by the server" in err
+    assert (said["policy"], said["policy_spec"], said["policy_from"]) == ("sync", "sync:gamma=4", "server")
+    assert said["explanation"][0] == "policy: sync:gamma=4, recommended by the server"
+    assert (own["policy_spec"], own["policy_from"]) == ("sync:gamma=2", "edge")
+    assert (tuned["policy_spec"], tuned["policy_from"]) == ("auto:cost_weight=1.0", "edge")
+
+
+def test_where_nobody_names_a_policy_it_is_auto(url: str) -> None:
+    said = json.loads(generate("--server", url, "--prompt", PROMPT, "--max-new-tokens", "8", "--json")[1])
+    assert (said["policy"], said["policy_spec"], said["policy_from"]) == ("auto", "auto", "default")
 
 
 def test_the_prompt_comes_from_a_file_or_from_standard_input(url: str, tmp_path: Path) -> None:
@@ -208,7 +230,8 @@ def test_explain_adds_its_lines_to_the_figures(url: str) -> None:
 def test_explain_in_json_is_a_list_of_lines(url: str) -> None:
     asked = ("--policy", "auto", "--cost-weight", "1", "--max-new-tokens", "2", "--explain", "--json")
     _, out, _ = generate("--server", url, "--prompt", PROMPT, *asked)
-    assert json.loads(out)["explanation"][0].startswith("nothing to explain")
+    assert json.loads(out)["explanation"][0] == "policy: auto, named at the edge"
+    assert json.loads(out)["explanation"][1].startswith("nothing to explain")
 
 
 def test_a_price_for_a_policy_that_knows_none_is_refused_by_name(url: str) -> None:

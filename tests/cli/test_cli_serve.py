@@ -57,6 +57,15 @@ def text_of(url: str, *arguments: str) -> str:
     return result.stdout
 
 
+def test_a_policy_file_is_recommended_to_edges_that_name_none(tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('policy = "both"\nparameters = { width = 2, cloud_gamma = 3 }\n')
+    with serve("--model", str(tiny), "--draft", "ngram", "--policy", str(file)) as (_, ready):
+        said = json.loads(text_of(str(ready["url"]), "--max-new-tokens", "8", "--json"))
+    assert ready["policy"] == said["policy_spec"] == "both:width=2,cloud_gamma=3"
+    assert said["policy_from"] == "server"
+
+
 @pytest.mark.parametrize("temperature", ["0", "0.8"])
 def test_the_text_is_the_clouds_whoever_drafts(url: str, tiny: Path, temperature: str) -> None:
     sampling = ("--temperature", temperature, "--seed", "3", "--max-new-tokens", "60")
@@ -131,6 +140,12 @@ def test_exits_of_another_model_are_refused(tiny: Path, tmp_path: Path) -> None:
         (["--max-sessions", "0"], "max_sessions must be 1 or more"),
         (["--cache-gib", "0"], "cache_gib must be above 0"),
         (["--threads", "-1"], "threads must be 0"),
+        (["--policy", "sinc"], "did you mean 'sync'?"),
+        (["--policy", "sync:gamma=99"], "the policy 'sync:gamma=99' cannot be recommended to edges: gamma must be 1"),
+        (["--policy", "own_policy:Confident"], "edges run no other on a server's word: name it there"),
+        (["--policy", "colocated"], "this server has no draft model (serve --draft MODEL)"),
+        (["--policy", "seed:exits=2"], "no exit after layer 2"),
+        (["--policy", "none.toml"], "none.toml: cannot be read"),
         (["--pace", "robot-5-draft"], "a draft profile, where a target profile is needed"),
         (["--dtype", "float8"], "unknown dtype 'float8'"),
     ],

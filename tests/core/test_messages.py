@@ -45,7 +45,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hello, COUNT, st.text()),
     st.builds(
         Ready, COUNT, st.text(), st.text(), COUNT, COUNT, COUNT, COUNTS, COUNT, COUNT, st.integers(1, 2**63 - 1),
-        COUNTS, SECONDS,
+        COUNTS, SECONDS, st.text(), COUNT,
     ),
     st.builds(
         Open, COUNT, PACKED, COUNT, st.floats(allow_nan=False), COUNT, st.floats(allow_nan=False), COUNT, COUNT,
@@ -73,7 +73,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
 
 EXAMPLES: dict[str, Message] = {
     "hello": Hello(1, "key"),
-    "ready": Ready(1, "model", "tok", 32000, 4096, 32, (8, 16), 256, 32, 64, (2,), 0.5),
+    "ready": Ready(1, "model", "tok", 32000, 4096, 32, (8, 16), 256, 32, 64, (2,), 0.5, "sync:gamma=4", 8),
     "open": Open(
         1,
         pack([1, 300, 70000]),
@@ -101,7 +101,7 @@ EXAMPLES: dict[str, Message] = {
 
 GOLDEN = {
     "hello": "930001a36b6579",
-    "ready": "9d0101a56d6f64656ca3746f6bcd7d00cd100020920810cd010020409102cb3fe0000000000000",
+    "ready": "9f0101a56d6f64656ca3746f6bcd7d00cd100020920810cd010020409102cb3fe0000000000000ac73796e633a67616d6d613d3408",  # noqa: E501
     "open": "9d0201c40601ac02f0a20403cb3fe999999999999a32cb3feccccccccccccd07cc80910291a20a0a9b04010100cb000000000000000001019108cb3ff0000000000000000091930307c40109",  # noqa: E501
     "grow": "9303019193cd012ccffedcba9876543210c40905ac02f0a204fff901",
     "steer": "9b0401020acb3fd00000000000000304920810cb3fe00000000000000c06",
@@ -251,6 +251,26 @@ def test_an_unknown_tag_is_a_protocol_error() -> None:
 def test_text_that_is_not_utf8_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError):
         decode(b"\x93\x00\x01\xa1\x80")
+
+
+def test_a_server_of_before_there_were_recommendations_recommends_nothing_and_drafts_nothing() -> None:
+    before = "9d0101a56d6f64656ca3746f6bcd7d00cd100020920810cd010020409102cb3fe0000000000000"
+    ready = decode(bytes.fromhex(before))
+    assert ready == Ready(1, "model", "tok", 32000, 4096, 32, (8, 16), 256, 32, 64, (2,), 0.5)
+    assert isinstance(ready, Ready)
+    assert (ready.policy, ready.cloud_drafts) == ("", 0)
+
+
+@given(st.integers() | st.floats() | st.binary() | st.none() | st.lists(st.text()))
+def test_a_recommendation_that_is_no_text_is_a_protocol_error(said: object) -> None:
+    plain = msgspec.msgpack.decode(bytes.fromhex(GOLDEN["ready"]))
+    plain[13] = said
+    try:
+        data = msgspec.msgpack.encode(plain)
+    except OverflowError:  # a number that MessagePack has no word for
+        return
+    with pytest.raises(ProtocolError):
+        decode(data)
 
 
 def test_fields_that_a_later_version_adds_are_passed_over() -> None:

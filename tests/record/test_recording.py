@@ -25,9 +25,9 @@ from foredraft.errors import LinkClosedError
 from foredraft.hosting import Cloud
 from foredraft.links.memory import MemoryLink
 from foredraft.policies import make_policy
+from foredraft.policies.parameters import describe_policy
 from foredraft.record import BEYOND
 from foredraft.record.event_lines import event_lines
-from foredraft.record.recorder import describe_policy
 from foredraft.trace import chrome_trace
 from record.recorded_sessions import PROMPT, START, recorded, session
 from record.trace_checks import checked, names

@@ -161,7 +161,7 @@ async def _cloud_process(plan: Plan) -> AsyncIterator[str]:
 
 async def _generate(plan: Plan, edge: "Edge", policy: str) -> Run:
     """One policy's session, its text printed as it comes."""
-    from foredraft.cli.generate import show
+    from foredraft.cli.generated import show
     from foredraft.record.recorder import Recorder
 
     recorder = Recorder(ask=False)

@@ -1,21 +1,19 @@
 """``foredraft generate``: one text from a server, drafted here."""
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from ssl import SSLContext
 
-    from foredraft.api import Edge, Generation
-    from foredraft.core.local import LocalText, Told
-    from foredraft.core.report import SessionReport
-    from foredraft.record.reading import Record
+    from foredraft.api import Edge
+    from foredraft.core.local import LocalText
+    from foredraft.generation import Generation
+    from foredraft.links.shaping import Shape
+    from foredraft.record.recorder import Recorder
 
 
 def generate(
@@ -28,8 +26,12 @@ def generate(
         str, typer.Option(help="'ngram' (no model), 'demo', or folder or hub id of a model with the same tokenizer.")
     ] = "ngram",
     policy: Annotated[
-        str, typer.Option(help="auto, cloud, sync, seed ..., with parameters: sync:gamma=6; or a policy file.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            help="auto, cloud, sync, seed ..., with parameters: sync:gamma=6; or a policy file.",
+            show_default="what the server recommends, else auto",
+        ),
+    ] = None,
     gamma: Annotated[int | None, typer.Option(help="Tokens drafted per round.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Least confidence of a hint.")] = None,
     cost_weight: Annotated[
@@ -71,21 +73,21 @@ def generate(
     from contextlib import ExitStack
 
     from foredraft.api import connect
-    from foredraft.cli.emulation import link_profile, proxies, shape_of
+    from foredraft.cli.emulation import proxies, shape_of
+    from foredraft.cli.generated import tell, write_views
     from foredraft.core.edge import Retry
     from foredraft.core.sampling import Sampling, StopRules
     from foredraft.engines.loading import ModelOptions
-    from foredraft.errors import ConfigError
     from foredraft.files import check_folders
     from foredraft.learned import load_estimates, save_estimates
     from foredraft.policies import make_policy
-    from foredraft.record.recorder import Recorder
 
     Sampling(temperature, top_k, top_p, seed or 0)  # what is wrong with them is said before anything is tried
     StopRules(max_new_tokens, strings=tuple(stop or ()))
     text = _read_prompt(prompt, prompt_file)
+    named = _named(policy, gamma=gamma, threshold=threshold, cost_weight=cost_weight)
     asked: dict[str, Any] = {
-        "policy": make_policy(policy_spec(policy, gamma=gamma, threshold=threshold, cost_weight=cost_weight)),
+        "policy": None if named is None else make_policy(named),
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -96,11 +98,7 @@ def generate(
     learned = load_estimates(estimates) if estimates is not None and estimates.exists() else None
     shape = shape_of(rtt_ms, jitter_ms, rate_mbps)
     check_folders([file for file in (events, trace, estimates) if file is not None])
-    if private and record is None:
-        raise ConfigError("--private is about what is recorded: give --record FILE, too")
-    if record or events or trace:
-        emulated = None if shape is None else link_profile(shape)
-        asked["record"] = Recorder(record, private=private, ask=record is not None, link=emulated)
+    asked["record"] = _recorder(record, private, shape, wanted=bool(record or events or trace))
     with ExitStack() as stack:
         fronts = [] if shape is None else stack.enter_context(proxies(server, shape, shape))
         edge = connect(
@@ -115,23 +113,21 @@ def generate(
         if local:
             asked["local"] = _local_text(edge)
         generation = _run(edge, text, asked, quiet=as_json)
-        report = generation.report
         links = [proxy.report() for _, proxy in fronts]
     if estimates is not None:
         save_estimates(edge.estimates, estimates)
     if events or trace:
-        _write_views(asked["record"].record(), events, trace)
-    extra = {"draft": draft, "top_k": top_k, "top_p": top_p, "pace": pace, "emulated_links": list(map(asdict, links))}
-    said = generation.explanation() if explain else []
-    if as_json:
-        typer.echo(json.dumps(asdict(report) | extra | ({"explanation": said} if explain else {})))
-        return
-    for line in (*summary(report), *said):
-        typer.echo(line, err=True)
-    for link in links:
-        typer.echo(f"EMULATION: {link}", err=True)
-    if pace:
-        typer.echo(f"EMULATION: draft steps took the time of {pace}", err=True)
+        write_views(asked["record"].record(), events, trace)
+    extra = {"policy_spec": named or generation.policy_spec, "draft": draft, "top_k": top_k, "top_p": top_p}
+    extra |= {"pace": pace} | ({"explanation": generation.explanation()} if explain else {})
+    tell(generation, extra, links, as_json=as_json)
+
+
+def _named(policy: str | None, **given: float | None) -> str | None:
+    """The policy that the options name; None where they leave it to the server. Options alone are about ``auto``."""
+    if policy is None and all(value is None for value in given.values()):
+        return None
+    return policy_spec(policy or "auto", **given)
 
 
 def policy_spec(policy: str, **given: float | None) -> str:
@@ -148,24 +144,16 @@ def policy_spec(policy: str, **given: float | None) -> str:
     return policy + separator + ",".join(extra)
 
 
-def summary(report: "SessionReport") -> list[str]:
-    """What a session did, in a few lines for people."""
-    lines = [
-        f"{report.policy}, seed {report.seed}, temperature {report.temperature:g}: "
-        f"{report.new_tokens} tokens, ended by {report.finish_reason}",
-        f"first token {report.ttft_s:.3f} s, then {report.tpot_s * 1e3:.1f} ms per token, {report.e2e_s:.2f} s in all",
-        f"{report.passes} passes, {report.tokens_per_pass:.2f} tokens per pass, "
-        f"{report.accepted} of {report.drafted} drafted tokens accepted",
-    ]
-    if report.hints:
-        tried = report.predraft_hits + report.predraft_misses
-        lines.append(
-            f"{report.hints_right} of {report.hints} hints right, "
-            f"drafting ahead hit {report.predraft_hits} of {tried} times"
-        )
-    again = f", {report.reconnects} reconnects" if report.reconnects else ""
-    lines.append(f"{report.bytes_up} bytes up ({report.opening_bytes_up} to open), {report.bytes_down} down{again}")
-    return lines
+def _recorder(record: Path | None, private: bool, shape: "Shape | None", *, wanted: bool) -> "Recorder | None":
+    """What records the session, to the file or to memory for other views of it; None where nothing is wanted."""
+    from foredraft.cli.emulation import link_profile
+    from foredraft.errors import ConfigError
+    from foredraft.record.recorder import Recorder
+
+    if private and record is None:
+        raise ConfigError("--private is about what is recorded: give --record FILE, too")
+    link = None if shape is None else link_profile(shape)
+    return Recorder(record, private=private, ask=record is not None, link=link) if wanted else None
 
 
 def _read_prompt(prompt: str | None, prompt_file: str | None) -> str:
@@ -198,6 +186,7 @@ def _trusting(cafile: Path | None) -> "SSLContext | None":
 def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "Generation":
     import asyncio
 
+    from foredraft.cli.generated import show
     from foredraft.loop import run
 
     async def session() -> "Generation":
@@ -215,38 +204,10 @@ def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "G
 
 def _local_text(edge: "Edge") -> "LocalText":
     """Tells on stderr what is shown without a server, and what became of it."""
+    from foredraft.cli.generated import local_line
     from foredraft.core.local import LocalText, Told
 
     def tell(told: Told) -> None:
         typer.echo(local_line(told, lambda tokens: edge.tokenizer.decode(tokens) if edge.tokenizer else ""), err=True)
 
     return LocalText(tell)
-
-
-def local_line(told: "Told", decode: "Callable[[list[int]], str]") -> str:
-    """What happened to the text beyond the committed one, in a line."""
-    from foredraft.core.local import Confirmed, Unverified
-
-    if isinstance(told, Confirmed):
-        return f"CONFIRMED up to token {told.position}"
-    word = "UNVERIFIED" if isinstance(told, Unverified) else "WITHDRAWN"
-    return f"{word} from token {told.position}: {decode(list(told.tokens))!r} ({len(told.tokens)} tokens)"
-
-
-def show(text: str) -> None:
-    """Put a piece of text out at once."""
-    typer.echo(text, nl=False)
-    sys.stdout.flush()
-
-
-def _write_views(record: "Record", events: Path | None, trace: Path | None) -> None:
-    from foredraft.files import written_together
-    from foredraft.record.event_lines import event_lines
-    from foredraft.trace import chrome_trace
-
-    files: dict[Path, bytes] = {}
-    if events is not None:
-        files[events] = event_lines(record)
-    if trace is not None:
-        files[trace] = chrome_trace([record])
-    written_together(files)

@@ -19,6 +19,10 @@ def serve(
     draft: Annotated[
         str, typer.Option(help="A draft model beside the target, for the policies 'colocated' and 'both' (or 'ngram').")
     ] = "",
+    policy: Annotated[
+        str,
+        typer.Option(help="Recommend this policy, or policy file, to edges that are given none of their own."),
+    ] = "",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8471,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
@@ -51,16 +55,19 @@ def serve(
         api_key=api_key,
         max_sessions=max_sessions,
         cache_gib=cache_gib,
+        policy=policy,
     )
 
     def on_ready(url: str) -> None:
         card = cloud.target.card
         if as_json:
             ready = {"url": url, "model": model, "model_digest": card.model_digest, "exits": card.exits, "pace": pace}
-            typer.echo(json.dumps(ready))
+            typer.echo(json.dumps(ready | {"policy": cloud.recommends}))
             return
         hints = f"exits after {', '.join(map(str, card.exits))} of {card.layers} layers" if card.exits else "no exits"
         typer.echo(f"serving {model} ({hints}) at {url}")
+        if cloud.recommends:
+            typer.echo(f"edges without a policy of their own are recommended {cloud.recommends}")
         if pace:
             typer.echo(f"EMULATION: passes take the time of {pace}")
 

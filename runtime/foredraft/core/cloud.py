@@ -37,7 +37,8 @@ class CloudService:
 
     ``new_detokenizer`` makes the detokenizer that finds stop strings after a prompt; without one,
     a request with stop strings is refused. ``new_drafter`` makes a session's drafter in the cloud;
-    without one, orders to draft there are refused.
+    without one, orders to draft there are refused. ``policy``: the specification that edges without a policy of
+    their own are to take up; what the runtime knows of policies is elsewhere (``policies.recommended``).
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class CloudService:
         new_detokenizer: NewDetokenizer | None = None,
         new_drafter: NewDrafter | None = None,
         observer: Observer | None = None,
+        policy: str = "",
     ) -> None:
         self.limits = limits or Limits()
         if new_drafter is not None:
             self.limits = replace(self.limits, cloud_drafts=target.card.max_pass_nodes)
         self.shared = Shared(target, new_detokenizer, observer, new_drafter)
         self._api_key = api_key
+        self._policy = policy
         self._connections: list[_Connection] = []
 
     @property
@@ -98,6 +101,8 @@ class CloudService:
             max_chain=self.limits.max_chain,
             stop_tokens=card.stop_tokens,
             pass_s=card.pass_s,
+            policy=self._policy,
+            cloud_drafts=self.limits.cloud_drafts,
         )
 
 

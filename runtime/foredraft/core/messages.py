@@ -55,7 +55,11 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Cloud to edge, the answer to Hello: what is served here, and its limits."""
+    """Cloud to edge, the answer to Hello: what is served here, and its limits.
+
+    ``policy`` is the specification that an edge without a policy of its own may take up; free text, which
+    nobody has to follow. ``cloud_drafts``: how deep a drafter in the cloud may fill the tree; 0 where there is none.
+    """
 
     version: Count
     model_digest: str
@@ -69,6 +73,8 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
     max_chain: AtLeastOne
     stop_tokens: tuple[Count, ...]
     pass_s: Seconds = 0.0
+    policy: str = ""
+    cloud_drafts: Count = 0
 
 
 class Chain(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -2,8 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from foredraft.core.sampling import Sampling
+
+# Who named the policy that ran.
+EDGE: Final = "edge"
+SERVER: Final = "server"
+NOBODY: Final = "default"
 
 
 @dataclass(slots=True)
@@ -47,6 +53,7 @@ class SessionReport:
     ``predraft_hits``/``predraft_misses``: commits after growth during verification, by
     whether some of that growth hung below the new tip. ``bytes_up``/``bytes_down``: payload and
     WebSocket framing, all connections; ``opening_bytes_up`` of it were handshakes and prompts.
+    ``policy_from``: who named the policy: EDGE, SERVER or NOBODY.
     """
 
     text: str
@@ -75,6 +82,7 @@ class SessionReport:
     draft_s: float
     reconnects: int
     finish_reason: str
+    policy_from: str = EDGE
 
 
 def report_of(

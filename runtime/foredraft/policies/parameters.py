@@ -7,12 +7,14 @@ A declared parameter is a field of the policy's dataclass; its default lies in t
 """
 
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
+from importlib.metadata import entry_points
 from typing import Any
 
+from foredraft.core.policy import Policy
 from foredraft.errors import ConfigError, UnknownNameError
-from foredraft.policies import policy_class
+from foredraft.policies import GROUP, policy_class
 
 Number = int | float
 
@@ -93,6 +95,23 @@ def with_parameters(spec: str, values: dict[str, Any]) -> str:
     given = policy_class(spec)[1]
     said = ",".join(f"{name}={text_of(value)}" for name, value in values.items())
     return f"{spec}{',' if given else ':'}{said}"
+
+
+def describe_policy(policy: Policy) -> str:
+    """A specification that makes such a policy again, if it is an installed one or a dataclass of a module."""
+    kind = type(policy)
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    name = next((entry.name for entry in entry_points(group=GROUP) if entry.value == place), place)
+    values = [f"{at}={text_of(value)}" for at, value in _changed(policy)]
+    return f"{name}:{','.join(values)}" if values else name
+
+
+def _changed(policy: Any) -> list[tuple[str, Any]]:
+    """The parameters that differ from their defaults."""
+    if not is_dataclass(policy):
+        return []
+    known = [(one.name, one.default, getattr(policy, one.name)) for one in fields(policy) if one.init]
+    return [(name, value) for name, default, value in known if name != "name" and default not in (MISSING, value)]
 
 
 def text_of(value: Any) -> str:

@@ -7,25 +7,21 @@ them; it goes on where it gets no answer, and says so in the record's notes.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import entry_points
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from foredraft.core.edge import Connect
 from foredraft.core.estimates import Estimates
 from foredraft.core.events import Observer
 from foredraft.core.messages import Ready
-from foredraft.core.policy import Policy
 from foredraft.core.ports import Drafter, Guess
 from foredraft.core.readback import guesses_along
 from foredraft.core.report import SessionReport
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.errors import ForedraftError, RecordError
-from foredraft.policies import GROUP
-from foredraft.policies.parameters import text_of
 from foredraft.profiles import DraftProfile, LinkProfile
 from foredraft.record.asking import RANKED, CloudSays, ask_cloud, told_of
 from foredraft.record.frames import HEADER, Closed, Frame, Noted, Setup, encode_frame, models_of
@@ -192,20 +188,3 @@ def _setup_of(of: Recorded, private: bool, link: LinkProfile | None) -> Setup:
         link=None if link is None else profile_as_plain(link),
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def describe_policy(policy: Policy) -> str:
-    """A specification that makes such a policy again, if it is an installed one or a dataclass of a module."""
-    kind = type(policy)
-    place = f"{kind.__module__}:{kind.__qualname__}"
-    name = next((entry.name for entry in entry_points(group=GROUP) if entry.value == place), place)
-    values = [f"{at}={text_of(value)}" for at, value in _changed(policy)]
-    return f"{name}:{','.join(values)}" if values else name
-
-
-def _changed(policy: Any) -> list[tuple[str, Any]]:
-    """The parameters that differ from their defaults."""
-    if not is_dataclass(policy):
-        return []
-    known = [(one.name, one.default, getattr(policy, one.name)) for one in fields(policy) if one.init]
-    return [(name, value) for name, default, value in known if name != "name" and default not in (MISSING, value)]

@@ -1,0 +1,122 @@
+"""One text on its way: its pieces as they come, and what is known of it afterwards."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Self
+
+from foredraft.core.edge import EdgeSession
+from foredraft.core.report import SessionReport
+from foredraft.errors import ConfigError
+from foredraft.explain import explain
+from foredraft.policies.recommended import origin_of, spec_of_running, told
+from foredraft.record.recorder import Recorder
+from foredraft.text import TextStream
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one commit added: tokens, and the text that they made certain.
+
+    ``text`` has whole characters only, and ends before a stop string; it may be empty.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+
+
+class Generation:
+    """One text on its way: iterate over it for its pieces.
+
+    Leaving the loop early is fine; the cloud is told to stop with ``aclose``, when the edge's next
+    generation begins, or when the edge closes. ``seed`` is what was given or drawn.
+    """
+
+    def __init__(
+        self,
+        session: EdgeSession,
+        text: TextStream | None,
+        seed: int,
+        begin: "Callable[[Generation], Awaitable[None]]",
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.seed = seed
+        self._begin = begin
+        self._recorder = recorder
+        self._session = session
+        self._stream = text
+        self._text: list[str] = []
+        self._pieces = self._generate()
+
+    @property
+    def policy_spec(self) -> str:
+        """The policy that runs, given, recommended or ``auto``, as it is named. Raises ConfigError if it cannot be."""
+        return spec_of_running(self._session.policy)
+
+    @property
+    def report(self) -> SessionReport:
+        """What happened so far; complete once the iteration has ended."""
+        report = self._session.report("".join(self._text))
+        return replace(report, policy_from=origin_of(self._session.policy))
+
+    def explanation(self) -> list[str]:
+        """In words and figures: which policy ran, what was measured and chosen, what each scheme would cost."""
+        grower = self._session.grower
+        said = explain(grower.estimates.snapshot(), self.report, grower.most_pass_nodes)
+        return [told(self._session.policy), *said]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Piece:
+        """The next piece.
+
+        Raises UnreachableError (retries are used up), RefusedError (the cloud says no), ModelError (the
+        two ends do not fit). What came before stays valid.
+        """
+        return await anext(self._pieces)
+
+    async def finish(self) -> SessionReport:
+        """Take the rest of the text; the report. Raises what the iteration raises."""
+        async for _ in self:
+            pass
+        return self.report
+
+    async def aclose(self) -> None:
+        """Stop here. Raises ConfigError while another task iterates over it."""
+        try:
+            await self._pieces.aclose()
+        except RuntimeError as error:  # asyncio's word for an async generator that runs elsewhere
+            reason = "this edge is generating already; open another with connect() for texts side by side"
+            raise ConfigError(reason) from error
+
+    async def _generate(self) -> AsyncGenerator[Piece, None]:
+        await self._begin(self)
+        if self._recorder is not None:
+            self._recorder.begin()
+        try:
+            async with aclosing(self._whole_text()) as pieces:
+                async for piece in pieces:
+                    yield piece
+            if self._recorder is not None:
+                await self._recorder.finish(self.report)
+        except BaseException as error:
+            if self._recorder is not None:
+                self._recorder.give_up(f"{type(error).__name__} {error}".rstrip())
+            raise
+
+    async def _whole_text(self) -> AsyncGenerator[Piece, None]:
+        stream = self._session.stream()
+        try:
+            async for tokens in stream:
+                yield self._piece(tokens)
+        finally:
+            await stream.aclose()
+        if self._stream is not None and (rest := self._stream.flush()):
+            self._text.append(rest)
+            yield Piece((), rest)
+
+    def _piece(self, tokens: list[int]) -> Piece:
+        text = "" if self._stream is None else "".join(map(self._stream.step, tokens))
+        self._text.append(text)
+        return Piece(tuple(tokens), text)
