@@ -255,6 +255,20 @@ async def test_a_draft_without_an_idea_says_so_in_its_place() -> None:
     assert block.drafted == ((1, 0.5), None, (1, 0.5), None)
 
 
+async def test_a_draft_in_the_cloud_is_asked_whether_or_not_it_drafted_in_the_session(tmp_path: Path) -> None:
+    target = clouds.target(exits=False)
+    async with (
+        Cloud(target, clouds.TOKENIZER, new_drafter=clouds.drafter) as cloud,
+        connect(cloud, draft=clouds.drafter()) as edge,
+    ):
+        await edge.generate(PROMPT, policy="sync", max_new_tokens=9, record=tmp_path / "x.rec").finish()
+    record = read_record(tmp_path / "x.rec")
+    assert record.notes == ()
+    assert [(one.cloud_rank, one.readings) for one in record.sessions[0].positions] == [
+        (0 if position % 5 else BEYOND, ()) for position in range(START, START + 9)
+    ]
+
+
 def clueless_at_odd() -> ScriptedDrafter:
     return ScriptedDrafter(lambda position, _: [] if position % 2 else [Guess(1, 0.5)])
 

@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "8d3b8028cb16890b",
-    "sync": "316c116d933a5abe",
+    "cloud": "d8d995dc559114e0",
+    "sync": "7442081a18218e20",
 }
 
 

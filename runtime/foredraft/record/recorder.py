@@ -24,7 +24,7 @@ from foredraft.core.sampling import Sampling, StopRules
 from foredraft.errors import ForedraftError, RecordError
 from foredraft.profiles import DraftProfile, LinkProfile
 from foredraft.record.asking import RANKED, CloudSays, ask_cloud, told_of
-from foredraft.record.frames import HEADER, Closed, Frame, Noted, Setup, encode_frame, models_of
+from foredraft.record.frames import HEADER, Closed, Frame, Setup, encode_frame, models_of
 from foredraft.record.journal import Journal
 from foredraft.record.plain import profile_as_plain
 from foredraft.record.privacy import hidden
@@ -78,7 +78,6 @@ class Recorder:
         self._kept: BytesIO | None = None
         self._error: OSError | None = None
         self._of: Recorded | None = None
-        self._drafts_there = False  # a draft in the cloud was heard of
         self._journal = Journal(self._write, lambda: SESSION)
         if self.file is not None and (self.file.is_dir() or not self.file.parent.is_dir()):
             wrong = "it is a folder" if self.file.is_dir() else f"there is no folder {self.file.parent}"
@@ -140,7 +139,7 @@ class Recorder:
             guesses = await guesses_along(of.drafter, of.prompt, tokens, of.sampling, RANKED)
         except ForedraftError as error:
             notes.append(f"the draft was not asked about each token: {error}")
-        if of.ready.exits or self._drafts_there:
+        if of.ready.exits or of.ready.cloud_drafts:
             whole = [*of.prompt, *tokens]
             try:
                 async with asyncio.timeout(ASKING_S):
@@ -157,7 +156,6 @@ class Recorder:
 
     def _write(self, frame: Frame) -> None:
         """Append a frame. A disk that is full ends the record, not the session."""
-        self._drafts_there = self._drafts_there or (isinstance(frame, Noted) and "draft_us" in frame.data)
         kept = hidden(frame) if self._private else frame
         if kept is None or self._sink is None or self._error is not None:
             return
