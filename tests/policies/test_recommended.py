@@ -20,6 +20,7 @@ from foredraft.core.sampling import StopRules
 from foredraft.errors import ConfigError
 from foredraft.policies import make_policy, policy_class
 from foredraft.policies.recommended import Recommended, own_names, recommendation, recommended_policy
+from foredraft.report import read_sources, report_page
 
 READY = Ready(PROTOCOL_VERSION, "m", "t", 2000, 1000, 8, (2, 4), 64, 8, 8, ())
 PROMPT = clouds.TEXT[:13]
@@ -184,6 +185,7 @@ async def test_the_record_of_a_session_names_the_servers_policy(tmp_path: Path) 
     record = foredraft.read_record(file)
     assert record.setup.policy == "sync:gamma=3"
     assert record.sessions[0].figures["policy_from"] == SERVER
+    assert "1 session(s), sync:gamma=3, recommended by the server" in report_page(read_sources([file]))
 
 
 def test_a_cloud_of_ones_own_refuses_what_it_cannot_serve() -> None:

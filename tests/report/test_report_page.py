@@ -251,7 +251,7 @@ def test_the_command_writes_the_page(simulated: Path, tmp_path: Path) -> None:
     [
         (b"", "not whole JSON"),
         (b'{"policy": "sync", "finish_', "it is cut off, or something else"),
-        (b"<html></html>", "it should be a record, or what generate, simulate or bench policies print"),
+        (b"<html></html>", "it should be a record, or what generate, simulate, tune or bench policies print"),
         (b"[1, 2]", "no object"),
         (b"{}", "no object"),
         (b"3", "no object"),

@@ -11,7 +11,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Records, and what generate, simulate and bench policies print with --json.",
+            help="Records, and what generate, simulate, tune and bench policies print with --json.",
             show_default=False,
         ),
     ],
@@ -26,4 +26,6 @@ def report(
     page = report_page(sources).encode()
     written_together({out: page})
     subjects = sum(len(source.subjects) for source in sources)
-    typer.echo(f"{out}: {subjects} policies of {len(sources)} files, {len(page):,} bytes, nothing to fetch")
+    trials = sum(len(study.trials) for source in sources for study in source.studies)
+    tried = f" and {trials} trials" if trials else ""
+    typer.echo(f"{out}: {subjects} policies{tried} of {len(sources)} files, {len(page):,} bytes, nothing to fetch")

@@ -44,9 +44,15 @@ class Axis:
         return start + (value - self.low) / (self.high - self.low) * (end - start)
 
 
-def axis(values: Sequence[float], *, most: float = math.inf, room: float = 0.0, count: int = 4) -> Axis:
-    """An axis from 0 that holds all values; ``most``: where it may end at the latest; ``room``: left free behind."""
-    low, high = 0.0, max(values, default=1.0) or 1.0
+def axis(
+    values: Sequence[float], *, most: float = math.inf, room: float = 0.0, count: int = 4, near: bool = False
+) -> Axis:
+    """An axis that holds all values, from 0, or from near the least of them if ``near``.
+
+    ``most``: where it may end at the latest; ``room``: left free behind.
+    """
+    high = max(values, default=1.0) or 1.0
+    low = min(values) if near and min(values) < high else 0.0
     rough = (high - low) / count
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
@@ -176,12 +182,21 @@ def lines(
 
 
 def scatter(
-    points: Sequence[tuple[str, str, str, float, float]], say_x: Say, say_y: Say, labels: tuple[str, str]
+    points: Sequence[tuple[str, str, str, float, float]],
+    say_x: Say,
+    say_y: Say,
+    labels: tuple[str, str],
+    *,
+    paths: Sequence[tuple[str, Sequence[tuple[float, float]]]] = (),
+    near: bool = False,
 ) -> str:
-    """Dots, each (class, letter or nothing, title, x, y)."""
-    across, up = axis([x for *_, x, _ in points]), axis([y for *_, y in points])
+    """Dots, each (class, letter or nothing, title, x, y), over ``paths``, each (class, places); ``near``: see axis."""
+    across, up = axis([x for *_, x, _ in points], near=near), axis([y for *_, y in points], near=near)
     height, letters = 250.0, _Letters()
     drawn = [*_grid_x(across, height, say_x, labels[0]), *_grid_y(up, height, say_y, labels[1])]
+    for kind, places in paths:
+        way = "M" + "L".join(f"{_n(_x(across, x))} {_n(_y(up, y, height))}" for x, y in places)
+        drawn.append(f'<g class="{kind}"><path class="line" d="{way}"/></g>')
     for kind, mark, title, x, y in points:
         px, py = _x(across, x), _y(up, y, height)
         text = letters.put(escape(mark), px + 4, py - 7, upward=True) if mark else ""

@@ -8,8 +8,9 @@ from foredraft import __version__
 from foredraft.report import charts
 from foredraft.report.charts import colour, letter, percent, plain, seconds
 from foredraft.report.sections import SECTIONS, Numbered, key_of, panel
+from foredraft.report.studies import study_section
 from foredraft.report.style import CHART_STYLE, PAGE_STYLE
-from foredraft.report.subjects import COST, ENERGY, Bench, Promise, Source, Subject
+from foredraft.report.subjects import COST, ENERGY, Bench, Promise, Source, Study, Subject
 
 _MOST_ROWS: Final = 24
 _Column = tuple[str, Callable[[Subject], float | None], Callable[[float], str], int]
@@ -36,7 +37,7 @@ def report_page(sources: Sequence[Source]) -> str:
     """The whole page. What comes from files is escaped; names, figures and charts are all in it."""
     subjects = [subject for source in sources for subject in source.subjects]
     names = _names(subjects)
-    title = _title(subjects)
+    title = _title(subjects, [study for source in sources for study in source.studies])
     body = [f"<h1>{escape(title)}</h1>", *_about(sources)]
     if subjects:
         numbered = [(index, names[index], one) for index, one in enumerate(subjects)]
@@ -46,6 +47,8 @@ def report_page(sources: Sequence[Source]) -> str:
     for source in sources:
         for bench in source.benches:
             body += _bench(bench)
+        for study in source.studies:
+            body += study_section(study)
     body.append(f'<p class="soft">Written by foredraft report {escape(__version__)}.</p>')
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -55,8 +58,9 @@ def report_page(sources: Sequence[Source]) -> str:
     )
 
 
-def _title(subjects: Sequence[Subject]) -> str:
-    names = list(dict.fromkeys(one.name for one in subjects)) or ["policy benchmark"]
+def _title(subjects: Sequence[Subject], studies: Sequence[Study]) -> str:
+    names = list(dict.fromkeys([*(one.name for one in subjects), *(f"tuning of {one.name}" for one in studies)]))
+    names = names or ["policy benchmark"]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"Foredraft: {', '.join(names[:3])}{more}"
 

@@ -7,14 +7,16 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
+from foredraft.core.report import SERVER
 from foredraft.errors import ConfigError
 from foredraft.figures import TIMES
 from foredraft.profiles.strict import convert
 from foredraft.record.frames import TITLE
 from foredraft.report.recorded import source_of_record
+from foredraft.report.studies import source_of_study
 from foredraft.report.subjects import COST, ENERGY, Bench, Promise, Source, Subject, number, pooled, spread_of, told_in
 
-KINDS: Final = "a record, or what generate, simulate or bench policies print with --json"
+KINDS: Final = "a record, or what generate, simulate, tune or bench policies print with --json"
 _MILLION: Final = 1e6
 
 
@@ -75,6 +77,10 @@ def _is_simulation(said: Mapping[str, Any]) -> bool:
     return {"scenario", "policies", "seeds"} <= said.keys()
 
 
+def _is_study(said: Mapping[str, Any]) -> bool:
+    return {"objectives", "front", "candidates"} <= said.keys()
+
+
 def _is_bench(said: Mapping[str, Any]) -> bool:
     return all(isinstance(one, dict) and {"says", "figures", "rows"} <= one.keys() for one in said.values())
 
@@ -89,6 +95,8 @@ def _sessions(path: Path, said: Sequence[Mapping[str, Any]]) -> Source:
             raise ConfigError(f"{where}: the others are of foredraft generate --json, this is not")
         figures = told_in(one, where)
         by_policy.setdefault(str(one["policy"]), []).append(figures)
+        if one.get("policy_from") == SERVER:
+            about.add(f"{one['policy']}: recommended by the server")
         if one.get("draft"):
             about.add(f"draft: {one['draft']}")
         if one.get("pace"):
@@ -198,5 +206,6 @@ _Reader = Callable[[Path, Sequence[Mapping[str, Any]]], Source]
 _READERS: Final[tuple[tuple[Callable[[Mapping[str, Any]], bool], _Reader], ...]] = (
     (_is_session, _sessions),
     (_is_simulation, _simulation),
+    (_is_study, source_of_study),
     (_is_bench, _benches),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final
 
+from foredraft.core.report import SERVER
 from foredraft.errors import RecordError
 from foredraft.record.frames import UNASKED, Noted
 from foredraft.record.placing import placed, round_trip_s
@@ -31,6 +32,8 @@ def source_of_record(path: Path) -> Source:
         raise RecordError(f"{path}: no session in it has ended{cut}; there is nothing to report on")
     setup = record.setup
     about = [f"{len(whole)} session(s), {setup.policy}"]
+    if any(session.figures.get("policy_from") == SERVER for session in whole):
+        about[0] += ", recommended by the server"
     for name, profile in (("edge", setup.edge), ("cloud", setup.cloud), ("link", setup.link)):
         if profile is not None:
             word = "" if setup.simulated else "EMULATED "

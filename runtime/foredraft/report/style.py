@@ -14,7 +14,9 @@ CHART_STYLE: Final = """
 .chart .even{stroke-dasharray:3 3;stroke:var(--soft)}
 .chart .line{stroke:currentColor;fill:none;stroke-width:1.8}.chart .dot{fill:currentColor}.chart .name{font-weight:600}
 .chart .own{fill:currentColor}.chart .faint .dot{fill:var(--soft);opacity:.45}
-.chart .over .dot{fill:none;stroke:var(--bad);opacity:.7}.chart .paper{fill:var(--paper)}
+.chart .thin{opacity:.45}.chart .over .dot,.chart .ring .dot{fill:none;stroke:var(--bad);opacity:.7}
+.chart .ring .dot{stroke:currentColor;stroke-width:1.5}.chart .way .line{stroke:var(--soft);stroke-width:1}
+.chart .paper{fill:var(--paper)}
 .s0{color:var(--c0)}.s1{color:var(--c1)}.s2{color:var(--c2)}.s3{color:var(--c3)}.s4{color:var(--c4)}.s5{color:var(--c5)}
 .s6{color:var(--c6)}.s7{color:var(--c7)}
 .p-prefill{fill:var(--prefill);background:var(--prefill)}.p-pass{fill:var(--pass);background:var(--pass)}
@@ -29,7 +31,7 @@ body{margin:0 auto;padding:1rem;max-width:72rem;font:15px/1.5 system-ui,sans-ser
 color:var(--ink);background:var(--paper)}
 h1{font-size:1.5rem;line-height:1.25;margin:.2rem 0;overflow-wrap:anywhere}
 h2{font-size:1.15rem;margin:2rem 0 .4rem}h3{font-size:1rem;margin:0 0 .3rem}
-p{margin:.3rem 0;max-width:46rem}.soft{color:var(--soft);font-size:.875rem}
+p{margin:.3rem 0;max-width:46rem;overflow-wrap:anywhere}.soft{color:var(--soft);font-size:.875rem}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1rem}
 .panel{background:var(--panel);border-radius:.5rem;padding:.8rem;min-width:0}
 .scroll{overflow-x:auto}
@@ -43,6 +45,7 @@ min-width:8.5rem;position:sticky;left:0;background:var(--paper)}
 .keys span{display:inline-block;margin-right:.9rem}
 .best{font-weight:700}.good{color:var(--good)}.bad{color:var(--bad)}
 .warn{border-left:.25rem solid var(--bad);padding-left:.6rem}
-ul{margin:.3rem 0;padding-left:1.2rem}li{overflow-wrap:anywhere}summary{cursor:pointer;padding:.3rem 0}
+ul,ol{margin:.3rem 0;padding-left:1.2rem}ol{padding-left:1.8rem;font-size:.875rem}
+li{overflow-wrap:anywhere}summary{cursor:pointer;padding:.3rem 0}
 @media (min-width:60rem){body{padding:2rem}th:first-child,td:first-child{min-width:11rem}}
 """

@@ -92,6 +92,46 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A policy that a study tried, with its metrics on the seeds of the search; ``held_out``: on others, if run there.
+
+    A study's metrics go by their names there (``p50-tpot``, ``cost`` ...); less is better with all.
+    """
+
+    number: int
+    policy: str
+    metrics: Mapping[str, float]
+    held_out: Mapping[str, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """The policy without its parameters."""
+        first, *more = self.policy.split(":", 2)
+        return f"{first}:{more[0]}" if more and "=" not in more[0] else first
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What ``tune`` found. ``trials``: all that could be run; ``front``: the best, by the first objective.
+
+    ``defaults``: policies as they come. ``limits``: the most that a metric may be.
+    """
+
+    name: str
+    source: str
+    objectives: Sequence[str]
+    limits: Mapping[str, float]
+    units: Mapping[str, str]
+    trials: Sequence[Trial]
+    front: Sequence[Trial]
+    defaults: Sequence[Trial]
+
+    def holds(self, metrics: Mapping[str, float]) -> bool:
+        """Whether all limits are held."""
+        return all(metrics[name] <= most for name, most in self.limits.items())
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """What a file holds. ``about``: what is worth knowing of it, in words; ``warnings``: of these the urgent ones."""
 
@@ -101,6 +141,7 @@ class Source:
     warnings: Sequence[str] = ()
     subjects: Sequence[Subject] = ()
     benches: Sequence[Bench] = ()
+    studies: Sequence[Study] = ()
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:

@@ -41,13 +41,13 @@ class Outcome:
 
     def said(self) -> dict[str, Any]:
         """As ``foredraft tune --json`` prints it."""
-        names = (*self.search.objectives, *self.search.limits)
         return {
             "scenario": str(self.search.scenario.path),
+            "title": self.search.scenario.file.title,
             "study": self.study,
             "objectives": list(self.search.objectives),
             "limits": dict(self.search.limits),
-            "units": {name: UNITS[name] for name in names},
+            "units": {name: UNITS[name] for name in self.best.candidate.metrics},
             "seeds": list(self.search.seeds),
             "held_out_seeds": list(self.held_out_seeds),
             "front": [_said(one) for one in self.front],
