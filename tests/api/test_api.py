@@ -95,6 +95,25 @@ async def test_a_second_text_at_the_same_time_is_refused_and_the_first_goes_on()
         assert (await first).new_tokens == 200
 
 
+async def test_a_session_that_goes_on_at_another_server_follows_that_ones_policy() -> None:
+    first, second = clouds.cloud(policy="sync:gamma=3"), clouds.cloud(policy="seed:gamma=2")
+    async with first, second, second.listen() as second_url:
+        leaving = first.listen()
+        first_url = await leaving.__aenter__()
+        quick = foredraft.Retry(first_s=0.0)
+        async with foredraft.connect(first_url, second_url, draft=clouds.drafter(), retry=quick) as edge:
+            generation = edge.generate(PROMPT, max_new_tokens=400)
+            specs = [generation.policy_spec]
+            async for _ in generation:
+                if len(specs) == 1:
+                    specs.append(generation.policy_spec)
+                    await leaving.__aexit__(None, None, None)
+    specs.append(generation.policy_spec)
+    assert specs == ["sync:gamma=3", "sync:gamma=3", "seed:gamma=2"]
+    assert (generation.report.policy, generation.report.policy_from) == ("seed", "server")
+    assert generation.report.text == clouds.text_between(START, START + 400)
+
+
 async def test_the_session_goes_on_at_the_next_server_when_one_goes_away() -> None:
     async with clouds.cloud() as first, clouds.cloud() as second, second.listen() as second_url:
         leaving = first.listen()

@@ -12,10 +12,11 @@ from typer.testing import CliRunner, Result
 
 from foredraft.cli.main import app
 from foredraft.errors import ConfigError
+from foredraft.policies import policy_names
 from foredraft.policies.policy_file import read_policy_file
 from foredraft_sim.emulation import replicate
 from foredraft_sim.scenario import read_scenario
-from foredraft_sim.tune.command import best_so_far
+from foredraft_sim.tune.command import best_so_far, search_of
 from foredraft_sim.tune.metrics import check_known_here, metrics_of
 from foredraft_sim.tune.search import Candidate
 from sim.scenario_files import scenario, write
@@ -97,6 +98,10 @@ def test_where_no_candidate_can_be_run_the_reason_is_said(tmp_path: Path) -> Non
         (["--policy", "sinc"], "did you mean 'sync'?"),
         (["--policy", "sync", "--policy", "sync"], "--policy sync is there twice"),
         (["--policy", "sync:gama=2"], "did you mean 'gamma'?"),
+        (
+            ["--policy", "sync", "--policy", "both:width=2"],
+            "has no draft model in the cloud to tune it with: give it one",
+        ),
         (["--objective", "p50-tpto"], "unknown metric 'p50-tpto': did you mean 'p50-tpot'?"),
         (["--limit", "p99-tpot"], "write METRIC=MOST"),
         (["--limit", "p99-tpot=-1"], "write METRIC=MOST"),
@@ -117,6 +122,12 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert done.exit_code == 2, done.output
     assert said in done.stderr
     assert done.stdout == ""
+
+
+def test_by_default_all_policies_are_tuned_that_the_scenario_can_run(tmp_path: Path) -> None:
+    assert search_of(write(tmp_path), [], [], [], "").policies == ("ahead", "auto", "cloud", "seed", "sync")
+    drafting = ('profile = "a100-qwen2-vl-7b"', 'profile = "a100-qwen2-vl-7b"\ndraft = "orin-go2-qwen2-vl-2b"')
+    assert search_of(write(tmp_path, drafting), [], [], [], "").policies == tuple(policy_names())
 
 
 def test_cost_and_energy_need_a_price_and_watts(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import ClassVar
 import msgspec
 
 from foredraft.core.grower import Grower
-from foredraft.core.policy import Orders, Step
+from foredraft.core.policy import Orders, Policy, Step
+from foredraft.core.sampling import StopRules
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
 from foredraft.policies.ahead import AheadPolicy
@@ -24,6 +25,11 @@ _CLOUD_GAMMA = Parameter("cloud_gamma", 1, 16)
 def _check(cloud_gamma: int) -> None:
     if cloud_gamma < 1:
         raise ConfigError(f"cloud_gamma must be 1 or more, not {cloud_gamma!r}")
+
+
+def drafts_in_cloud(policy: Policy) -> bool:
+    """Whether it wants a draft model beside the target; without one a server refuses its orders."""
+    return policy.orders(Grower((0,), StopRules(1))).cloud_drafts > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from foredraft.core.tree import Node
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft.policies import GROUP, policy_class
 from foredraft.policies.auto import AutoPolicy
+from foredraft.policies.colocated import drafts_in_cloud
 from foredraft.policies.parameters import Parameter, describe_policy, with_parameters
 from foredraft.policies.policy_file import spec_of
 
@@ -53,10 +54,10 @@ def recommended_policy(spec: str, exits: tuple[int, ...] | None, cloud_drafts: b
         if one.name in given and not one.least <= given[one.name] <= one.most:
             raise ConfigError(f"{one.name} must be {one.least!r} to {one.most!r}, not {given[one.name]!r}")
     policy: Policy = factory(**given)
-    orders = policy.orders(Grower((0,), StopRules(1)))
-    if exits is not None and (unknown := set(orders.exits) - set(exits)):
+    asked = policy.orders(Grower((0,), StopRules(1))).exits
+    if exits is not None and (unknown := set(asked) - set(exits)):
         raise ConfigError(f"no exit after layer {min(unknown)}; the target has {sorted(exits)}")
-    if orders.cloud_drafts and not cloud_drafts:
+    if not cloud_drafts and drafts_in_cloud(policy):
         raise ConfigError(f"{name!r} drafts in the cloud, and this server has no draft model (serve --draft MODEL)")
     return policy
 

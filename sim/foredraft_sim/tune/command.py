@@ -22,7 +22,9 @@ def tune(
     scenario: Annotated[Path, typer.Argument(help="A scenario: a TOML file.", show_default=False)],
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="Tune this policy; what is given of its parameters stays. May be repeated; default: all."),
+        typer.Option(
+            help="Tune this policy; parameters given stay. May be repeated; default: all that the scenario can run."
+        ),
     ] = None,
     objective: Annotated[
         list[str] | None,
@@ -92,16 +94,27 @@ def search_of(
     from foredraft_sim.tune.search import Search
 
     scenario = read_scenario(path)
-    chosen = tuple(policies or policy_names())
+    chosen = tuple(policies or (name for name in policy_names() if runs_in(scenario, name)))
     for name, values in (("--policy", chosen), ("--objective", objectives), ("--limit", limits)):
         _refuse_repeats(name, [value.partition("=")[0] if name == "--limit" else value for value in values])
     for policy in chosen:
         tunable(policy)
         scenario.policy(policy)
+        if not runs_in(scenario, policy):
+            way = 'give it one, [cloud] draft = "PROFILE", or leave the policy out'
+            raise ConfigError(f"--policy {policy}: {path} has no draft model in the cloud to tune it with: {way}")
     minimised = tuple(known(name) for name in objectives or ("p50-tpot",))
     limited = dict(limit_of(text) for text in limits)
     check_known_here(scenario, (*minimised, *limited))
     return Search(scenario, chosen, minimised, limited, _seeds(scenario, seeds))
+
+
+def runs_in(scenario: "Scenario", policy: str) -> bool:
+    """Whether the scenario has the draft model in the cloud that the policy may want. Raises ConfigError."""
+    from foredraft.policies import make_policy
+    from foredraft.policies.colocated import drafts_in_cloud
+
+    return scenario.cloud_draft is not None or not drafts_in_cloud(make_policy(policy))
 
 
 def _seeds(scenario: "Scenario", text: str) -> tuple[int, ...]:
