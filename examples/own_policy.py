@@ -30,7 +30,7 @@ class Confident:
     def step(self, grower: Grower) -> Step | None:
         """One more guess below the last one, while none is at the cloud and it is likely enough."""
         last, reach = grower.reaches[-1]  # parents first: of a chain, its end
-        enough = reach < self.least or last.anchor.position >= grower.position + grower.useful_depth
+        enough = reach < self.least or last.position >= grower.position + grower.useful_depth
         return None if grower.verifying or enough or last.barren else Step((last,))
 
     def ship(self, grower: Grower) -> Sequence[Node]:

@@ -10,7 +10,7 @@ from foredraft.core.edge import EdgeSession
 from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Policy, Step
 from foredraft.core.tree import Node
-from foredraft.policies.chain import depth_allowed, extend, finished_chain
+from foredraft.policies.chain import extend_root, finished_chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class WarmingUp:
 
     def step(self, grower: Grower) -> Step | None:
         """Extend the chain below the tip, unless it is being verified."""
-        return None if grower.verifying else extend(grower.root, depth_allowed(grower, self._gamma(grower)))
+        return None if grower.verifying else extend_root(grower, self._gamma(grower))
 
     def ship(self, grower: Grower) -> Sequence[Node]:
         """The chain, once it is complete."""

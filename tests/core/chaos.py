@@ -241,7 +241,7 @@ class ChaosDrafter:
         return [self._guesses(node, width) for node in nodes]
 
     def _guesses(self, node: Node, width: int) -> list[Guess]:
-        rng, position = self.rng, node.anchor.position
+        rng, position = self.rng, node.position
         if not node.alive or rng.random() < 0.1:
             return []
         tokens = {self.text[position] if position < len(self.text) and rng.random() < self.right else rng.randrange(8)}

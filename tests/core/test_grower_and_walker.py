@@ -1,6 +1,8 @@
 """Decisions at each end, one by one: what is refused, resent, held, cut and chosen."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.room import PROMPT, text
 from foredraft.core import messages
@@ -111,6 +113,32 @@ def test_a_repeated_hint_counts_once_and_a_stale_one_not_at_all(grower: Grower) 
     grower.foresaw(hint)
     assert (grower.tally.hints, grower.tally.hints_right) == (1, 1)
     assert len(grower.tree) == 0
+
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(["draft", "wide", "hint", "commit"]), st.integers(0, 9), st.integers(0, 3)), max_size=20
+)
+
+
+@given(EVENTS)
+def test_the_chain_that_is_remembered_is_always_the_likeliest(events: list[tuple[str, int, int]]) -> None:
+    grower = Grower(PROMPT, StopRules(50))
+    grower.connected(READY)
+    for kind, place, token in events:
+        nodes = [grower.root, *grower.tree.nodes()]
+        parent = nodes[place % len(nodes)]
+        match kind:
+            case "draft":
+                chain = grower.likeliest()
+                tip = chain[-1] if chain else grower.root
+                grower.grew([tip if place % 2 else parent], [[Guess(token, 0.1 + place / 10)]], 1)
+            case "wide":
+                grower.grew([parent], [[Guess(one, 0.5 / (1 + abs(one - token))) for one in range(3)]], 3)
+            case "hint":
+                grower.foresaw(Hint(1, grower.position, 4, pack([token, place]), 0.9, 0.0))
+            case "commit":
+                grower.committed(Commit(1, grower.position, pack([token]), 0, 0, 0.0, 0.0, 0.0))
+        assert list(grower.likeliest()) == grower.root.likeliest()
 
 
 def walker(steer: Steer | None = None, max_nodes: int = 4) -> Walker:

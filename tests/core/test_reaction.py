@@ -48,7 +48,7 @@ async def test_a_commit_is_taken_while_a_draft_step_is_in_flight_and_the_next_st
             await drafter.started.get()
             drafter.gate.release()
         (hinted,) = await drafter.started.get()  # a step below the hint begins, and stays in flight
-        assert hinted.anchor.position == len(PROMPT) + 3
+        assert hinted.position == len(PROMPT) + 3
         assert await shown.get() == text(3)  # the commit is taken and its tokens are shown
         assert grower.position == len(PROMPT) + 3
         assert grower.root is hinted

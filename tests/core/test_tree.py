@@ -166,14 +166,33 @@ def test_anchors_are_the_same_in_every_version_of_this_protocol() -> None:
     assert ORIGIN.after([268435455, 0]) == Anchor(2, GOLDEN[2])
 
 
-def test_two_prefixes_with_one_hash_are_one_node_and_break_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_prefixes_with_one_hash_the_older_is_meant_and_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Anchor, "then", lambda self, token: Anchor(self.position + 1, 0))
     tree = DraftTree([1])
-    node = tree.add(tree.root, 2)
-    assert tree.add(tree.root, 3) is node
-    below = tree.add(node, 4)
-    assert list(tree.nodes()) == [node, below]
+    node, other = tree.add(tree.root, 2), tree.add(tree.root, 3)
+    assert tree.find(other.anchor) is node
+    below = graft(tree, other.anchor, [4])
+    assert list(tree.nodes()) == [node, other, below]
     tree.advance([3])
-    assert len(tree) == 0
+    assert (tree.root, len(tree)) == (other, 0)
     tree.advance([5])
     assert tree.tokens == [1, 3, 5]
+
+
+def test_a_node_below_what_the_text_has_passed_keeps_its_name() -> None:
+    tree = DraftTree([1])
+    first = tree.add(tree.root, 2)
+    second = tree.add(first, 3)
+    tree.advance([2])
+    assert (second.anchor, second.position) == (ORIGIN.after([1, 2, 3]), 3)
+    tree.advance([9])
+    assert not second.alive
+    assert second.anchor == ORIGIN.after([1, 2, 3])
+
+
+def test_a_name_is_found_for_a_chain_of_any_length() -> None:
+    tree = DraftTree([1])
+    node = tree.root
+    for _ in range(5000):
+        node = tree.add(node, 7)
+    assert node.anchor == ORIGIN.after([1, *[7] * 5000])

@@ -66,8 +66,10 @@ class Average:
 
     def take(self, value: float) -> None:
         """One more sample."""
-        self.samples += 1
-        share = max(self.weight, 1.0 / self.samples)
+        self.samples = samples = self.samples + 1
+        share = 1.0 / samples
+        if share < self.weight:
+            share = self.weight
         difference = value - self.mean
         self.mean += share * difference
         self.variance = (1.0 - share) * (self.variance + share * difference * difference)
@@ -155,9 +157,11 @@ class Estimates:
         """Of a node whose child is known by now: each guess's probability, and whether it was right."""
         while len(self.ranks) < len(said):
             self.ranks.append(Average(RANK_WEIGHT))
-        for rank, (probability, right) in enumerate(sorted(said, reverse=True)):
-            self.ranks[rank].take(float(right))
-            self.right[_bin(probability)].take(float(right))
+        best_first = sorted(said, reverse=True) if len(said) > 1 else said
+        for rank, (probability, right) in zip(self.ranks, best_first, strict=False):
+            was = float(right)
+            rank.take(was)
+            self.right[_bin(probability)].take(was)
 
     def saw_hint(self, layer: int, confidence: float, right: bool) -> None:
         """One step of a hint, which the exit was so sure of, is decided by a commit."""
@@ -221,7 +225,10 @@ class Estimates:
 
     def calibrated(self, probability: float) -> float:
         """How often a guess of which the drafter says this is right, as far as that is known."""
-        return _doubted(self.right[_bin(probability)], probability)
+        index = int(probability * BINS)  # as _bin and _doubted, in one place: it is asked of every guess
+        seen = self.right[index if index < BINS else BINS - 1]
+        doubt = PRIOR_SAMPLES / (PRIOR_SAMPLES + seen.samples)
+        return doubt * probability + (1.0 - doubt) * seen.mean
 
 
 PRIOR_SAMPLES = 8.0
@@ -256,4 +263,5 @@ def _rounded(value: float) -> float:
 
 
 def _bin(probability: float) -> int:
-    return min(BINS - 1, int(probability * BINS))
+    index = int(probability * BINS)
+    return index if index < BINS else BINS - 1

@@ -40,7 +40,8 @@ class Grower:
     Policies read, among others: ``end``, the position at which the text ends at the latest; ``deepest``,
     how long a chain below the root may be; ``verifying``, whether drafts of this tip are on their way
     to the cloud, or under verification there; ``ready``, what the cloud serves, while there is a link;
-    ``resting``, whether the drafter has nothing to do until something happens.
+    ``most_nodes``, how far the tree may grow; ``resting``, whether the drafter has nothing to do until
+    something happens.
     """
 
     def __init__(self, prompt: Sequence[int], rules: StopRules) -> None:
@@ -57,11 +58,12 @@ class Grower:
         self.tally = Tally()
         self.estimates = Estimates()
         self.ready: Ready | None = None
-        self._most_nodes = DEFAULT_MAX_NODES
+        self.most_nodes = DEFAULT_MAX_NODES
         self.most_pass_nodes = 0  # draft nodes that the target takes in one pass, once that is known
         self.hinted: Node | None = None
         self.told: dict[Node, tuple[Node, float]] = {}
         self._reaches: list[tuple[Node, float]] | None = None
+        self._likeliest: list[Node] | None = None
         self._end = self.start + rules.max_new_tokens
         self._most_chain = NO_LIMIT
         self.end = self._end
@@ -95,7 +97,7 @@ class Grower:
     @property
     def room(self) -> int:
         """How many more nodes the tree may take."""
-        return self._most_nodes - len(self.tree.live)
+        return self.most_nodes - len(self.tree.live)
 
     @property
     def reaches(self) -> list[tuple[Node, float]]:
@@ -106,6 +108,12 @@ class Grower:
         if self._reaches is None:
             self._reaches = reaches(self.root, self.told)
         return self._reaches
+
+    def likeliest(self) -> Sequence[Node]:
+        """The likeliest chain below the root."""
+        if self._likeliest is None:
+            self._likeliest = self.tree.root.likeliest()
+        return self._likeliest
 
     @property
     def waiting_on_cloud(self) -> bool:
@@ -118,7 +126,7 @@ class Grower:
         """A link is up: whatever was sent over the one before is not known to have arrived."""
         self.session += 1
         self._limit(ready)
-        self._most_nodes = ready.max_nodes
+        self.most_nodes = ready.max_nodes
         self.most_pass_nodes = ready.max_pass_nodes
         self._opened = False
         self._held.clear()
@@ -175,7 +183,7 @@ class Grower:
         self.tree.advance(tokens)
         self.deepest = min(self.useful_depth, self._most_chain)
         self.verifying = self._any_sent()
-        self._reaches = None
+        self._reaches = self._likeliest = None
         if self._predrafted:
             self._judge_predraft()
         self.hinted = None
@@ -257,7 +265,7 @@ class Grower:
         It is followed as far as the tree has room.
         """
         self.told.clear()
-        self._reaches = None
+        self._reaches = self._likeliest = None
         node = self.root
         for token in tokens:
             if self.room <= 0 and token not in node.children:
@@ -280,22 +288,26 @@ class Grower:
         Where the tree has no room for all of them, a parent does not count as expanded: the
         rest can be asked for again when there is.
         """
-        self._reaches = None
+        tree, calibrated, chain = self.tree, self.estimates.calibrated, self._likeliest
+        self._reaches = self._likeliest = None
         grown: list[Node] = []
         for parent, below in zip(parents, guesses, strict=True):
             if not parent.alive:
                 continue
-            room = self._most_nodes - len(self.tree.live)
+            room = self.most_nodes - len(tree.live)
             fits = below if len(below) <= room else below[: max(0, room)]
             for guess in fits:
-                node = self.tree.add(parent, guess.token)
+                node = tree.add(parent, guess.token)
                 node.guessed = guess.probability
-                node.probability = self.estimates.calibrated(guess.probability)
+                node.probability = calibrated(guess.probability)
                 grown.append(node)
             if len(fits) == len(below):
                 parent.barren = not below
                 if parent.expanded < width:
                     parent.expanded = width
+        if chain is not None and len(grown) == 1 and grown[0].parent is (chain[-1] if chain else tree.root):
+            chain.append(grown[0])  # the usual step; its parent had no other child, or the chain would go on there
+            self._likeliest = chain
         if self.verifying:
             self._predrafted += len(grown)
         return grown
@@ -310,7 +322,7 @@ class Grower:
         chains: list[Chain] = []
         for leaf in wanted:
             path = [node for node in leaf.path() if not node.sent] if leaf.alive else []
-            path = [node for node in path if node.anchor.position < self.end]
+            path = [node for node in path if node.position < self.end]
             for first in range(0, len(path), self.ready.max_chain):
                 if len(chains) == messages.MAX_CHAINS:
                     return chains

@@ -60,7 +60,7 @@ class LocalText:
     def step(self, grower: Grower) -> Step | None:
         """Show what the draft has by now, and say what to draft next."""
         tip = self._extend(grower)
-        done = tip is None or tip.expanded or tip.anchor.position >= grower.end
+        done = tip is None or tip.expanded or tip.position >= grower.end
         return None if done or tip is None else Step((tip,))
 
     def _extend(self, grower: Grower) -> Node | None:
@@ -74,12 +74,12 @@ class LocalText:
                 return None  # what was shown has gone from the tree: nothing to go on from
             node = below
         fresh: list[int] = []
-        while node.children and node.anchor.position < grower.end:
+        while node.children and node.position < grower.end:
             node = max(node.children.values(), key=lambda child: child.probability)
             fresh.append(node.token)
         if fresh:
             self._tokens += fresh
-            self._tell(Unverified(node.anchor.position - len(fresh), tuple(fresh)))
+            self._tell(Unverified(node.position - len(fresh), tuple(fresh)))
         return node
 
     def committed(self, tokens: Sequence[int]) -> None:

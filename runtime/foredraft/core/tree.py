@@ -15,17 +15,20 @@ import msgspec
 
 from foredraft.core.anchor import ORIGIN, Anchor
 
+_UNNAMED = Anchor(-1, 0)
+
 
 class Node(msgspec.Struct, eq=False):
     """One token, somewhere below the committed text.
 
-    ``anchor`` names the prefix that ends with this token. ``probability`` is how likely it is to be
-    right, given that its parent is; ``guessed`` is what the drafter itself said of that. Marks
-    of the grower's: ``sent``, the other end has it or it is on its way there; ``expanded``, how
-    many guesses at what comes next the drafter was asked for; ``barren``, it had no idea.
+    ``position``: how many tokens the prefix has that ends with it. ``parent``: None once the text has
+    got here. ``probability`` is how likely it is to be right, given that its parent is; ``guessed`` is
+    what the drafter itself said of that. Marks of the grower's: ``sent``, the other end has it or it is on
+    its way there; ``expanded``, how many guesses at what comes next the drafter was asked for;
+    ``barren``, it had no idea.
     """
 
-    anchor: Anchor
+    position: int
     token: int
     parent: "Node | None"
     probability: float
@@ -35,9 +38,23 @@ class Node(msgspec.Struct, eq=False):
     sent: bool = False
     barren: bool = False
     expanded: int = 0
+    _anchor: Anchor = _UNNAMED
 
     def __repr__(self) -> str:
-        return f"Node(position={self.anchor.position}, token={self.token}, alive={self.alive})"
+        return f"Node(position={self.position}, token={self.token}, alive={self.alive})"
+
+    @property
+    def anchor(self) -> Anchor:
+        """The name of the prefix that ends with this token; worked out when it is first asked for: few are."""
+        unnamed: list[Node] = []
+        node = self
+        while node._anchor is _UNNAMED and node.parent is not None:  # what has no parent is the text, and has a name
+            unnamed.append(node)
+            node = node.parent
+        anchor = node._anchor
+        for node in reversed(unnamed):
+            anchor = node._anchor = anchor.then(node.token)
+        return anchor
 
     def likeliest(self) -> list["Node"]:
         """The nodes below this one, going to the most probable child each time."""
@@ -70,8 +87,8 @@ def _probability(node: Node) -> float:
 class DraftTree:
     """The committed text and the live nodes below its tip.
 
-    ``position``: how many tokens are committed. ``live``: the live nodes below the root by anchor,
-    oldest first, so parents come before children.
+    ``position``: how many tokens are committed. ``live``: the live nodes below the root, as the keys of a
+    dict: oldest first, so parents come before children.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
@@ -82,8 +99,8 @@ class DraftTree:
         self._anchors = [ORIGIN]
         for token in self.tokens:
             self._anchors.append(self._anchors[-1].then(token))
-        self.root = Node(self._anchors[-1], self.tokens[-1], None, 1.0)
-        self.live: dict[Anchor, Node] = {}
+        self.root = Node(self.position, self.tokens[-1], None, 1.0, _anchor=self._anchors[-1])
+        self.live: dict[Node, None] = {}
 
     def __len__(self) -> int:
         """How many live nodes hang below the root."""
@@ -91,21 +108,26 @@ class DraftTree:
 
     def nodes(self) -> Iterator[Node]:
         """The live nodes below the root, oldest first, so parents come before children."""
-        return iter(self.live.values())
+        return iter(self.live)
 
     def find(self, anchor: Anchor) -> Node | None:
-        """The live node (or root) that the anchor names."""
-        return self.root if anchor == self.root.anchor else self.live.get(anchor)
+        """The live node (or root) that the anchor names; of two with one hash the older."""
+        if anchor == self._anchors[-1]:
+            return self.root
+        position = anchor.position
+        for node in self.live:
+            if node.position == position and node.anchor == anchor:
+                return node
+        return None
 
     def add(self, parent: Node, token: int, probability: float = 1.0) -> Node:
         """Hang ``token`` below a live node. What is there already is returned as it is."""
         if not parent.alive:
             raise ValueError(f"cannot grow below the dead node {parent}")
-        anchor = parent.anchor.then(token)
-        node = self.live.get(anchor)  # by anchor, so that even two prefixes with one hash are one node
+        node = parent.children.get(token)
         if node is None:
-            node = self.live[anchor] = Node(anchor, token, parent, probability)
-            parent.children[token] = node
+            node = parent.children[token] = Node(parent.position + 1, token, parent, probability)
+            self.live[node] = None
         return node
 
     def trim(self, anchor: Anchor, chain: Sequence[int]) -> tuple[Node, Sequence[int]] | None:
@@ -132,14 +154,16 @@ class DraftTree:
             if root.children:
                 self._kill(root)
             root.alive = False
-            if heir is None:
-                heir = Node(root.anchor.then(token), token, None, 1.0)
-            else:
-                del self.live[heir.anchor]
-                heir.parent = None
+            anchor = self._anchors[-1].then(token)
+            self._anchors.append(anchor)
             self.tokens.append(token)
             self.position += 1
-            self._anchors.append(heir.anchor)
+            if heir is None:
+                heir = Node(self.position, token, None, 1.0)
+            else:
+                del self.live[heir]
+                heir.parent = None
+            heir._anchor = anchor
             self.root = heir
 
     def _kill(self, top: Node) -> None:
@@ -150,7 +174,7 @@ class DraftTree:
             node.alive = False
             stack.extend(node.children.values())
             if node is not top:
-                del self.live[node.anchor]
+                del self.live[node]
             node.children = {}
 
     def clear(self) -> None:

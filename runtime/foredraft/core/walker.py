@@ -217,8 +217,8 @@ class Walker:
         depth = min(self.steer.cloud_drafts, self._limits.cloud_drafts, self.end - 1 - self.tree.position)
         if depth <= 0 or len(self.tree) >= self._limits.max_nodes:
             return None
-        deepest = max(self.tree.nodes(), key=lambda node: node.anchor.position, default=self.tree.root)
-        return None if deepest.barren or deepest.anchor.position - self.tree.position >= depth else deepest
+        deepest = max(self.tree.nodes(), key=lambda node: node.position, default=self.tree.root)
+        return None if deepest.barren or deepest.position - self.tree.position >= depth else deepest
 
     def _choose(self) -> Go:
         """The nodes for one pass: in the order of arrival, within the bounds on nodes and branches."""
@@ -228,16 +228,22 @@ class Walker:
         chosen: list[Node] = []
         parents: list[int] = []
         places: dict[Node | None, int] = {self.tree.root: TIP}
-        tips: set[int] = set()
-        for node in self.tree.live.values():
+        leaf: list[bool] = []  # of each chosen node: whether none of them hangs below it
+        leaves = 0
+        for node in self.tree.live:
             place = len(chosen)
             if place >= most:
                 break
             above = places.get(node.parent)
-            if above is None or node.anchor.position > deepest or (above not in tips and len(tips) >= branches):
+            if above is None or node.position > deepest:
                 continue
-            tips.discard(above)
-            tips.add(place)
+            if above != TIP and leaf[above]:
+                leaf[above] = False
+            elif leaves < branches:
+                leaves += 1
+            else:
+                continue
+            leaf.append(True)
             places[node] = place
             chosen.append(node)
             parents.append(above)

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from foredraft.core.anchor import ORIGIN, Anchor
 from foredraft.core.messages import BUSY
 from foredraft.core.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
 from foredraft.core.sampling import Sampling
@@ -244,9 +243,9 @@ class PacedDrafter:
         self._inner = inner
         self._most_nodes = max(1, min(inner.max_nodes_per_step, profile.draft_step.range.new_tokens[1]))
         self._text: list[int] = []
-        self._tip = ORIGIN
-        self._behind = 0  # committed tokens, the last ones, that the cache lacks
-        self._cached: set[Anchor] = set()  # prefixes beyond the committed text that it holds
+        self._news = 0  # tokens, the last ones, that were committed since the last step
+        self._behind = 0  # committed tokens before those that the cache lacks
+        self._cached: set[Node] = set()  # nodes below the text of the last step that it holds
 
     @property
     def tokenizer_digest(self) -> str:
@@ -265,16 +264,18 @@ class PacedDrafter:
 
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A text begins: what the cache lacks of it is run, and paid for, with the first step."""
+        self._follow()
         held = self._text[: len(self._text) - self._behind]
         differs = (at for at, (old, new) in enumerate(zip(held, tokens, strict=False)) if old != new)
         self._text = list(tokens)
-        self._tip = ORIGIN.after(tokens)
         self._behind = len(tokens) - next(differs, min(len(held), len(tokens)))
         self._cached.clear()
         await self._inner.begin(tokens, sampling)
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """One draft step in the profile's time; cancelled, it keeps the device to its end."""
+        if self._news:
+            self._follow()
         fresh = self._uncached(nodes)
         if fresh is None:
             return await self._inner.draft(nodes, width)
@@ -292,31 +293,33 @@ class PacedDrafter:
             turn.leave()
         return guesses
 
-    def _uncached(self, nodes: Sequence[Node]) -> set[Anchor] | None:
+    def _uncached(self, nodes: Sequence[Node]) -> set[Node] | None:
         """The nodes, and those above them, that the device's cache lacks; it holds nothing without what is above.
 
         None where no node is alive.
         """
-        fresh: set[Anchor] = set()
+        cached = self._cached
+        fresh: set[Node] = set()
         alive = False
         for node in nodes:
-            step = node
-            alive = alive or node.alive
-            while (
-                node.alive and step.parent is not None and step.anchor not in self._cached and step.anchor not in fresh
-            ):
-                fresh.add(step.anchor)
-                step = step.parent
+            if node.alive:
+                alive = True
+                while node.parent is not None and node not in cached and node not in fresh:
+                    fresh.add(node)
+                    node = node.parent
         return fresh if alive else None
+
+    def _follow(self) -> None:
+        """The text has grown since the last step: what was held of that is text now, what lies beside it is dead."""
+        became_text = sum(node.parent is None for node in self._cached)
+        self._behind += self._news - became_text
+        self._news = 0
+        self._cached = {node for node in self._cached if node.alive and node.parent is not None}
 
     def advance(self, tokens: Sequence[int]) -> None:
         """The committed text grew; what of it was never drafted is run with the next step."""
         self._text.extend(tokens)
-        for token in tokens:
-            self._tip = self._tip.then(token)
-            self._behind += self._tip not in self._cached
-        if self._cached:
-            self._cached = {anchor for anchor in self._cached if anchor.position > self._tip.position}
+        self._news += len(tokens)
         self._inner.advance(tokens)
 
     async def close(self) -> None:

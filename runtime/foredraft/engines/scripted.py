@@ -161,7 +161,7 @@ class ScriptedDrafter:
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The scripted guesses below each node."""
         await _visit(self._worker)
-        return [list(self._guess_at(node.anchor.position, width)) for node in nodes]
+        return [list(self._guess_at(node.position, width)) for node in nodes]
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Nothing to keep."""

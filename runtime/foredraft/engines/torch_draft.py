@@ -110,7 +110,7 @@ class TorchDrafter:
         return guesses
 
     def _fits(self, node: Node) -> bool:
-        return node.anchor.position <= self.model.context
+        return node.position <= self.model.context
 
     async def close(self) -> None:
         """Let the step in flight end, then free the thread and the cache."""

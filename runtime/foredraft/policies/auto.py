@@ -228,4 +228,4 @@ def _most_nodes(grower: Grower) -> int:
 
 def _depth(grower: Grower) -> int:
     """How deep the tree is."""
-    return max(node.anchor.position for node, _ in grower.reaches) - grower.position
+    return max(node.position for node, _ in grower.reaches) - grower.position

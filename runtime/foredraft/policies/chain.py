@@ -5,11 +5,6 @@ from foredraft.core.policy import Step
 from foredraft.core.tree import Node
 
 
-def depth_allowed(grower: Grower, gamma: int) -> int:
-    """How long a chain below the root may be: gamma, or what the cloud and the text's end leave."""
-    return min(gamma, grower.deepest)
-
-
 def extend(node: Node, depth: int) -> Step | None:
     """The step that makes the chain below ``node`` longer, until it has ``depth`` nodes."""
     chain = node.likeliest()
@@ -17,10 +12,19 @@ def extend(node: Node, depth: int) -> Step | None:
     return None if len(chain) >= depth or tip.barren else Step((tip,))
 
 
+def extend_root(grower: Grower, gamma: int) -> Step | None:
+    """The same below the root, until the chain has ``gamma`` nodes or as many as it may."""
+    chain = grower.likeliest()
+    if len(chain) >= gamma or len(chain) >= grower.deepest:
+        return None
+    tip = chain[-1] if chain else grower.tree.root
+    return None if tip.barren else Step((tip,))
+
+
 def finished_chain(grower: Grower, gamma: int) -> list[Node]:
     """The end of the chain below the root, once it cannot or need not grow longer; else nothing."""
-    depth = min(gamma, grower.deepest)
-    chain = grower.tree.root.likeliest()
-    if len(chain) >= depth > 0:
-        return [chain[depth - 1]]
-    return [chain[-1]] if chain and depth > 0 and chain[-1].barren else []
+    chain = grower.likeliest()
+    length, depth = len(chain), grower.deepest
+    if length < gamma and length < depth:
+        return [chain[-1]] if chain and chain[-1].barren else []
+    return [chain[min(gamma, depth) - 1]] if depth > 0 else []

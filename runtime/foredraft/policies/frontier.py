@@ -12,7 +12,7 @@ def unexpanded(grower: Grower, most: int, min_reach: float) -> list[tuple[float,
     frontier = [
         (reach, -order, node)
         for order, (node, reach) in enumerate(grower.reaches)
-        if reach >= min_reach and not node.expanded and node.anchor.position < deepest
+        if reach >= min_reach and not node.expanded and node.position < deepest
     ]
     best = heapq.nlargest(most, frontier, key=lambda entry: entry[:2])
     return [(reach, node) for reach, _, node in best]

@@ -14,7 +14,7 @@ from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Step
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
-from foredraft.policies.chain import depth_allowed, extend, finished_chain
+from foredraft.policies.chain import extend, extend_root, finished_chain
 from foredraft.policies.parameters import Parameter
 
 
@@ -50,11 +50,11 @@ class SeedPolicy:
     def step(self, grower: Grower) -> Step | None:
         """Extend the chain below the tip; while it is being verified, the one below the hint."""
         if not grower.verifying:
-            return extend(grower.root, depth_allowed(grower, self.gamma))
+            return extend_root(grower, self.gamma)
         hinted = grower.hinted
         if hinted is None:
             return None
-        ahead = hinted.anchor.position - grower.position
+        ahead = hinted.position - grower.position
         return extend(hinted, min(self.gamma, grower.useful_depth - ahead))
 
     def ship(self, grower: Grower) -> Sequence[Node]:

@@ -12,7 +12,7 @@ from foredraft.core.grower import Grower
 from foredraft.core.policy import Orders, Step
 from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
-from foredraft.policies.chain import extend, finished_chain
+from foredraft.policies.chain import extend_root, finished_chain
 from foredraft.policies.parameters import Parameter
 
 _ORDERS = Orders()
@@ -37,7 +37,7 @@ class SyncPolicy:
 
     def step(self, grower: Grower) -> Step | None:
         """Extend the chain below the tip, unless it is being verified."""
-        return None if grower.verifying else extend(grower.tree.root, min(self.gamma, grower.deepest))
+        return None if grower.verifying else extend_root(grower, self.gamma)
 
     def ship(self, grower: Grower) -> Sequence[Node]:
         """The chain, once it is complete."""

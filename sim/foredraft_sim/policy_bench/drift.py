@@ -99,7 +99,7 @@ class _ChangingDrafter(SyntheticDrafter):
         """The choices at each node's position; the prompt is one token."""
         said = await super().draft(nodes, width)
         for index, node in enumerate(nodes):
-            position = node.anchor.position
+            position = node.position
             if position > STEP_AT:
                 said[index] = [
                     Guess(self._after.choice(self._seed, position, rank), guess.probability)
