@@ -19,7 +19,8 @@ from foredraft.profiles import (
     seconds,
     share_after,
 )
-from foredraft.profiles.compute import curve_for
+from foredraft.profiles.compute import Within, curve_for
+from foredraft.profiles.schema import Curve
 
 RANGE = Range(new_tokens=(1, 64), context=(0, 4096), batch=(1, 4))
 LINE = Line(
@@ -68,6 +69,20 @@ def test_a_grid_is_linear_between_its_points_and_goes_on_beyond_them() -> None:
 @given(new_tokens=st.integers(1, 64), context=st.integers(0, 1000), batch=st.integers(1, 2))
 def test_a_grid_stays_within_its_points(new_tokens: int, context: int, batch: int) -> None:
     assert 0.011 - 1e-12 <= seconds(GRID, new_tokens, context, batch) <= 0.071 + 1e-12
+
+
+@given(
+    curve=st.sampled_from([LINE, GRID]),
+    new_tokens=st.integers(0, 70),
+    context=st.integers(0, 5000),
+    batch=st.integers(1, 5),
+)
+def test_a_curve_made_ready_says_the_same_within_its_range_and_nothing_beyond(
+    curve: Curve, new_tokens: int, context: int, batch: int
+) -> None:
+    within = Within(curve)
+    expected = None if outside(curve, new_tokens, context, batch) else seconds(curve, new_tokens, context, batch)
+    assert within.seconds(new_tokens, context, batch) == within.seconds(new_tokens, context, batch) == expected
 
 
 def test_what_is_outside_the_declared_range_is_named_with_its_value() -> None:

@@ -42,7 +42,7 @@ class _Waiter:
 
     def result(self) -> None:
         """The task is awake."""
-        self._wake = None
+        self._wake = self._timer = None  # a timer that has fired refers to us: not both ways, or there is a cycle
         if self._cancelled:
             self._cancelled = False
             raise asyncio.CancelledError
@@ -56,9 +56,25 @@ class _Waiter:
         return True
 
 
-class Signal(_Waiter):
-    """Remembers that something changed until the one waiter has seen it."""
+class Pause(_Waiter):
+    """``await Pause(loop, delay_s)``: as asyncio.sleep, at a third of its cost; ``loop`` is the running one."""
 
+    def __init__(self, loop: asyncio.AbstractEventLoop, delay_s: float) -> None:
+        self._loop, self._delay_s = loop, delay_s
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield self
+
+    def add_done_callback(self, wake: "Callable[[_Waiter], object]", *, context: Context | None = None) -> None:
+        """The task begins to wait, and tells how it is woken."""
+        self._wake, self._context = wake, context
+        self._timer = self._loop.call_later(self._delay_s, wake, self, context=context)
+
+
+class Signal(_Waiter):
+    """Remembers that something changed until the one waiter has seen it. It belongs to the loop of the first wait."""
+
+    _loop: asyncio.AbstractEventLoop | None = None  # type: ignore[assignment]
     _changed = False
 
     def set(self) -> None:
@@ -67,21 +83,27 @@ class Signal(_Waiter):
         if self._wake is not None:
             self.end()
 
+    def set_from_callback(self) -> None:
+        """As ``set``, as the last thing that a callback of the loop does, and no task: who waits goes on at once."""
+        self._changed = True
+        wake, context = self._wake, self._context
+        if wake is None:
+            return
+        self._wake = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if context is None:
+            wake(self)
+        else:
+            context.run(wake, self)
+
     @types.coroutine
     def wait(self, until_s: float | None = None) -> Generator[Any, None, None]:
         """Wait for a change since the last wait, at most until ``until_s`` of the loop's clock."""
         if not self._changed:
-            self._loop = asyncio.get_running_loop()
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
             self._until_s = until_s
             self._asyncio_future_blocking = True  # the task that takes it sets it back
             yield self
         self._changed = False
-
-
-@types.coroutine
-def sleep(delay_s: float) -> Generator[Any, None, None]:
-    """As asyncio.sleep, at a third of its cost."""
-    waiter = _Waiter()
-    waiter._loop = loop = asyncio.get_running_loop()
-    waiter._until_s = loop.time() + delay_s
-    yield waiter

@@ -7,13 +7,14 @@ the device only when the segment in flight is over.
 
 import asyncio
 import time
+import types
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-from foredraft.core.signal import sleep
+from foredraft.core.signal import Pause
 from foredraft.errors import ForedraftError
 
 TICK_S = 1e-9  # below the resolution of any loop's clock; "now", as far as anyone can tell
@@ -53,8 +54,11 @@ class Turn(msgspec.Struct, eq=False):
 
     def leave(self, at_s: float | None = None) -> None:
         """One call needs the device until ``at_s`` (default: the end), or until now if that is later. Once per call."""
+        if at_s is None:
+            at_s = self.end_s
+        if at_s > self.free_s:
+            self.free_s = at_s
         self.calls -= 1
-        self.free_s = max(self.free_s, self.end_s if at_s is None else at_s)
         if self.calls == 0:
             self.device.free_at(self.free_s)
 
@@ -72,6 +76,8 @@ class Device:
     are exact in simulated time.
     """
 
+    _loop: asyncio.AbstractEventLoop  # since the first look at the clock
+
     def __init__(self, *, spin_s: float = 1e-3) -> None:
         self._spin_s = spin_s
         self.now: Callable[[], float] = self._first_now
@@ -84,7 +90,8 @@ class Device:
         self.batches = 0
 
     def _first_now(self) -> float:
-        self.now = fine_clock(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self.now = fine_clock(self._loop)
         return self.now()
 
     @property
@@ -95,7 +102,7 @@ class Device:
 
     def start(self, work: Work) -> Turn | None:
         """A turn at once, if the device is free; the caller must leave it. Raises what the pricing raises."""
-        return None if self._busy or self._waiting else self._begin([work])
+        return None if self._busy or self._waiting else self._begin((work,))
 
     async def enter(self, work: Work) -> Turn:
         """Wait for the device; the caller must leave the turn. Raises what the pricing raises."""
@@ -117,20 +124,21 @@ class Device:
         """The last call is over at ``at_s``: from then on the next may start."""
         now_s = self.now()
         if at_s - now_s > TICK_S:
-            asyncio.get_running_loop().call_later(at_s - now_s, self.free_at, at_s)
+            self._loop.call_later(at_s - now_s, self.free_at, at_s)
             return
         self._busy = False
         self._busy_s += now_s - self._start_s
         if self._waiting:
             self._grant()
 
-    async def until(self, due_s: float) -> float:
+    @types.coroutine
+    def until(self, due_s: float) -> Generator[Any, Any, float]:
         """Return no earlier than at ``due_s`` on the loop's clock, and hardly later; how late it was already."""
         late_s = self.now() - due_s
         if late_s < -self._spin_s:
-            await sleep(-late_s - self._spin_s)
+            yield Pause(self._loop, -late_s - self._spin_s)  # one frame less than to await it
         if self._spin_s:
-            await self._poll(due_s)
+            yield from self._poll(due_s).__await__()
         return late_s
 
     async def _poll(self, due_s: float) -> None:
@@ -159,10 +167,12 @@ class Device:
     def _begin(self, works: Sequence[Work]) -> Turn:
         """Occupy the device with a batch. Raises what the pricing raises, and stays free then."""
         duration_s = works[0].pricing.batch_s(works)
-        self._busy, self._start_s = True, self.now()
-        self.calls += len(works)
+        calls = len(works)
+        self._busy = True
+        self._start_s = start_s = self.now()
+        self.calls += calls
         self.batches += 1
-        return Turn(self, self._start_s, self._start_s + duration_s, len(works))
+        return Turn(self, start_s, start_s + duration_s, calls)
 
     def _next_batch(self) -> tuple[list[Work], list["asyncio.Future[Turn]"]]:
         """Take the first waiting call, and those next in line for as long as they fit in with it."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from foredraft.engines.device import TICK_S, Work
 from foredraft.errors import ProfileError
-from foredraft.profiles.compute import call_curve, curve_for, outside, seconds, share_after
+from foredraft.profiles.compute import Within, call_curve, curve_for, outside, seconds, share_after
 from foredraft.profiles.schema import Curve, DeviceProfile
 
 Outside = Literal["warn", "error"]
@@ -39,19 +39,26 @@ class Pace:
         self._residual = residual
         self._outside = outside
         self._call_curve = call_curve(profile)
+        self._usual = Within(self._call_curve)
         self._most_tokens = self._call_curve.range.new_tokens[1]
         self._warned: set[str] = set()
 
     def batch_s(self, works: Sequence[Work]) -> float:
         """Seconds that these calls take as one batch."""
-        kind = works[0].kind
-        new_tokens, context = (works[0].new_tokens, works[0].context) if len(works) == 1 else _sums(works)
+        first, count = works[0], len(works)
+        kind, new_tokens, context, exits = first.kind, first.new_tokens, first.context, first.exits
+        if count > 1:
+            new_tokens, context = _sums(works)
+            exits = sum(work.exits for work in works)
         usual = kind != "prefill" and new_tokens <= self._most_tokens
-        curve = self._call_curve if usual else self._curve(kind, new_tokens)
-        if miss := outside(curve, new_tokens, context, len(works)):
-            self._complain(kind, miss)
-        exits = works[0].exits if len(works) == 1 else sum(work.exits for work in works)
-        taken_s = seconds(curve, new_tokens, context, len(works)) + self.profile.model.exit_s * exits
+        taken_s = self._usual.seconds(new_tokens, context, count) if usual else None
+        if taken_s is None:
+            curve = self._call_curve if usual else self._curve(kind, new_tokens)
+            if miss := outside(curve, new_tokens, context, count):
+                self._complain(kind, miss)
+            taken_s = seconds(curve, new_tokens, context, count)
+        if exits:
+            taken_s += self.profile.model.exit_s * exits
         return taken_s if self._residual is None else taken_s * self._residual(kind)
 
     def fits(self, works: Sequence[Work]) -> bool:

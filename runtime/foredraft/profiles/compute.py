@@ -16,13 +16,36 @@ def seconds(curve: Curve, new_tokens: int, context: int, batch: int = 1) -> floa
     """Seconds of one call that runs ``new_tokens`` over ``context`` cached ones, sums over a batch."""
     if not isinstance(curve, Line):
         return curve.host_s + max(0.0, _grid_s(curve, new_tokens, context, batch))
-    return (
-        curve.host_s
-        + curve.base_s
-        + curve.per_token_s * max(0, new_tokens - curve.flat_tokens)
-        + curve.per_context_s * context
-        + curve.per_sequence_s * (batch - 1)
-    )
+    beyond = new_tokens - curve.flat_tokens
+    taken_s = curve.host_s + curve.base_s + curve.per_token_s * (beyond if beyond > 0 else 0)
+    return taken_s + curve.per_context_s * context + curve.per_sequence_s * (batch - 1)
+
+
+class Within:
+    """A curve within its declared range, made ready to be asked often."""
+
+    def __init__(self, curve: Curve) -> None:
+        self._curve = curve
+        reach = curve.range
+        (self._few, self._many), (self._short, self._long) = reach.new_tokens, reach.context
+        self._least, self._most = reach.batch
+        self._per_context_s = self._per_sequence_s = 0.0
+        self._alone_s: dict[int, float] | None = None  # by new tokens, without a context; for lines
+        if isinstance(curve, Line):
+            self._alone_s = {}
+            self._per_context_s, self._per_sequence_s = curve.per_context_s, curve.per_sequence_s
+
+    def seconds(self, new_tokens: int, context: int, batch: int = 1) -> float | None:
+        """What the function ``seconds`` says, or None outside of the range."""
+        inside = self._few <= new_tokens <= self._many and self._short <= context <= self._long
+        if not inside or not self._least <= batch <= self._most:
+            return None
+        if self._alone_s is None:
+            return seconds(self._curve, new_tokens, context, batch)
+        alone_s = self._alone_s.get(new_tokens)
+        if alone_s is None:
+            alone_s = self._alone_s[new_tokens] = seconds(self._curve, new_tokens, 0)
+        return alone_s + self._per_context_s * context + self._per_sequence_s * (batch - 1)
 
 
 def _grid_s(grid: Grid, new_tokens: int, context: int, batch: int) -> float:
