@@ -26,7 +26,11 @@ def key(seed: int, name: str) -> int:
 
 def uniform(seed: int, name: str, *indices: int) -> float:
     """A number in [0, 1) that depends on the arguments only, with 53 random bits."""
-    bits = key(seed, name)
+    return drawn(key(seed, name), *indices)
+
+
+def drawn(bits: int, *indices: int) -> float:
+    """The number at ``indices`` of what ``key`` stands for with ``bits``."""
     for index in indices:
         bits = (bits + (index + 1) * _GOLDEN) & _MASK
         bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK

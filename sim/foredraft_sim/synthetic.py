@@ -19,9 +19,7 @@ from foredraft.core.ports import Guess, TargetCard
 from foredraft.core.sampling import Sampling
 from foredraft.core.tree import Node
 from foredraft.engines.scripted import ScriptedSeat
-from foredraft_sim.streams import uniform
-
-_luck = lru_cache(maxsize=1 << 14)(uniform)  # draft and target ask for the same, and what was rejected is asked again
+from foredraft_sim.streams import drawn, key, uniform
 
 
 class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic"):
@@ -62,7 +60,7 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     def truth(self, seed: int, position: int) -> int:
         """The target's token."""
-        return int(_luck(seed, "truth", position) * self.vocab_size)
+        return _luck(self, seed, position)[0]
 
     def ranks_at(self, position: int) -> tuple[float, ...]:
         """The ranks that hold at a position."""
@@ -75,25 +73,30 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     def rank(self, seed: int, position: int) -> int:
         """Which of the draft's choices the target's token is, from 0; ``len(ranks)`` for none of them."""
-        luck, ranks = _luck(seed, "rank", position), self.ranks_at(position) if self.ranks_from else self.ranks
+        return _luck(self, seed, position)[1]
+
+    def draw(self, seed: int, position: int) -> tuple[int, int]:
+        """The target's token, and its rank."""
+        truth = int(drawn(key(seed, "truth"), position) * self.vocab_size)
+        luck, ranks = drawn(key(seed, "rank"), position), self.ranks_at(position)
         for rank, probability in enumerate(ranks):
             luck -= probability
             if luck < 0.0:
-                return rank
-        return len(ranks)
+                return truth, rank
+        return truth, len(ranks)
 
     def choice(self, seed: int, position: int, rank: int) -> int:
         """The draft's choice number ``rank`` (from 0): the truth at its own rank, wrong at all others."""
-        truth = self.truth(seed, position)
-        return truth if rank == self.rank(seed, position) else (truth + 1 + rank) % self.vocab_size
+        truth, right = _luck(self, seed, position)
+        return truth if rank == right else (truth + 1 + rank) % self.vocab_size
 
     def guesses(self, seed: int, position: int, width: int) -> list[Guess]:
         """The draft's first ``width`` choices."""
-        truth, right, vocab_size = self.truth(seed, position), self.rank(seed, position), self.vocab_size
-        ranks = self.ranks_at(position) if self.ranks_from else self.ranks
+        truth, right = _luck(self, seed, position)
+        vocab_size = self.vocab_size
         return [
             Guess(truth if rank == right else (truth + 1 + rank) % vocab_size, probability)
-            for rank, probability in enumerate(ranks[:width])
+            for rank, probability in enumerate(self.ranks_at(position)[:width])
             if probability > 0.0
         ]
 
@@ -107,6 +110,8 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         wrong = 1 if self.rank(seed, position) == 0 else 0
         return (self.truth(seed, position) + 1 + wrong) % self.vocab_size, said
 
+
+_luck = lru_cache(maxsize=1 << 14)(SyntheticPair.draw)  # both ask for the same, and what was rejected is asked again
 
 DIGEST = "synthetic"
 
@@ -170,8 +175,10 @@ class SyntheticDrafter:
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The pair's choices at each node's position."""
-        guesses = self._guesses
-        return [guesses(node.anchor.position, width) for node in nodes]
+        said = []
+        for node in nodes:
+            said.append(self._guesses(node.position, width))
+        return said
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Nothing to keep."""
