@@ -320,8 +320,7 @@ class _Edge:
                 began_s = asyncio.get_running_loop().time()
                 journal.began(self.number, arrived_s, began_s, asked.prompt, asked.sampling, asked.rules)
             session = self._session(request, asked)
-            async for _ in session.stream():
-                pass
+            await session.run()
         except ForedraftError as error:
             raise ScenarioError(f"{where}: request {request} of seed {emulation.seed} failed: {error}") from error
         except Exception as error:  # the policy may be anybody's

@@ -97,7 +97,7 @@ class _Way:
             self.on_end()
         else:
             self.landed.append(data)
-        self._changed.set()
+        self._changed.set_from_callback()
 
     def landing(self) -> Awaitable[None]:
         """Wait until something may have landed; one receiver at a time. Raises LinkClosedError at the end."""

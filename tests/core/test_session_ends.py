@@ -220,6 +220,21 @@ async def test_a_cancelled_consumer_ends_the_session_at_the_cloud(policy: str) -
 
 
 @pytest.mark.simulated
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_text_at_once_is_the_same_and_ends_at_the_cloud_when_it_is_given_up(policy: str) -> None:
+    here = room(SlowTarget(truth))
+    session = here.session(policy, 20)
+    await session.run()
+    assert session.report().tokens == text(20)
+    given_up = asyncio.create_task(here.session(policy, 1000).run())
+    await asyncio.sleep(5.5)
+    given_up.cancel()
+    (ended,) = await asyncio.gather(given_up, return_exceptions=True)
+    assert isinstance(ended, asyncio.CancelledError)
+    await here.left()
+
+
+@pytest.mark.simulated
 async def test_a_drained_server_is_left_and_the_text_goes_on_at_the_next() -> None:
     first, second = room(SlowTarget(truth)), room(SlowTarget(truth))
     session = first.session("sync", 20)
@@ -246,7 +261,7 @@ async def test_an_idle_session_loses_its_place_and_is_resumed() -> None:
         slow = True
 
         async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
-            if self.slow and nodes[0].anchor.position > 10:
+            if self.slow and nodes[0].position > 10:
                 self.slow = False
                 await asyncio.sleep(25.0)
             return await super().draft(nodes, width)

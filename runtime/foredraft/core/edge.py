@@ -54,7 +54,9 @@ class Retry:
 
 
 class EdgeSession:
-    """Generates one text. Use it once: ``async for tokens in session.stream()``, then ``report``."""
+    """Generates one text. Use it once: ``async for tokens in session.stream()`` or ``run``, then ``report``."""
+
+    _clock: asyncio.AbstractEventLoop  # since the stream began
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class EdgeSession:
         ModelError when the two ends' tokenizers differ, or another model would go on with the text.
         What was yielded before stays valid.
         """
-        self.grower.tally.began_at_s = self._now_s()
+        self._begin()
         runner = asyncio.create_task(self._run(), name=f"edge session {self.name}")
         try:
             while not self._over:
@@ -111,6 +113,15 @@ class EdgeSession:
         finally:
             runner.cancel()
             await asyncio.gather(runner, return_exceptions=True)
+
+    async def run(self) -> None:
+        """The whole text at once, for those who do not watch it grow; ``report`` has it. Raises as ``stream``."""
+        self._begin()
+        await self._run()
+
+    def _begin(self) -> None:
+        self._clock = asyncio.get_running_loop()
+        self.grower.tally.began_at_s = self._clock.time()
 
     async def _run(self) -> None:
         try:
@@ -214,7 +225,7 @@ class EdgeSession:
                 self._news.set()
 
     def _take_commit(self, commit: Commit) -> None:
-        now_s = self._now_s()
+        now_s = self._clock.time()
         self._shipping.heard(commit, now_s)
         new = self.grower.committed(commit)
         if self._observer is not None:
@@ -236,12 +247,9 @@ class EdgeSession:
 
     # Telling
 
-    def _now_s(self) -> float:
-        return asyncio.get_running_loop().time()
-
     def _note(self, kind: str, data: dict[str, Value]) -> None:
         if self._observer is not None:
-            self._observer(Event(self._now_s(), "edge", self.name, kind, data))
+            self._observer(Event(self._clock.time(), "edge", self.name, kind, data))
 
     def _note_commit(self, commit: Commit, new: list[int]) -> None:
         counts = {"drafted": commit.drafted, "accepted": commit.accepted}

@@ -263,7 +263,7 @@ def pack(tokens: Sequence[int]) -> bytes:
 
     Raises ProtocolError for an id that the wire cannot carry.
     """
-    packed = bytearray()
+    packed: list[int] = []
     for token in tokens:
         if not 0 <= token <= MAX_TOKEN_ID:
             raise ProtocolError(f"token id {token} is outside 0 to {MAX_TOKEN_ID}")
@@ -279,13 +279,13 @@ def unpack(packed: bytes) -> list[int]:
     tokens: list[int] = []
     value = shift = 0
     for byte in packed:
-        value |= (byte & 0x7F) << shift
         if byte & 0x80:
+            value |= (byte & 0x7F) << shift
             shift += 7
             if shift > 21:
                 raise ProtocolError(f"a token id above {MAX_TOKEN_ID}")
         else:
-            tokens.append(value)
+            tokens.append(value | byte << shift)
             value = shift = 0
     if shift:
         raise ProtocolError("a token id is cut off")

@@ -4,6 +4,7 @@ What to send is the policy's decision; this only says it, and remembers when, ov
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,10 +16,13 @@ from foredraft.core.outbox import Outbox
 from foredraft.core.policy import Orders, Policy
 from foredraft.core.ports import Link
 from foredraft.core.sampling import Sampling
+from foredraft.core.tree import Node
 
 
 class Shipping:
     """One session's way up. Nothing waits but ``open``; what a full link has no room for is in the outbox."""
+
+    _clock: asyncio.AbstractEventLoop
 
     def __init__(self, grower: Grower, policy: Policy, sampling: Sampling, note: Note | None) -> None:
         self._grower = grower
@@ -34,8 +38,9 @@ class Shipping:
     async def open(self, link: Link) -> Outbox:
         """Open the session with the text and the drafts so far; the outbox of what follows, for somebody to ``run``."""
         self._orders, self._serial = self._policy.orders(self._grower), 1
-        self._said_s = [asyncio.get_running_loop().time()]
-        await link.send(self._opening(self._chains()))
+        self._clock = asyncio.get_running_loop()
+        self._said_s = [self._clock.time()]
+        await link.send(self._opening(self._chains(self._policy.ship(self._grower))))
         self._grower.tally.opening_bytes_up += link.bytes_sent
         if self._note is not None:
             self._note("open", {"position": self._grower.position})
@@ -55,7 +60,7 @@ class Shipping:
         self._late = bool(outbox.waiting)
         if self._late:
             return
-        if chains := self._chains():
+        if (wanted := self._policy.ship(grower)) and (chains := self._chains(wanted)):
             self._say(outbox, Grow(grower.session, chains))
         orders = self._policy.orders(grower)
         if grower.resting and not orders.cloud_drafts:
@@ -65,12 +70,9 @@ class Shipping:
             self._serial += 1
             self._say(outbox, self._steer())
 
-    def _chains(self) -> tuple[Chain, ...]:
-        """What the policy wants at the cloud and is not there yet."""
-        grower = self._grower
-        if grower.finish or not (wanted := self._policy.ship(grower)):
-            return ()
-        chains = tuple(grower.ship(wanted))
+    def _chains(self, wanted: Sequence[Node]) -> tuple[Chain, ...]:
+        """What of the nodes that the policy wants at the cloud is not there yet."""
+        chains = () if self._grower.finish else tuple(self._grower.ship(wanted))
         if self._note is not None:
             for number, chain in enumerate(chains):  # a message is noted by its first chain, the others beside it
                 told: dict[str, Value] = {"position": chain.position, "tokens": messages.unpack(chain.tokens)}
@@ -83,7 +85,7 @@ class Shipping:
             self.ship()
 
     def _say(self, outbox: Outbox, message: Grow | Steer) -> None:
-        self._said_s.append(asyncio.get_running_loop().time())
+        self._said_s.append(self._clock.time())
         outbox.say(message)
 
     def heard(self, commit: Commit, now_s: float) -> None:

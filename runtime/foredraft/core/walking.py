@@ -59,8 +59,10 @@ class Session:
     seat: Seat
 
     def __init__(self, shared: Shared, walker: Walker, say: Callable[[ToEdge], None]) -> None:
+        """Made while the loop runs."""
         self.walker = walker
         self._shared = shared
+        self._clock = asyncio.get_running_loop()
         self._stops: StopSearch | None = None
         self._grower: CloudGrower | None = None
         if shared.new_drafter is not None:
@@ -77,7 +79,7 @@ class Session:
     def take(self, message: Grow | Steer) -> None:
         """Change the state as the message says, and let the walker look again. Raises as the walker does."""
         self._heard += 1
-        self._heard_at_s = asyncio.get_running_loop().time()
+        self._heard_at_s = self._clock.time()
         if isinstance(message, Steer):
             self.walker.take_steer(message)
         else:
@@ -110,7 +112,7 @@ class Session:
 
     async def _walk(self) -> None:
         """Verify, or decode alone, until the text is complete."""
-        walker, clock = self.walker, asyncio.get_running_loop()
+        walker, clock = self.walker, self._clock
         chunk = self._shared.target.card.prefill_chunk
         if walker.finish:  # resumed at its very end: say so again
             self._say(messages.Commit(walker.session, walker.tree.position, b"", 0, 0, 0, 0, 0, walker.finish))
@@ -135,7 +137,7 @@ class Session:
             self._draft_us += (round((clock.time() - began_s) * 1e6),)
 
     async def _wait(self, plan: Wait) -> None:
-        clock = asyncio.get_running_loop()
+        clock = self._clock
         began_s = clock.time()
         if plan.idle and self._idle_timer is None:
             # One timer for many waits: their ends only move on, and it looks again when it comes too early.
@@ -154,7 +156,7 @@ class Session:
 
     async def _verify(self, plan: Go, cached: int, began_s: float) -> None:
         """One target pass: hints on the way, a commit at the end."""
-        walker, clock = self.walker, asyncio.get_running_loop()
+        walker, clock = self.walker, self._clock
         position, exits = walker.tree.position, walker.steer.exits
         batch = Pass(
             trunk=tuple(walker.tree.tokens[cached:]),
@@ -209,7 +211,7 @@ class Session:
     def _note(self, kind: str, **data: Value) -> None:
         observer = self._shared.observer
         if observer is not None:
-            now_s = asyncio.get_running_loop().time()
+            now_s = self._clock.time()
             observer(Event(now_s, "cloud", str(self.walker.session), kind, data))
 
 
