@@ -22,7 +22,9 @@ from foredraft.engines.scripted import ScriptedSeat
 from foredraft_sim.streams import drawn, key, uniform
 
 
-class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic"):
+class SyntheticPair(
+    msgspec.Struct, frozen=True, cache_hash=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic"
+):
     """The statistics.
 
     ``ranks[r]``: probability that the target's token is the draft's choice number r + 1; what
@@ -93,12 +95,13 @@ class SyntheticPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     def guesses(self, seed: int, position: int, width: int) -> list[Guess]:
         """The draft's first ``width`` choices."""
         truth, right = _luck(self, seed, position)
-        vocab_size = self.vocab_size
-        return [
-            Guess(truth if rank == right else (truth + 1 + rank) % vocab_size, probability)
-            for rank, probability in enumerate(self.ranks_at(position)[:width])
-            if probability > 0.0
-        ]
+        ranks = self.ranks_at(position) if self.ranks_from else self.ranks
+        said = []
+        for rank, probability in enumerate(ranks[:width]):
+            if probability > 0.0:
+                token = truth if rank == right else (truth + 1 + rank) % self.vocab_size
+                said.append(Guess(token, probability))
+        return said
 
     def foresee(self, seed: int, layer: int, position: int) -> tuple[int, float]:
         """What the exit after ``layer`` names, and how sure it is. When wrong, it names a likely draft."""

@@ -40,9 +40,12 @@ class Typical:
 
     def take(self, value: float, at: int = 0) -> None:
         """One more sample, at some count of passes. Of stale ones only the least stays."""
-        if self.stale(at):
-            self.last = [min(self.last)]
-        self.last = [*self.last, value][-KEPT:]
+        last = self.last
+        if at - self.at > STALE_PASSES and last:
+            last[:] = [min(last)]
+        last.append(value)
+        if len(last) > KEPT:
+            del last[0]
         self.at = at
 
     def stale(self, at: int) -> bool:

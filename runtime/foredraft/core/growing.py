@@ -87,11 +87,8 @@ class Growing:
         step = local.step(grower) if local is not None and local.away else self._policy.step(grower)
         if step is None:
             return None
-        for node in step.nodes:
-            if not node.alive or node.expanded >= step.width:
-                break
-        else:
-            if 0 < len(step.nodes) <= most:
-                return step
-        useful = [node for node in step.nodes if node.alive and node.expanded < step.width]
-        return Step(tuple(useful[:most]), step.width) if useful else None
+        nodes, width = step.nodes, step.width
+        if len(nodes) == 1 and nodes[0].alive and nodes[0].expanded < width:
+            return step
+        useful = [node for node in nodes if node.alive and node.expanded < width]
+        return Step(tuple(useful[:most]), width) if useful else None

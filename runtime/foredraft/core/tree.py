@@ -148,13 +148,13 @@ class DraftTree:
 
     def advance(self, tokens: Iterable[int]) -> None:
         """Commit ``tokens``: the root moves down along them; everything beside that path dies."""
+        root, anchor = self.root, self._anchors[-1]
         for token in tokens:
-            root = self.root
             heir = root.children.pop(token, None)
             if root.children:
                 self._kill(root)
             root.alive = False
-            anchor = self._anchors[-1].then(token)
+            anchor = anchor.then(token)
             self._anchors.append(anchor)
             self.tokens.append(token)
             self.position += 1
@@ -164,7 +164,7 @@ class DraftTree:
                 del self.live[heir]
                 heir.parent = None
             heir._anchor = anchor
-            self.root = heir
+            self.root = root = heir
 
     def _kill(self, top: Node) -> None:
         """Mark ``top`` and all that hangs below it as dead, and forget the latter."""
@@ -172,10 +172,11 @@ class DraftTree:
         while stack:
             node = stack.pop()
             node.alive = False
-            stack.extend(node.children.values())
             if node is not top:
                 del self.live[node]
-            node.children = {}
+            if node.children:
+                stack.extend(node.children.values())
+                node.children = {}
 
     def clear(self) -> None:
         """Drop every node below the root; the root stays."""

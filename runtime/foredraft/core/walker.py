@@ -285,11 +285,12 @@ class Walker:
 
     def _cut(self, tokens: list[int], stops: StopSearch | None) -> list[int]:
         """What of ``tokens`` still belongs to the text; sets ``finish`` where it ends here."""
+        stop_tokens, left = self.rules.tokens, self.end - self.tree.position
         for count, token in enumerate(tokens, start=1):
-            if token in self.rules.tokens or (stops is not None and stops(token)):
+            if token in stop_tokens or (stops is not None and stops(token)):
                 self.finish = messages.STOP
                 return tokens[:count]
-            if self.tree.position + count >= self.end:
+            if count >= left:
                 self.finish = self._finish_at_end()
                 return tokens[:count]
         return tokens
