@@ -297,12 +297,15 @@ class Grower:
             room = self.most_nodes - len(tree.live)
             fits = below if len(below) <= room else below[: max(0, room)]
             for guess in fits:
-                node = tree.add(parent, guess.token)
-                node.guessed = guess.probability
-                node.probability = calibrated(guess.probability)
+                guessed = guess.probability
+                probability = calibrated(guessed)
+                node = tree.add(parent, guess.token, probability, guessed)
+                if node.guessed != guessed or node.probability != probability:  # it was there already
+                    node.guessed, node.probability = guessed, probability
                 grown.append(node)
             if len(fits) == len(below):
-                parent.barren = not below
+                if parent.barren or not below:
+                    parent.barren = not below
                 if parent.expanded < width:
                     parent.expanded = width
         if chain is not None and len(grown) == 1 and grown[0].parent is (chain[-1] if chain else tree.root):

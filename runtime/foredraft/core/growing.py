@@ -56,7 +56,7 @@ class Growing:
 
         The cloud is at work meanwhile: what it commits before the drafter is ready comes after.
         """
-        grower, drafter, clock = self._grower, self._drafter, asyncio.get_running_loop()
+        grower, drafter, on_change, clock = self._grower, self._drafter, self._on_change, asyncio.get_running_loop()
         known = grower.tree.position
         await drafter.begin(grower.tree.tokens[:known], sampling)
         self._begun = True
@@ -67,7 +67,7 @@ class Growing:
             step = self._next_step(most)
             if step is None:
                 grower.resting = True
-                self._on_change()
+                on_change()
                 await self._changed.wait()
                 continue
             began_s = clock.time()
@@ -77,7 +77,7 @@ class Growing:
             if self._note is not None:
                 counts = len(step.nodes), len(grown)
                 self._note("draft", {"began_s": began_s, "took_s": took_s, "nodes": counts[0], "grown": counts[1]})
-            self._on_change()
+            on_change()
 
     def _next_step(self, most: int) -> Step | None:
         """The policy's next step, as far as it can lead anywhere: each node is asked about once per width."""

@@ -21,7 +21,7 @@ class _Waiter:
     _wake: "Callable[[_Waiter], object] | None" = None
     _context: Context | None = None
     _timer: asyncio.TimerHandle | None = None
-    _cancelled = False
+    _cancelled: bool
 
     def end(self) -> None:
         """Wake the task, if it waits."""
@@ -61,6 +61,7 @@ class Pause(_Waiter):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, delay_s: float) -> None:
         self._loop, self._delay_s = loop, delay_s
+        self._cancelled = False
 
     def __await__(self) -> Generator[Any, None, None]:
         yield self
@@ -74,8 +75,11 @@ class Pause(_Waiter):
 class Signal(_Waiter):
     """Remembers that something changed until the one waiter has seen it. It belongs to the loop of the first wait."""
 
-    _loop: asyncio.AbstractEventLoop | None = None  # type: ignore[assignment]
-    _changed = False
+    _loop: asyncio.AbstractEventLoop | None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self._loop = self._timer = self._wake = self._context = self._until_s = None
+        self._changed = self._cancelled = False
 
     def set(self) -> None:
         """Something changed."""

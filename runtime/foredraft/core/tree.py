@@ -120,13 +120,13 @@ class DraftTree:
                 return node
         return None
 
-    def add(self, parent: Node, token: int, probability: float = 1.0) -> Node:
+    def add(self, parent: Node, token: int, probability: float = 1.0, guessed: float = 0.0) -> Node:
         """Hang ``token`` below a live node. What is there already is returned as it is."""
         if not parent.alive:
             raise ValueError(f"cannot grow below the dead node {parent}")
         node = parent.children.get(token)
         if node is None:
-            node = parent.children[token] = Node(parent.position + 1, token, parent, probability)
+            node = parent.children[token] = Node(parent.position + 1, token, parent, probability, guessed)
             self.live[node] = None
         return node
 

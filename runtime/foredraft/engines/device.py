@@ -54,13 +54,13 @@ class Turn(msgspec.Struct, eq=False):
 
     def leave(self, at_s: float | None = None) -> None:
         """One call needs the device until ``at_s`` (default: the end), or until now if that is later. Once per call."""
-        if at_s is None:
-            at_s = self.end_s
-        if at_s > self.free_s:
-            self.free_s = at_s
-        self.calls -= 1
-        if self.calls == 0:
-            self.device.free_at(self.free_s)
+        at_s = self.end_s if at_s is None else at_s
+        if self.free_s > at_s:
+            at_s = self.free_s
+        if self.calls == 1:
+            self.device.free_at(at_s)
+        else:
+            self.calls, self.free_s = self.calls - 1, at_s
 
 
 def fine_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
