@@ -77,6 +77,7 @@ def test_a_summary_has_the_fields_of_generate(tmp_path: Path) -> None:
         "text",
         "tokens",
         "policy",
+        "policy_from",
         "seed",
         "temperature",
         "finish_reason",
