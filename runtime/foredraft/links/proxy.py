@@ -21,7 +21,7 @@ from foredraft.errors import ConfigError
 from foredraft.links.forwarding import Connection, Line
 from foredraft.links.shaping import ProxyReport, Shape
 
-SPIN_S: Final = 0.0003  # polled before a chunk is due; sleeping overshoots by 0.1 ms
+SPIN_S: Final = 0.00005  # polled before a chunk is due; more of it would take a core from the two ends
 MAX_CONNECTIONS: Final = 128  # select() serves file numbers below 1024
 
 
