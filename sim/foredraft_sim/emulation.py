@@ -37,6 +37,7 @@ from foredraft.record.frames import Frame, encode_frame
 from foredraft.record.journal import Journal
 from foredraft.record.reading import Record, parse_record
 from foredraft_sim.errors import ProfileRangeWarning, ScenarioError
+from foredraft_sim.hosted import hosted
 from foredraft_sim.loop import SimLoop
 from foredraft_sim.network import SimLink, SimNetwork
 from foredraft_sim.scenario import Scenario
@@ -209,6 +210,7 @@ class _Emulation:
         """A server takes a connection."""
         server = self._next_server()
         server.open += 1
+        link = hosted(link, server.engine.device, self.scenario.target.host.message_s)
         task = asyncio.create_task(server.service.handle(link), name=f"server {server.number}")
         self._serving[task] = None
 
@@ -290,7 +292,8 @@ class _Edge:
     async def _connect(self) -> Link:
         began_s = asyncio.get_running_loop().time()
         edge = await self._network.connect()
-        return edge if self._taps is None else self._taps.edge(edge, began_s)
+        link = edge if self._taps is None else self._taps.edge(edge, began_s)
+        return hosted(link, self.engine.device, self._emulation.scenario.draft.host.message_s)
 
     async def run(self, arrivals_s: Sequence[float], texts: bool) -> None:
         """This device's requests. Raises ScenarioError naming the one that fails."""

@@ -48,7 +48,7 @@ class RecordedPace(Pace):
         self._calls = calls
         self._left: dict[int, deque[float]] = {tokens: deque(taken_s) for tokens, taken_s in calls.taken_s.items()}
 
-    def batch_s(self, works: Sequence[Work]) -> float:
+    def batch_s(self, works: Sequence[Work], idle_s: float = 0.0) -> float:
         """Seconds of a call; several in one batch were never recorded, and take what the profile says."""
         usual_s = super().batch_s(works)
         if len(works) > 1 or works[0].kind != self._kind or not self._left:

@@ -6,6 +6,7 @@ the device only when the segment in flight is over.
 """
 
 import asyncio
+import math
 import time
 import types
 from collections import deque
@@ -23,8 +24,8 @@ TICK_S = 1e-9  # below the resolution of any loop's clock; "now", as far as anyo
 class Pricing(Protocol):
     """What calls cost; calls of one pricing may form a batch."""
 
-    def batch_s(self, works: Sequence["Work"]) -> float:
-        """Seconds that these calls take as one batch; asked once, when it starts."""
+    def batch_s(self, works: Sequence["Work"], idle_s: float) -> float:
+        """Seconds that these calls take as one batch after the device was idle; asked once, when it starts."""
 
     def fits(self, works: Sequence["Work"]) -> bool:
         """Whether these calls may run as one batch."""
@@ -43,7 +44,8 @@ class Work(msgspec.Struct, frozen=True):
 class Turn(msgspec.Struct, eq=False):
     """The time that a batch of calls has on the device: ``start_s`` to ``end_s`` on the loop's clock.
 
-    ``calls`` have not left it yet; those that have need it until ``free_s``.
+    The end moves away while the device is taken by something else. ``calls`` have not left it yet; those that have
+    need it until ``free_s``.
     """
 
     device: "Device"
@@ -51,6 +53,15 @@ class Turn(msgspec.Struct, eq=False):
     end_s: float
     calls: int
     free_s: float = 0.0
+
+    @types.coroutine
+    def over(self) -> Generator[Any, Any, float]:
+        """Return at its end; how late it was already when asked."""
+        while True:
+            end_s = self.end_s
+            late_s = yield from self.device.until(end_s)
+            if self.end_s <= end_s:
+                return late_s
 
     def leave(self, at_s: float | None = None) -> None:
         """One call needs the device until ``at_s`` (default: the end), or until now if that is later. Once per call."""
@@ -83,8 +94,9 @@ class Device:
         self.now: Callable[[], float] = self._first_now
         """The running loop's time, in seconds."""
         self._waiting: deque[tuple[Work, asyncio.Future[Turn]]] = deque()
-        self._busy = False
-        self._start_s = 0.0
+        self._turn: Turn | None = None  # while it is busy
+        self._free_since_s = -math.inf
+        self._taken_until_s = -math.inf
         self._busy_s = 0.0
         self.calls = 0
         self.batches = 0
@@ -97,12 +109,12 @@ class Device:
     @property
     def busy_s(self) -> float:
         """Seconds that it was occupied so far, the call in flight included."""
-        running_s = self.now() - self._start_s if self._busy else 0.0
+        running_s = self.now() - self._turn.start_s if self._turn is not None else 0.0
         return self._busy_s + running_s
 
     def start(self, work: Work) -> Turn | None:
         """A turn at once, if the device is free; the caller must leave it. Raises what the pricing raises."""
-        return None if self._busy or self._waiting else self._begin((work,))
+        return None if self._turn is not None or self._waiting else self._begin((work,))
 
     async def enter(self, work: Work) -> Turn:
         """Wait for the device; the caller must leave the turn. Raises what the pricing raises."""
@@ -110,7 +122,7 @@ class Device:
             return turn
         waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, waiter))
-        if not self._busy:
+        if self._turn is None:
             self._grant()
         try:
             return await waiter
@@ -126,10 +138,19 @@ class Device:
         if at_s - now_s > TICK_S:
             self._loop.call_later(at_s - now_s, self.free_at, at_s)
             return
-        self._busy = False
-        self._busy_s += now_s - self._start_s
+        if self._turn is not None:
+            self._busy_s += now_s - self._turn.start_s
+        self._turn = None
+        self._free_since_s = now_s
         if self._waiting:
             self._grant()
+
+    def take(self, seconds: float) -> None:
+        """Something else takes the device for so long: the call in flight ends later, or the next one does."""
+        if self._turn is not None:
+            self._turn.end_s += seconds
+        else:
+            self._taken_until_s = max(self._taken_until_s, self.now()) + seconds
 
     @types.coroutine
     def until(self, due_s: float) -> Generator[Any, Any, float]:
@@ -166,13 +187,15 @@ class Device:
 
     def _begin(self, works: Sequence[Work]) -> Turn:
         """Occupy the device with a batch. Raises what the pricing raises, and stays free then."""
-        duration_s = works[0].pricing.batch_s(works)
+        now_s = self.now()
+        duration_s = works[0].pricing.batch_s(works, now_s - self._free_since_s)
+        if self._taken_until_s > now_s:
+            duration_s += self._taken_until_s - now_s
         calls = len(works)
-        self._busy = True
-        self._start_s = start_s = self.now()
         self.calls += calls
         self.batches += 1
-        return Turn(self, start_s, start_s + duration_s, calls)
+        self._turn = turn = Turn(self, now_s, now_s + duration_s, calls)
+        return turn
 
     def _next_batch(self) -> tuple[list[Work], list["asyncio.Future[Turn]"]]:
         """Take the first waiting call, and those next in line for as long as they fit in with it."""

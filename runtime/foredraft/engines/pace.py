@@ -7,7 +7,7 @@ from typing import Literal
 
 from foredraft.engines.device import TICK_S, Work
 from foredraft.errors import ProfileError
-from foredraft.profiles.compute import Within, call_curve, curve_for, outside, seconds, share_after
+from foredraft.profiles.compute import Within, call_curve, curve_for, outside, seconds, share_after, wake_s
 from foredraft.profiles.schema import Curve, DeviceProfile
 
 Outside = Literal["warn", "error"]
@@ -39,12 +39,13 @@ class Pace:
         self._residual = residual
         self._outside = outside
         self._call_curve = call_curve(profile)
+        self._wakes = profile.host.wake_s > 0.0
         self._usual = Within(self._call_curve)
         self._most_tokens = self._call_curve.range.new_tokens[1]
         self._warned: set[str] = set()
 
-    def batch_s(self, works: Sequence[Work]) -> float:
-        """Seconds that these calls take as one batch."""
+    def batch_s(self, works: Sequence[Work], idle_s: float = 0.0) -> float:
+        """Seconds that these calls take as one batch, after the device was idle for so long."""
         first, count = works[0], len(works)
         kind, new_tokens, context, exits = first.kind, first.new_tokens, first.context, first.exits
         if count > 1:
@@ -59,6 +60,8 @@ class Pace:
             taken_s = seconds(curve, new_tokens, context, count)
         if exits:
             taken_s += self.profile.model.exit_s * exits
+        if self._wakes:
+            taken_s += wake_s(self.profile.host, idle_s)
         return taken_s if self._residual is None else taken_s * self._residual(kind)
 
     def fits(self, works: Sequence[Work]) -> bool:

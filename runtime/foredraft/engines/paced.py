@@ -158,7 +158,7 @@ class _PacedSeat:
         turn = device.start(work) or await device.enter(work)
         try:
             await self._inner.prefill(tokens)
-            pace.note_late("prefill", await device.until(turn.end_s))
+            pace.note_late("prefill", await turn.over())
         finally:
             turn.leave()
         return device.now() - turn.start_s
@@ -175,10 +175,10 @@ class _PacedSeat:
 
     async def _in_one(self, batch: Pass, on_exit: Callable[[Reading], None], turn: Turn) -> Verdict:
         """A pass without exits is one segment."""
-        device, pace = self._target.device, self._target.pace
+        pace = self._target.pace
         try:
             verdict = await self._inner.verify(batch, on_exit)
-            pace.note_late("pass", await device.until(turn.end_s))
+            pace.note_late("pass", await turn.over())
         finally:
             turn.leave()
         return verdict
@@ -193,7 +193,7 @@ class _PacedSeat:
         held = _HeldReadings(device, pace, due_s, on_exit)
         try:
             verdict = await self._inner.verify(batch, held.take)
-            pace.note_late("pass", await device.until(turn.end_s))
+            pace.note_late("pass", await turn.over())
             held.flush()
         finally:
             held.stop()
@@ -287,7 +287,7 @@ class PacedDrafter:
             self._cached |= fresh
             self._behind = 0
             guesses = await self._inner.draft(nodes, width)
-            if (late_s := await device.until(turn.end_s)) > TICK_S:
+            if (late_s := await turn.over()) > TICK_S:
                 self.pace.note_late("step", late_s)
         finally:
             turn.leave()

@@ -9,7 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from foredraft.profiles.schema import Curve, DeviceProfile, DraftProfile, Grid, Line, Model
+from foredraft.profiles.schema import Curve, DeviceProfile, DraftProfile, Grid, Host, Line, Model
 
 
 def seconds(curve: Curve, new_tokens: int, context: int, batch: int = 1) -> float:
@@ -106,6 +106,11 @@ def share_after(model: Model, layers_run: int, layers: int) -> float:
     profile's has its exits at the same relative depth.
     """
     return (1.0 - model.head_share) * layers_run / layers
+
+
+def wake_s(host: Host, idle_s: float) -> float:
+    """What a call takes longer that begins after so long without one."""
+    return host.wake_s * (1.0 - 2.0 ** (-idle_s / host.wake_half_s)) if host.wake_s else 0.0
 
 
 def residual_factor(cv: float, normal: float) -> float:

@@ -17,6 +17,7 @@ from foredraft.profiles.schema import (
     Curve,
     DeviceProfile,
     DraftProfile,
+    Host,
     Machine,
     Model,
     Provenance,
@@ -24,6 +25,7 @@ from foredraft.profiles.schema import (
     Residual,
     TargetProfile,
 )
+from foredraft.profiles.waking import drafter_wake, target_wake
 from foredraft.profiles.wanted import Wanted, load_drafter, load_target
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ MOST_LATE: Final = 0.01
 
 _TARGET_TOKENS: Final = (1, 2, 4, 8, 16, 32)
 _DRAFT_TOKENS: Final = (1, 2, 4, 8, 16)
-_ZERO_BY_DEFAULT: Final = {"head_share", "exit_s", "host_s", "flat_tokens"} | {
+_ZERO_BY_DEFAULT: Final = {"head_share", "exit_s", "host_s", "flat_tokens", "message_s", "wake_s"} | {
     f"per_{what}_s" for what in ("token", "context", "sequence")
 }
 
@@ -91,6 +93,7 @@ async def _measure_target(wanted: Wanted, progress: Progress | None) -> Measured
         plan = _plan(wanted, target.card.context, _TARGET_TOKENS)
         taken = await measure_target(target, plan, progress=progress)
         host_s = await target_host_s(target)
+        host = _host(await target_wake(target))
     finally:
         await target.close()
     left_out: list[str] = []
@@ -119,6 +122,7 @@ async def _measure_target(wanted: Wanted, progress: Progress | None) -> Measured
         machine=machine,
         target_pass=passes.curve,
         prefill=prefill.curve,
+        host=host,
         residual=Residual(cv=round(variation(taken.passes.fitted), 4)),
     )
     return Measured(
@@ -143,6 +147,7 @@ async def _measure_drafter(wanted: Wanted, progress: Progress | None) -> Measure
             drafter, plan, vocab_size=named.vocab_size, context=named.context, progress=progress
         )
         host_s = await drafter_host_s(drafter, vocab_size=named.vocab_size, context=named.context)
+        host = _host(await drafter_wake(drafter, vocab_size=named.vocab_size, context=named.context))
     finally:
         await drafter.close()
     steps, prefill = _fit(taken.steps, host_s), _fit(taken.prefills, 0.0)
@@ -156,6 +161,7 @@ async def _measure_drafter(wanted: Wanted, progress: Progress | None) -> Measure
         machine=machine,
         draft_step=steps.curve,
         prefill=prefill.curve,
+        host=host,
         residual=Residual(cv=round(variation(taken.steps.fitted), 4)),
     )
     return Measured(
@@ -164,6 +170,12 @@ async def _measure_drafter(wanted: Wanted, progress: Progress | None) -> Measure
         variation(taken.steps.fitted),
         {},
     )
+
+
+def _host(wake: tuple[float, float]) -> Host:
+    """What a rest costs. What messages cost shows in sessions only: ``foredraft validate`` finds it."""
+    wake_s, wake_half_s = wake
+    return Host(wake_s=round(wake_s, 7), wake_half_s=round(wake_half_s, 5))
 
 
 def _plan(wanted: Wanted, longest: int, tokens: tuple[int, ...]) -> Plan:
@@ -219,7 +231,9 @@ def _sourced(profile: DeviceProfile, machine: Machine, wanted: Wanted) -> Device
     host = Provenance("measured", f"median from one call's end to the next's begin in a session in memory, {how}")
     exits = Provenance("measured", f"passes with exits beside passes without, and when the exits spoke, {how}")
     given = Provenance("published", "the model's configuration")
+    rested = Provenance("measured", f"calls after rests of 2 to 100 ms beside calls after calls, {how}")
     sources = {"layers": given, "host_s": host, "cv": spread, "head_share": exits, "exit_s": exits}
+    sources |= {"wake_s": rested, "wake_half_s": rested}
     axes = ("new_tokens", "context", "batch")
     plain = msgspec.to_builtins(msgspec.structs.replace(profile, provenance={}, path=None))
     provenance = {}

@@ -132,6 +132,19 @@ class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     price_usd_per_hour: NotNegative | None = None
 
 
+class Host(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the machine around the engine takes of its time.
+
+    ``message_s``: each message that its end of the link sends or takes, from whatever runs on the device just then, or
+    begins next; 0 where the engine has a device of its own. ``wake_s``: what a call takes longer after the
+    device was idle for long (caches gone, clocks down); half of it after ``wake_half_s`` idle.
+    """
+
+    message_s: Seconds = 0.0
+    wake_s: Seconds = 0.0
+    wake_half_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.01
+
+
 class Residual(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a call's duration varies by: a lognormal factor with mean 1 and this coefficient of variation."""
 
@@ -154,6 +167,7 @@ class _DeviceProfile(_Profile, frozen=True, kw_only=True, forbid_unknown_fields=
     prefill: Curve | None = None
     memory: Memory | None = None
     cost: Cost = Cost()
+    host: Host = Host()
     residual: Residual | None = None
 
 
