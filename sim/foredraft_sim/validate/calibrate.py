@@ -3,39 +3,50 @@
 Engines that are called in turns, with waits between, and on a machine with an edge and a cloud on it,
 are not quite as fast as engines that are measured alone. Four numbers take that up: the
 session's own time per pass (from ``cloud``, which does nothing but passes), per draft step (from
-``sync``, whose rounds have a known number of them), per hint (from ``seed``, which is ``sync`` with
-hints; on one core, sending one holds up the pass) and the opening (from the time to the first token).
+``sync``, whose rounds have a known number of them), per message (from ``ahead``, which sends the most; what an
+end sends or takes holds up what its engine runs) and the opening (from the time to the first token).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 from typing import Final, TypeVar
 
 import msgspec
 
-from foredraft.profiles import Curve, Line, LinkProfile, Setup
+from foredraft.profiles import Curve, DeviceProfile, Host, Line, LinkProfile, Provenance, Setup
 from foredraft_sim.validate.sessions import Profiles, Session
 
 LEAST: Final = 0.1
 """No correction takes a call below this share of what was measured."""
+
+_FITTED: Final = Provenance("derived", "measured, and then fitted to real sessions by foredraft validate")
+_MESSAGES: Final = {"host.message_s": _FITTED}
 
 _C = TypeVar("_C", bound=Curve)
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Seconds to add to each pass, each draft step, each exit, and each opening, over the profiles as measured."""
+    """Seconds to add to each pass, each draft step and each opening, over the profiles as measured.
+
+    ``message_s``: what each message takes of its end's device; never less than nothing.
+    """
 
     pass_s: float = 0.0
     step_s: float = 0.0
-    exit_s: float = 0.0
+    message_s: float = 0.0
     opening_s: float = 0.0
 
 
 def pass_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> float:
     """What a pass took longer, really: per token of sessions in which each pass is a token. The median."""
     return median(theirs.tpot_s - ours.tpot_s for theirs, ours in zip(real, simulated, strict=True))
+
+
+def token_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> float:
+    """What a token took longer, over all of these sessions."""
+    return fmean(theirs.tpot_s - ours.tpot_s for theirs, ours in zip(real, simulated, strict=True))
 
 
 def round_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> float:
@@ -53,15 +64,24 @@ def opening_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> f
 
 def corrected(profiles: Profiles, correction: Correction) -> Profiles:
     """The profiles with the correction in them."""
-    model = profiles.target.model
     target = msgspec.structs.replace(
         profiles.target,
         target_pass=longer(profiles.target.target_pass, correction.pass_s),
-        model=msgspec.structs.replace(model, exit_s=max(0.0, model.exit_s + correction.exit_s)),
+        host=_host(profiles.target, correction),
+        provenance={**profiles.target.provenance, "target_pass.host_s": _FITTED, **_MESSAGES},
     )
-    draft = msgspec.structs.replace(profiles.draft, draft_step=longer(profiles.draft.draft_step, correction.step_s))
+    draft = msgspec.structs.replace(
+        profiles.draft,
+        draft_step=longer(profiles.draft.draft_step, correction.step_s),
+        host=_host(profiles.draft, correction),
+        provenance={**profiles.draft.provenance, "draft_step.host_s": _FITTED, **_MESSAGES},
+    )
     links = {name: opened_later(link, correction.opening_s) for name, link in profiles.links.items()}
     return replace(profiles, target=target, draft=draft, links=links)
+
+
+def _host(profile: DeviceProfile, correction: Correction) -> Host:
+    return msgspec.structs.replace(profile.host, message_s=correction.message_s)
 
 
 def longer(curve: Curve, by_s: float) -> Curve:

@@ -91,7 +91,7 @@ def summary_lines(found: Validation) -> list[str]:
         f"{kind}; {found.cores.said}; {plan.new_tokens} tokens a session.",
         f"Fitted on {len(plan.fit_prompts)} prompts, reported on {len(plan.report_prompts)} others: "
         f"{correction.pass_s * 1e3:+.3f} ms per pass, {correction.step_s * 1e3:+.3f} ms per draft step, "
-        f"{correction.exit_s * 1e3:+.3f} ms per exit, "
+        f"{correction.message_s * 1e3:+.3f} ms per message, "
         f"{correction.opening_s * 1e3:+.2f} ms per opening, beside the profiles as measured.",
         *_repeated(found),
         f"Machine: {found.load}.",
@@ -108,7 +108,8 @@ def _repeated(found: Validation) -> Iterable[str]:
             for metric, errors in found.verdict.repeated.items()
             if metric in JUDGED
         )
-        yield f"Real sessions that were run once more differ from themselves by: {said}."
+        runs = f"Each real session ran {found.plan.runs} times, and the fastest run counts"
+        yield f"{runs}; the others differ from it by: {said}."
 
 
 def page(found: Validation, pictures: dict[str, bytes]) -> str:

@@ -47,7 +47,9 @@ WAYS: Final[Mapping[str, Way]] = {
 class Plan:
     """What is run. ``repeats``: calls of each kind in the profiles; ``link_s``: for measuring each link.
 
-    ``paced``: the engines are slowed to the profiles ``target`` and ``draft``, which then need no measuring.
+    ``runs``: how often each session is really run, once in each pass over everything, so that slow minutes of the
+    machine meet all alike. ``paced``: the engines are slowed to the profiles ``target`` and ``draft``, which then need
+    no measuring.
     """
 
     policies: tuple[str, ...]
@@ -55,10 +57,16 @@ class Plan:
     fit_prompts: tuple[str, ...]
     report_prompts: tuple[str, ...]
     new_tokens: int
+    runs: int
     repeats: int
     link_s: float
     target: str = ""
     draft: str = ""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Those to fit on, and after them those to report on."""
+        return self.fit_prompts + self.report_prompts
 
     @property
     def paced(self) -> bool:
@@ -72,5 +80,5 @@ def plan_of(*, quick: bool, paced: bool) -> Plan:
     names = ("bench-60ms-target", "bench-6ms-draft") if paced else ("", "")
     if quick:
         ways = {name: WAYS[name] for name in list(WAYS)[:2]}
-        return Plan(policies[:4], ways, FIT_PROMPTS[:2], REPORT_PROMPTS[:3], 32, 9, 4.0, *names)
-    return Plan(policies, WAYS, FIT_PROMPTS[:3], REPORT_PROMPTS[: 4 if paced else 8], 64, 25, 8.0, *names)
+        return Plan(policies[:4], ways, FIT_PROMPTS[:2], REPORT_PROMPTS[:3], 32, 2 if paced else 4, 9, 4.0, *names)
+    return Plan(policies, WAYS, FIT_PROMPTS[:3], REPORT_PROMPTS[:4], 64, 2 if paced else 4, 25, 8.0, *names)

@@ -168,10 +168,15 @@ def scenario_of(plan: Plan, profiles: Profiles, way: str, prompts: Sequence[str]
     )
 
 
-def simulate(plan: Plan, profiles: Profiles, way: str, policy: str, prompts: Sequence[str]) -> list[Session]:
-    """The sessions of one policy over one link, in simulated time. Raises ForedraftError."""
+def simulate(
+    plan: Plan, profiles: Profiles, way: str, policy: str, prompts: Sequence[str], *, first: int = 0
+) -> list[Session]:
+    """The sessions of one policy over one link, in simulated time. Raises ForedraftError.
+
+    ``first``: the number of the first of these prompts among the plan's.
+    """
     done = replicate(scenario_of(plan, profiles, way, prompts), policy, SEED, texts=True)
-    return [_session(way, policy, one.request, one.report) for one in done.finished]
+    return [_session(way, policy, first + one.request, one.report) for one in done.finished]
 
 
 def _session(way: str, policy: str, number: int, report: SessionReport) -> Session:

@@ -33,8 +33,8 @@ class Verdict:
     """Everything that was compared. ``errors`` and ``ks``: by metric, all sessions together.
 
     ``ks`` of all sessions together is the mean over the cells: sessions of different policies are
-    different distributions. ``repeated``: by metric, how far sessions that were really run twice are from
-    themselves, which no simulation can fall below.
+    different distributions. ``repeated``: by metric, how far other runs of the same real sessions are from those
+    that count, which no simulation of a single run can fall below.
     """
 
     sessions: int
@@ -75,18 +75,21 @@ def targets() -> dict[str, float]:
 
 
 def verdict_of(
-    real: Sequence[Session], simulated: Sequence[Session], correction: Correction, again: Sequence[Session] = ()
+    real: Sequence[Session],
+    simulated: Sequence[Session],
+    correction: Correction,
+    repeats: Sequence["Pair"] = (),
 ) -> Verdict:
-    """Compare sessions, each with its own twin; ``again``: some of the real ones, run once more.
+    """Compare sessions, each with its own twin; ``repeats``: real ones that count, each with another run of it.
 
     Raises ValueError where a session has no twin.
     """
-    pairs, twice = _paired(real, simulated), _paired(again, real)
+    pairs = _paired(real, simulated)
     cells = _cells(pairs)
     return Verdict(
         sessions=len(pairs),
         errors=_errors(pairs),
-        repeated=_errors(twice) if twice else {},
+        repeated=_errors(repeats) if repeats else {},
         ks={
             metric: sum(found) / len(found)
             for metric in METRICS
