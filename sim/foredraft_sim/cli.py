@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from foredraft_sim.emulation import Replication
+    from foredraft_sim.finished import Replication
     from foredraft_sim.scenario import Scenario
 
 _MS, _PERCENT = 1e3, 100.0

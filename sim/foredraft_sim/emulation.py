@@ -6,19 +6,14 @@ pair, the tokens. Every device has a link and random streams of its own.
 """
 
 import asyncio
-import gc
 import hashlib
 import json
-import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
-from pathlib import Path
 
 from foredraft.core.cloud import CloudService
 from foredraft.core.colocated import NewDrafter
@@ -32,14 +27,14 @@ from foredraft.engines.pace import Pace, Residual
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.errors import ForedraftError
 from foredraft.profiles import DeviceProfile, residual_factor
-from foredraft.record.event_lines import event_lines
 from foredraft.record.frames import Frame, encode_frame
 from foredraft.record.journal import Journal
-from foredraft.record.reading import Record, parse_record
-from foredraft_sim.errors import ProfileRangeWarning, ScenarioError
+from foredraft_sim.errors import ScenarioError
+from foredraft_sim.finished import Finished, Replication
 from foredraft_sim.hosted import hosted
 from foredraft_sim.loop import SimLoop
 from foredraft_sim.network import SimLink, SimNetwork
+from foredraft_sim.quietly import collected, rare_collections
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import Closed, Poisson, most_of
 from foredraft_sim.simulated_record import closed, head_of
@@ -52,49 +47,6 @@ None: what its profile says."""
 
 REQUEST: ContextVar[int] = ContextVar("request")
 """Which request the running task belongs to; it travels from a device to the cloud's tasks that serve it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A request that has its text.
-
-    ``arrived_s``: when it came, since the start; ``began_s``: when its device took it up. The
-    report's tokens and text are left out unless asked for; ``digest`` stands for the tokens.
-    """
-
-    request: int
-    arrived_s: float
-    began_s: float
-    report: SessionReport
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Replication:
-    """What one policy did with one seed. Seconds are simulated.
-
-    ``duration_s``: until the last text was complete. ``servers_busy_s``, ``devices_busy_s``: sums
-    of what their engines were occupied. ``recorded``: the bytes of a record, if asked for.
-    """
-
-    policy: str
-    seed: int
-    finished: list[Finished]
-    duration_s: float
-    servers_busy_s: float
-    devices_busy_s: float
-    warnings: tuple[str, ...] = ()
-    recorded: bytes = b""
-
-    @property
-    def record(self) -> Record:
-        """The record that was asked for."""
-        return parse_record(self.recorded, Path(f"{self.policy}, seed {self.seed}"))
-
-    @property
-    def log(self) -> bytes:
-        """Its events and messages as JSON lines."""
-        return event_lines(self.record)
 
 
 def replicate(
@@ -116,7 +68,7 @@ def replicate(
     """
     source = source or token_source(scenario)
     loop_factory = partial(SimLoop, shuffle_seed=shuffle_seed)
-    with _collected() as said, _rare_collections(), asyncio.Runner(loop_factory=loop_factory) as runner:
+    with collected() as said, rare_collections(), asyncio.Runner(loop_factory=loop_factory) as runner:
         try:
             done = runner.run(_run(scenario, policy, seed, source, new_pace, log=log, texts=texts))
         except ScenarioError:
@@ -358,43 +310,3 @@ def arrivals(scenario: Scenario, seed: int) -> list[float]:
     draw = Streams(seed).stream("arrivals")
     gaps_s = (draw.expovariate(pace.rate_per_s) for _ in range(scenario.workload.requests))
     return [round(arrived_s, 9) for arrived_s in accumulate(gaps_s)]  # whole nanoseconds, as the clock
-
-
-class _Said(logging.Handler):
-    """Keeps what the pacing says about ranges; what else the sessions log is in the results."""
-
-    def __init__(self, said: set[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._said = said
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.name == "foredraft.engines.pace":
-            self._said.add(record.getMessage())
-
-
-@contextmanager
-def _collected() -> Iterator[set[str]]:
-    """Gather what was said about profiles used outside of their range."""
-    said: set[str] = set()
-    logger, handler = logging.getLogger("foredraft"), _Said(said)
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ProfileRangeWarning)
-            yield said
-        said.update(str(one.message) for one in caught if issubclass(one.category, ProfileRangeWarning))
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Look for cyclic garbage less often: of what a thousand sessions hold, hardly any is."""
-    usual = gc.get_threshold()
-    gc.set_threshold(50_000, 50, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)

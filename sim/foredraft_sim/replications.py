@@ -10,8 +10,9 @@ from typing import Final
 import msgspec
 
 from foredraft.errors import ForedraftError
-from foredraft_sim.emulation import Replication, replicate
+from foredraft_sim.emulation import replicate
 from foredraft_sim.errors import ScenarioError
+from foredraft_sim.finished import Replication
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import ModelPair, most_of
 

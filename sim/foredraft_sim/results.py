@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from foredraft.figures import COUNTS, TIMES, percentile
 from foredraft.profiles import Profile
-from foredraft_sim.emulation import Replication
+from foredraft_sim.finished import Replication
 from foredraft_sim.scenario import Scenario, assumed_in
 
 PERCENTILES: Final = (50, 90, 99)

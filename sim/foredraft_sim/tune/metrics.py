@@ -5,7 +5,7 @@ from typing import Final
 
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft.figures import percentile
-from foredraft_sim.emulation import Replication
+from foredraft_sim.finished import Replication
 from foredraft_sim.results import figures_of
 from foredraft_sim.scenario import Scenario
 
