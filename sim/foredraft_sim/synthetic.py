@@ -118,6 +118,9 @@ _luck = lru_cache(maxsize=1 << 14)(SyntheticPair.draw)  # both ask for the same,
 
 DIGEST = "synthetic"
 
+_NEAR = 16
+"""Positions that one request remembers: those around its tip. A thousand that remember all of theirs take 60 MB more."""
+
 
 class SyntheticTarget:
     """The pair's target: it takes no time; ``PacedTarget`` around it does."""
@@ -143,8 +146,8 @@ class SyntheticTarget:
     async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
         """A place for the request whose seed ``sampling`` carries."""
         pair = self._pair
-        script = lru_cache(maxsize=256)(partial(pair.truth, sampling.seed))
-        foresight = lru_cache(maxsize=256)(partial(pair.foresee, sampling.seed))
+        script = lru_cache(maxsize=_NEAR)(partial(pair.truth, sampling.seed))
+        foresight = lru_cache(maxsize=_NEAR * len(pair.exits))(partial(pair.foresee, sampling.seed))
         return ScriptedSeat(pair.layers, script, foresight, yields=False)
 
     async def close(self) -> None:
@@ -174,7 +177,7 @@ class SyntheticDrafter:
         """A request begins; its seed decides what the draft says."""
         self._seed = sampling.seed
         # What a commit overtook is asked for again.
-        self._guesses = lru_cache(maxsize=64)(partial(self._pair.guesses, sampling.seed))
+        self._guesses = lru_cache(maxsize=_NEAR)(partial(self._pair.guesses, sampling.seed))
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The pair's choices at each node's position."""

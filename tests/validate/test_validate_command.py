@@ -98,6 +98,20 @@ def test_texts_that_differ_are_a_miss_whatever_the_times() -> None:
     assert said == [f"1 of {len(real)} simulated texts differ from the real ones"]
 
 
+def test_a_p99_is_not_judged_where_runs_of_one_session_differ_by_more() -> None:
+    real = sessions(PLAN)
+    last = real[-1]  # one of many, so that medians and rankings stay right
+    simulated = [*real[:-1], replace(last, tpot_s=last.tpot_s * 1.2, e2e_s=last.e2e_s * 1.2)]
+    calm = verdict_of(real, simulated, Correction(), list(zip(real, sessions(PLAN, 0.01), strict=True)))
+    assert [line for line in calm.missed() if "p99" in line]
+    assert not calm.unsteady()
+    restless = verdict_of(real, simulated, Correction(), list(zip(real, sessions(PLAN, 0.5), strict=True)))
+    assert not restless.missed()
+    assert restless.unsteady().keys() == {"tpot_s", "e2e_s"}
+    lines = summary_lines(replace(validation(), verdict=restless))
+    assert any(line.startswith("NOT JUDGED: end to end: p99 error") for line in lines)
+
+
 def test_other_runs_of_a_session_are_compared_with_the_one_that_counts() -> None:
     found = validation()
     assert found.verdict.repeated["tpot_s"].p50 == pytest.approx(0.01)

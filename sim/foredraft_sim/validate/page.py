@@ -82,9 +82,16 @@ def summary_lines(found: Validation) -> list[str]:
     missed = found.verdict.missed()
     plan, correction = found.plan, found.verdict.correction
     kind = "EMULATION of devices by pacing" if plan.paced else "the bundled pair, as fast as it runs here"
+    unsteady = found.verdict.unsteady()
+    which, tail = (" that could be judged", "") if unsteady else ("", f", p99 at most {MOST_P99:.0%}")
     lines = [f"MISSED: {one}" for one in missed] or [
-        f"Every target is met: median error of {' and '.join(METRICS[name] for name in JUDGED)} at most "
-        f"{MOST_MEDIAN:.0%}, p99 at most {MOST_P99:.0%}, rankings kept."
+        f"Every target{which} is met: median error of {' and '.join(METRICS[name] for name in JUDGED)} at most "
+        f"{MOST_MEDIAN:.0%}{tail}, rankings kept."
+    ]
+    lines += [
+        f"NOT JUDGED: {METRICS[metric]}: p99 error {found.verdict.errors[metric].p99:.1%} (target {MOST_P99:.0%}): "
+        f"runs of one real session differ by {differ:.1%} at p99, so this machine was not idle"
+        for metric, differ in unsteady.items()
     ]
     return [
         *lines,
