@@ -119,7 +119,7 @@ _luck = lru_cache(maxsize=1 << 14)(SyntheticPair.draw)  # both ask for the same,
 DIGEST = "synthetic"
 
 _NEAR = 16
-"""Positions that one request remembers: those around its tip. A thousand that remember all of theirs take 60 MB more."""
+"""Positions that one request remembers: those around its tip. A thousand that remember all take 60 MB more."""
 
 
 class SyntheticTarget:

@@ -75,7 +75,9 @@ def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share
     for number, (way, policy) in enumerate(cells := [(w, p) for w in plan.ways for p in plan.policies]):
         tell(f"simulating {policy} over {way}", 0.85 + 0.15 * number / len(cells))
         simulated += simulate(plan, profiles, way, policy, plan.report_prompts, first=len(plan.fit_prompts))
+    order = {cell: place for place, cell in enumerate(cells)}
     reported = [one for one in real if one.prompt >= len(plan.fit_prompts)]
+    reported.sort(key=lambda one: (order[one.way, one.policy], one.prompt))
     found = verdict_of(reported, simulated, correction, repeats)
     return Validation(plan, where, profiles, tuple(reported), tuple(simulated), found, f"before, {before}")
 
