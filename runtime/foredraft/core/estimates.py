@@ -41,7 +41,7 @@ class Typical:
     def take(self, value: float, at: int = 0) -> None:
         """One more sample, at some count of passes. Of stale ones only the least stays."""
         last = self.last
-        if at - self.at > STALE_PASSES and last:
+        if self.stale(at):
             last[:] = [min(last)]
         last.append(value)
         if len(last) > KEPT:
@@ -228,10 +228,7 @@ class Estimates:
 
     def calibrated(self, probability: float) -> float:
         """How often a guess of which the drafter says this is right, as far as that is known."""
-        index = int(probability * BINS)  # as _bin and _doubted, in one place: it is asked of every guess
-        seen = self.right[index if index < BINS else BINS - 1]
-        doubt = PRIOR_SAMPLES / (PRIOR_SAMPLES + seen.samples)
-        return doubt * probability + (1.0 - doubt) * seen.mean
+        return _doubted(self.right[_bin(probability)], probability)
 
 
 PRIOR_SAMPLES = 8.0

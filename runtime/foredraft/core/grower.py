@@ -40,8 +40,7 @@ class Grower:
     Policies read, among others: ``end``, the position at which the text ends at the latest; ``deepest``,
     how long a chain below the root may be; ``verifying``, whether drafts of this tip are on their way
     to the cloud, or under verification there; ``ready``, what the cloud serves, while there is a link;
-    ``most_nodes``, how far the tree may grow; ``resting``, whether the drafter has nothing to do until
-    something happens.
+    ``resting``, whether the drafter has nothing to do until something happens.
     """
 
     def __init__(self, prompt: Sequence[int], rules: StopRules) -> None:
@@ -58,7 +57,7 @@ class Grower:
         self.tally = Tally()
         self.estimates = Estimates()
         self.ready: Ready | None = None
-        self.most_nodes = DEFAULT_MAX_NODES
+        self._most_nodes = DEFAULT_MAX_NODES
         self.most_pass_nodes = 0  # draft nodes that the target takes in one pass, once that is known
         self.hinted: Node | None = None
         self.told: dict[Node, tuple[Node, float]] = {}
@@ -97,7 +96,7 @@ class Grower:
     @property
     def room(self) -> int:
         """How many more nodes the tree may take."""
-        return self.most_nodes - len(self.tree.live)
+        return self._most_nodes - len(self.tree.live)
 
     @property
     def reaches(self) -> list[tuple[Node, float]]:
@@ -126,7 +125,7 @@ class Grower:
         """A link is up: whatever was sent over the one before is not known to have arrived."""
         self.session += 1
         self._limit(ready)
-        self.most_nodes = ready.max_nodes
+        self._most_nodes = ready.max_nodes
         self.most_pass_nodes = ready.max_pass_nodes
         self._opened = False
         self._held.clear()
@@ -294,7 +293,7 @@ class Grower:
         for parent, below in zip(parents, guesses, strict=True):
             if not parent.alive:
                 continue
-            room = self.most_nodes - len(tree.live)
+            room = self._most_nodes - len(tree.live)
             fits = below if len(below) <= room else below[: max(0, room)]
             for guess in fits:
                 guessed = guess.probability

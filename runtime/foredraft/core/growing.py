@@ -82,7 +82,7 @@ class Growing:
     def _next_step(self, most: int) -> Step | None:
         """The policy's next step, as far as it can lead anywhere: each node is asked about once per width."""
         grower, local = self._grower, self._local
-        if grower.finish or len(grower.tree.live) >= grower.most_nodes:
+        if grower.finish or grower.room <= 0:
             return None
         step = local.step(grower) if local is not None and local.away else self._policy.step(grower)
         if step is None:

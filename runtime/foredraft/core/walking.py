@@ -131,10 +131,9 @@ class Session:
 
     async def _extend(self, node: Node) -> None:
         if self._grower is not None:  # else no such orders were accepted
-            clock = asyncio.get_running_loop()
-            began_s = clock.time()
+            began_s = self._clock.time()
             await self._grower.extend(node)
-            self._draft_us += (round((clock.time() - began_s) * 1e6),)
+            self._draft_us += (round((self._clock.time() - began_s) * 1e6),)
 
     async def _wait(self, plan: Wait) -> None:
         clock = self._clock

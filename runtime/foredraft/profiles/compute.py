@@ -110,7 +110,7 @@ def share_after(model: Model, layers_run: int, layers: int) -> float:
 
 def wake_s(host: Host, idle_s: float) -> float:
     """What a call takes longer that begins after so long without one."""
-    return host.wake_s * (1.0 - 2.0 ** (-idle_s / host.wake_half_s)) if host.wake_s else 0.0
+    return host.wake_s * (1.0 - math.exp2(-idle_s / host.wake_half_s))
 
 
 def residual_factor(cv: float, normal: float) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -27,9 +27,6 @@ from foredraft.profiles.schema import (
 )
 from foredraft.profiles.waking import drafter_wake, target_wake
 from foredraft.profiles.wanted import Wanted, load_drafter, load_target
-
-if TYPE_CHECKING:
-    pass
 
 NOISIEST: Final = 0.2
 """Calls that vary by more than this share of their median are no measurement."""

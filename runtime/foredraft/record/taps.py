@@ -8,6 +8,7 @@ from typing import Any
 from foredraft.core.edge import Connect
 from foredraft.core.messages import Commit, Grow, Message, Open, Refused, Steer
 from foredraft.core.ports import Link
+from foredraft.links.tap import Tap
 
 Note = Callable[[str, str, dict[str, Any]], None]
 """Told ``where``, ``kind`` and data, at the moment at which it happens."""
@@ -49,65 +50,12 @@ class BothEnds:
         return _EndTap(link, self._note, "downlink", sent=self._up, coming=self._down)
 
 
-class _Tap:
-    """A link that something is listening on."""
-
-    def __init__(self, link: Link, note: Note) -> None:
-        self._link = link
-        self._note = note
-
-    @property
-    def bytes_sent(self) -> int:
-        """The link's."""
-        return self._link.bytes_sent
-
-    @property
-    def bytes_received(self) -> int:
-        """The link's."""
-        return self._link.bytes_received
-
-    async def send(self, message: Message) -> None:
-        """Send, and take note."""
-        sent_s, before = asyncio.get_running_loop().time(), self._link.bytes_sent
-        self._leaves(sent_s)
-        await self._link.send(message)
-        self._left(message, sent_s, self._link.bytes_sent - before)
-
-    def post(self, message: Message) -> bool:
-        """Send at once if that needs no waiting, and take note."""
-        sent_s, before = asyncio.get_running_loop().time(), self._link.bytes_sent
-        if not self._link.post(message):
-            return False
-        self._leaves(sent_s)
-        self._left(message, sent_s, self._link.bytes_sent - before)
-        return True
-
-    async def receive(self) -> Message:
-        """Receive, and take note."""
-        before = self._link.bytes_received
-        message = await self._link.receive()
-        self._arrived(message, self._link.bytes_received - before)
-        return message
-
-    async def close(self) -> None:
-        """Close the link."""
-        await self._link.close()
-
-    def _leaves(self, sent_s: float) -> None:
-        """A message is on its way."""
-
-    def _left(self, message: Message, sent_s: float, size_bytes: int) -> None:
-        """The link has taken it."""
-
-    def _arrived(self, message: Message, size_bytes: int) -> None:
-        """A message came."""
-
-
-class _EndTap(_Tap):
+class _EndTap(Tap):
     """One of two tapped ends; messages arrive in the order in which they were sent."""
 
     def __init__(self, link: Link, note: Note, arrives_by: str, *, sent: deque[float], coming: deque[float]) -> None:
-        super().__init__(link, note)
+        super().__init__(link)
+        self._note = note
         self._arrives_by = arrives_by
         self._sent, self._coming = sent, coming
 
@@ -119,11 +67,12 @@ class _EndTap(_Tap):
         self._note(self._arrives_by, type(message).__name__, data)
 
 
-class _EdgeTap(_Tap):
+class _EdgeTap(Tap):
     """The edge's end of a link whose other end nobody listens at."""
 
     def __init__(self, link: Link, note: Note) -> None:
-        super().__init__(link, note)
+        super().__init__(link)
+        self._note = note
         self._sent_s: list[float] = []  # when Open, and each Grow and Steer after it, left
 
     def _left(self, message: Message, sent_s: float, size_bytes: int) -> None:
