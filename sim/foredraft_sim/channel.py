@@ -48,7 +48,7 @@ class Channel:
         self._steady = trace is None and not outages  # a rate, or none, that never changes
         self._trace = None if trace is None else TraceSender(trace)
         self._loss = None if loss is None else LossProcess(loss, streams)
-        self._jitter = streams.stream("jitter")
+        self._streams = streams  # a generator is 2.5 kB: made when it is first drawn from
         self._drawn_s, self._jitter_s = -1.0, 0.0  # when jitter was drawn last, and what
         self._busy_s = 0.0
         self._arrival_s = 0.0
@@ -97,7 +97,7 @@ class Channel:
         arrival_s = self._busy_s + direction.delay_s
         if direction.jitter_s:
             if now_s != self._drawn_s:  # what leaves at one instant travels together
-                self._drawn_s, self._jitter_s = now_s, jitter_s(direction, self._jitter)
+                self._drawn_s, self._jitter_s = now_s, jitter_s(direction, self._streams.stream("jitter"))
             arrival_s += self._jitter_s
         if self._loss is not None:
             arrival_s += self._loss.penalty_s(self._busy_s, now_s)

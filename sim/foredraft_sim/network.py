@@ -11,7 +11,6 @@ A message costs "busy until" arithmetic (``channel``) and one timer.
 import asyncio
 import contextlib
 import warnings
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
@@ -34,20 +33,21 @@ class _Way:
         self._loop = asyncio.get_running_loop()
         self._channel = channel
         self._epoch_s = epoch_s
-        self._flying: deque[tuple[bytes | None, asyncio.TimerHandle]] = deque()  # None: the end
-        self.landed: deque[bytes] = deque()
+        self._flying: list[tuple[bytes | None, asyncio.TimerHandle]] = []  # None: the end
+        self.landed: list[bytes] = []
         self._changed = Signal()  # something has landed, or nothing will any more; the receiver waits
-        self._shut = asyncio.Event()  # nothing more goes in
+        self._shut = False  # nothing more goes in
+        self._shutting: asyncio.Event | None = None  # while somebody waits for room
         self._over = False  # nothing more comes out than has landed
         self._turn = asyncio.Lock()  # senders that wait for room keep their order
         self._waiting = 0
-        self.on_end: Callable[[], None] = self.shut
+        self.on_end: Callable[[], None] | None = None  # called when the end has come; until it is over
         self.wire_bytes = 0
 
     def put_now(self, data: bytes) -> bool:
         """Send, if nobody waits in front and the channel's queue has room."""
         wire_bytes = self._channel.wire_bytes(len(data))
-        if self._waiting or self._shut.is_set():
+        if self._waiting or self._shut:
             return False
         if not self._channel.always_room and self._wait_s(wire_bytes) > 0.0:
             return False
@@ -64,16 +64,18 @@ class _Way:
                     await self._room(wire_bytes)
             finally:
                 self._waiting -= 1
-        if self._shut.is_set():
+        if self._shut:
             raise LinkClosedError("the link is closed")
         self._depart(data, wire_bytes)
 
     async def _room(self, wire_bytes: int) -> None:
         """Wait until the message fits into the channel's queue, or nothing goes in any more."""
-        while (wait_s := self._wait_s(wire_bytes)) > 0.0 and not self._shut.is_set():
+        if self._shutting is None:
+            self._shutting = asyncio.Event()
+        while (wait_s := self._wait_s(wire_bytes)) > 0.0 and not self._shut:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    await self._shut.wait()
+                    await self._shutting.wait()
 
     def _wait_s(self, wire_bytes: int) -> float:
         now_s = self._loop.time() - self._epoch_s
@@ -89,12 +91,13 @@ class _Way:
         if not self._flying:  # cut at the very instant at which this was to land
             return
         # Timers of one instant may fire in any order; what lands is what was sent first.
-        data, _ = self._flying.popleft()
+        data, _ = self._flying.pop(0)
         if self._over:
             return
         if data is None:
-            self._over = True
-            self.on_end()
+            if self.on_end is not None:
+                self.on_end()
+            self._finish()
         else:
             self.landed.append(data)
         self._changed.set_from_callback()
@@ -107,25 +110,32 @@ class _Way:
 
     def end(self) -> None:
         """The sender closes: the end travels behind what was sent before."""
-        if not self._shut.is_set():
+        if not self._shut:
             self._depart(None, self._channel.wire_bytes(0))
-            self._shut.set()
+            self.shut()
 
     def shut(self) -> None:
         """Nothing more goes in."""
-        self._shut.set()
+        self._shut = True
+        if self._shutting is not None:
+            self._shutting.set()
+
+    def _finish(self) -> None:
+        """Nothing more comes out than has landed; the two ways of a connection let go of each other."""
+        self._over = True
+        self.on_end = None
 
     def deafen(self) -> None:
         """The receiver closes: nothing more comes out. The sender learns of it by the other way's end."""
-        self._over = True
+        self._finish()
         self.landed.clear()
         self._changed.set()
 
     def drop(self) -> None:
         """The way is cut: nothing more goes in or comes out; what is on it is lost."""
-        if not self._shut.is_set():
+        if not self._shut:
             self._channel.drop_queue()
-        self._shut.set()
+        self.shut()
         self.deafen()
         for _, timer in self._flying:
             timer.cancel()
@@ -200,7 +210,7 @@ class SimLink:
         incoming = self._incoming
         while not incoming.landed:
             await incoming.landing()
-        data = incoming.landed.popleft()
+        data = incoming.landed.pop(0)
         self._bytes_received += framed_bytes(len(data), masked=not self._client)
         return decode(data)
 

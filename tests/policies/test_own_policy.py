@@ -34,3 +34,9 @@ async def test_it_runs_on_a_real_loop_and_says_the_targets_text() -> None:
 
 def test_its_parameters_are_its_fields() -> None:
     assert repr(make_policy(SPEC)) == "Confident(least=0.2, name='confident')"
+
+
+def test_installed_policies_are_looked_up_once_and_not_by_every_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_policy("sync")
+    monkeypatch.setattr("foredraft.policies.entry_points", lambda group: pytest.fail("looked up again"))
+    make_policy("seed")

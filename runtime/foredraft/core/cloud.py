@@ -137,6 +137,7 @@ class _Connection:
         finally:
             await self._end_session()
             await self._flush(sender)
+            self._session = None  # it speaks through us: let go of each other, and nothing waits for the collector
 
     async def _flush(self, sender: "asyncio.Task[None]") -> None:
         """Give the last words a moment to leave, then end the sender."""

@@ -91,7 +91,7 @@ class EdgeSession:
         note = None if observer is None else self._note
         self._shipping = Shipping(self.grower, policy, sampling, note)
         self._growing = Growing(self.grower, drafter, policy, self._shipping.ship, local, note)
-        self._fresh: deque[list[int]] = deque()
+        self._fresh: deque[list[int]] | None = None  # where somebody watches
         self._news = Signal()
         self._over = False
 
@@ -103,12 +103,14 @@ class EdgeSession:
         What was yielded before stays valid.
         """
         self._begin()
+        fresh: deque[list[int]] = deque()
+        self._fresh = fresh
         runner = asyncio.create_task(self._run(), name=f"edge session {self.name}")
         try:
             while not self._over:
                 await self._news.wait()
-                while self._fresh:
-                    yield self._fresh.popleft()
+                while fresh:
+                    yield fresh.popleft()
             await runner
         finally:
             runner.cancel()
@@ -236,7 +238,8 @@ class EdgeSession:
             self._local.committed(new)
         self._growing.advance(new)
         self.grower.tally.came(len(new), now_s)
-        self._fresh.append(new)
+        if self._fresh is not None:
+            self._fresh.append(new)
 
     def _take_hint(self, hint: Hint) -> None:
         self.grower.foresaw(hint)

@@ -1,6 +1,5 @@
 """What one end of a link has to say: at once where the link has room, else in order as it gets room."""
 
-from collections import deque
 from collections.abc import Callable
 
 from foredraft.core.messages import Message
@@ -15,7 +14,7 @@ class Outbox:
     """
 
     def __init__(self, link: Link, on_room: Callable[[], None] | None = None) -> None:
-        self.waiting: deque[Message] = deque()
+        self.waiting: list[Message] = []
         self._link = link
         self._on_room = on_room
         self._filled = Signal()
@@ -39,6 +38,6 @@ class Outbox:
                 await self._filled.wait()
                 continue
             await self._link.send(self.waiting[0])
-            self.waiting.popleft()
+            del self.waiting[0]
             if not self.waiting and self._on_room is not None:
                 self._on_room()

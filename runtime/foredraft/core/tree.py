@@ -9,6 +9,7 @@ Both ends hold such a tree. Legal operations, and there are no others:
 A dead node stays dead: ``alive`` is False, and nothing hangs below it any more.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -96,10 +97,12 @@ class DraftTree:
             raise ValueError("a text needs at least one token")
         self.tokens = list(tokens)
         self.position = len(self.tokens)
-        self._anchors = [ORIGIN]
+        self._hashes = array("Q", [ORIGIN.hash])  # of the anchors of all prefixes: by position
+        anchor = ORIGIN
         for token in self.tokens:
-            self._anchors.append(self._anchors[-1].then(token))
-        self.root = Node(self.position, self.tokens[-1], None, 1.0, _anchor=self._anchors[-1])
+            anchor = anchor.then(token)
+            self._hashes.append(anchor.hash)
+        self.root = Node(self.position, self.tokens[-1], None, 1.0, _anchor=anchor)
         self.live: dict[Node, None] = {}
 
     def __len__(self) -> int:
@@ -112,7 +115,7 @@ class DraftTree:
 
     def find(self, anchor: Anchor) -> Node | None:
         """The live node (or root) that the anchor names; of two with one hash the older."""
-        if anchor == self._anchors[-1]:
+        if anchor == self.root.anchor:
             return self.root
         position = anchor.position
         for node in self.live:
@@ -139,7 +142,7 @@ class DraftTree:
         node = self.find(anchor)
         if node is not None:
             return node, chain
-        if not 0 <= anchor.position < self.position or self._anchors[anchor.position] != anchor:
+        if not 0 <= anchor.position < self.position or self._hashes[anchor.position] != anchor.hash:
             return None
         known = self.tokens[anchor.position : anchor.position + len(chain)]
         if list(chain[: len(known)]) != known:
@@ -148,14 +151,15 @@ class DraftTree:
 
     def advance(self, tokens: Iterable[int]) -> None:
         """Commit ``tokens``: the root moves down along them; everything beside that path dies."""
-        root, anchor = self.root, self._anchors[-1]
+        root = self.root
+        anchor = root.anchor
         for token in tokens:
             heir = root.children.pop(token, None)
             if root.children:
                 self._kill(root)
             root.alive = False
             anchor = anchor.then(token)
-            self._anchors.append(anchor)
+            self._hashes.append(anchor.hash)
             self.tokens.append(token)
             self.position += 1
             if heir is None:

@@ -8,7 +8,8 @@ policy file may be named (``policy_file``).
 
 import importlib
 from dataclasses import fields, is_dataclass
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +21,14 @@ SUFFIX = ".toml"
 """What the name of a policy file ends in."""
 
 
+@cache  # milliseconds: a file of every installed package is read
+def _installed() -> EntryPoints:
+    return entry_points(group=GROUP)
+
+
 def policy_names() -> list[str]:
     """The names of the installed policies."""
-    return sorted(entry_points(group=GROUP).names)
+    return sorted(_installed().names)
 
 
 def make_policy(spec: str) -> Policy:
@@ -38,7 +44,7 @@ def make_policy(spec: str) -> Policy:
 def policy_class(spec: str) -> tuple[Any, dict[str, Any]]:
     """What makes the policy, and the parameters that ``spec`` gives it. Raises UnknownNameError, ConfigError."""
     name, _, parameters = spec.partition(":")
-    known = entry_points(group=GROUP)
+    known = _installed()
     if name in known.names:
         factory = known[name].load()
     elif parameters:
