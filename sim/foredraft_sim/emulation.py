@@ -57,20 +57,22 @@ def replicate(
     log: bool = False,
     texts: bool = False,
     shuffle_seed: int | None = None,
+    luck: int = 0,
     source: TokenSource | None = None,
     new_pace: NewPace | None = None,
 ) -> Replication:
     """Run ``policy`` with ``seed`` to the end. Raises ScenarioError, ModelError.
 
     ``log``: keep a record. ``texts``: keep the tokens. ``shuffle_seed``: run timers of one
-    instant in another order; texts must not change by it. ``source``: what says the tokens in the
+    instant in another order; texts must not change by it. ``luck``: other numbers than 0 draw other jitter, losses and
+    durations under the same tokens and arrivals. ``source``: what says the tokens in the
     place of the scenario's pair. ``new_pace``: what calls cost, where the profiles alone do not tell.
     """
     source = source or token_source(scenario)
     loop_factory = partial(SimLoop, shuffle_seed=shuffle_seed)
     with collected() as said, rare_collections(), asyncio.Runner(loop_factory=loop_factory) as runner:
         try:
-            done = runner.run(_run(scenario, policy, seed, source, new_pace, log=log, texts=texts))
+            done = runner.run(_run(scenario, policy, seed, luck, source, new_pace, log=log, texts=texts))
         except ScenarioError:
             raise
         except ForedraftError as error:  # a deadlock, a livelock, a model that fails
@@ -82,13 +84,14 @@ async def _run(
     scenario: Scenario,
     policy: str,
     seed: int,
+    luck: int,
     source: TokenSource,
     new_pace: NewPace | None,
     *,
     log: bool,
     texts: bool,
 ) -> Replication:
-    emulation = _Emulation(scenario, policy, seed, source, new_pace, recording=log)
+    emulation = _Emulation(scenario, policy, seed, luck, source, new_pace, recording=log)
     return await emulation.run(texts)
 
 
@@ -100,6 +103,7 @@ class _Emulation:
         scenario: Scenario,
         policy: str,
         seed: int,
+        luck: int,
         source: TokenSource,
         new_pace: NewPace | None,
         *,
@@ -110,7 +114,7 @@ class _Emulation:
         self.journal = Journal(self._write, REQUEST.get) if recording else None
         self._recorded = bytearray()
         self._draft_nodes = 0  # what a draft step may expand
-        self.streams = Streams(seed)
+        self.streams = Streams(seed).child(f"luck {luck}") if luck else Streams(seed)
         self.finished: list[Finished] = []
         self._serving: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._connections = 0

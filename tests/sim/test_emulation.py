@@ -108,6 +108,15 @@ def test_a_link_s_luck_changes_nothing_in_the_tokens_or_the_arrivals(tmp_path: P
     assert arrivals(still, 1) == arrivals(noisy, 1)
 
 
+def test_other_luck_changes_times_and_nothing_else(tmp_path: Path) -> None:
+    read = scenario(tmp_path, FLEET, ("[pair]", "[link.override]\nup = { jitter_s = 0.3 }\n[pair]"))
+    one, other = (replicate(read, "seed", 1, luck=luck) for luck in (0, 1))
+    assert texts(one) == texts(other)
+    assert [finished.arrived_s for finished in one.finished] == [finished.arrived_s for finished in other.finished]
+    assert one.duration_s != other.duration_s
+    assert replicate(read, "seed", 1, luck=1).duration_s == other.duration_s
+
+
 def test_requests_of_a_device_run_one_after_another_and_their_waiting_is_counted(tmp_path: Path) -> None:
     one = replicate(scenario(tmp_path, workload(prompt_tokens=8, new_tokens=6, requests=3)), "cloud", 1)
     ends = [finished.began_s + finished.report.e2e_s for finished in one.finished]

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from foredraft.cli.main import app
 from foredraft.errors import ConfigError
 from foredraft.profiles import (
+    Direction,
     DraftProfile,
     Grid,
     Line,
@@ -67,7 +68,8 @@ def sessions(plan: Plan, off: float = 0.0, swap: bool = False) -> list[Session]:
 def validation(off: float = 0.0, swap: bool = False) -> Validation:
     real, simulated = sessions(PLAN), sessions(PLAN, off, swap)
     correction = Correction(1e-4, -2e-4, 1e-5, 0.003)
-    found = verdict_of(real, simulated, correction, list(zip(real, sessions(PLAN, 0.01), strict=True)))
+    real_again, simulated_again = (list(zip(real, sessions(PLAN, by), strict=True)) for by in (0.01, 0.02))
+    found = verdict_of(real, simulated, correction, real_again, simulated_again)
     return Validation(PLAN, Cores(1, 0, "pinned"), profiles(PLAN), tuple(real), tuple(simulated), found, "idle")
 
 
@@ -115,7 +117,10 @@ def test_a_p99_is_not_judged_where_runs_of_one_session_differ_by_more() -> None:
 def test_other_runs_of_a_session_are_compared_with_the_one_that_counts() -> None:
     found = validation()
     assert found.verdict.repeated["tpot_s"].p50 == pytest.approx(0.01)
-    assert any("the others differ from it by: time per output token 1.0%" in line for line in summary_lines(found))
+    assert found.verdict.chance["tpot_s"].p50 == pytest.approx(0.02)
+    [said] = [line for line in summary_lines(found) if "the others differ from it" in line]
+    assert "differ from it by: time per output token 1.0%" in said
+    assert "simulated by: time per output token 2.0%" in said
 
 
 def test_of_several_runs_the_fastest_counts() -> None:
@@ -123,6 +128,18 @@ def test_of_several_runs_the_fastest_counts() -> None:
     chosen, repeats = fastest_of(runs)
     assert chosen == sessions(PLAN)
     assert [round(other.e2e_s / counts.e2e_s, 3) for counts, other in repeats[:2]] == [1.1, 7.0]
+
+
+def test_a_session_is_simulated_again_with_other_luck_and_the_same_tokens() -> None:
+    way = list(PLAN.ways)[1]
+    known = profiles(PLAN)
+    lossy = msgspec.structs.replace(known.links[way], up=Direction(delay_s=0.02, jitter_s=0.005))
+    ones, others = (
+        simulate(PLAN, replace(known, links={way: lossy}), way, "ahead", PLAN.report_prompts, luck=luck)
+        for luck in (0, 1)
+    )
+    assert [one.tokens for one in ones] == [other.tokens for other in others]
+    assert [one.e2e_s for one in ones] != [other.e2e_s for other in others]
 
 
 def test_a_session_without_a_twin_is_an_error() -> None:

@@ -2,11 +2,12 @@
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from foredraft.profiles import DeviceProfile
 from foredraft_sim.validate.run import Validation
+from foredraft_sim.validate.stats import Errors
 from foredraft_sim.validate.verdict import JUDGED, METRICS, MOST_MEDIAN, MOST_P99
 
 _STYLE: Final = """
@@ -108,15 +109,19 @@ def summary_lines(found: Validation) -> list[str]:
 
 
 def _repeated(found: Validation) -> Iterable[str]:
-    """How far reality is from itself."""
+    """How far reality, and the simulation, are from themselves."""
     if found.verdict.repeated:
-        said = ", ".join(
-            f"{METRICS[metric]} {errors.p50:.1%} (median), {errors.p99:.1%} (p99)"
-            for metric, errors in found.verdict.repeated.items()
-            if metric in JUDGED
-        )
-        runs = f"Each real session ran {found.plan.runs} times, and the fastest run counts"
-        yield f"{runs}; the others differ from it by: {said}."
+        runs = f"Each session ran {found.plan.runs} times, really and simulated, and the fastest run counts"
+        real, simulated = _spread(found.verdict.repeated), _spread(found.verdict.chance)
+        yield f"{runs}; the others differ from it by: {real}; simulated by: {simulated}."
+
+
+def _spread(repeats: Mapping[str, Errors]) -> str:
+    return ", ".join(
+        f"{METRICS[metric]} {errors.p50:.1%} (median), {errors.p99:.1%} (p99)"
+        for metric, errors in repeats.items()
+        if metric in JUDGED
+    )
 
 
 def page(found: Validation, pictures: dict[str, bytes]) -> str:

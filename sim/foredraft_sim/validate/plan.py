@@ -48,8 +48,8 @@ class Plan:
     """What is run. ``repeats``: calls of each kind in the profiles; ``link_s``: for measuring each link.
 
     ``runs``: how often each session is really run, once in each pass over everything, so that slow minutes of the
-    machine meet all alike. ``paced``: the engines are slowed to the profiles ``target`` and ``draft``, which then need
-    no measuring.
+    machine meet all alike; and simulated, each time with other luck. ``paced``: the engines are slowed to the
+    profiles ``target`` and ``draft``, which then need no measuring.
     """
 
     policies: tuple[str, ...]

@@ -169,13 +169,13 @@ def scenario_of(plan: Plan, profiles: Profiles, way: str, prompts: Sequence[str]
 
 
 def simulate(
-    plan: Plan, profiles: Profiles, way: str, policy: str, prompts: Sequence[str], *, first: int = 0
+    plan: Plan, profiles: Profiles, way: str, policy: str, prompts: Sequence[str], *, first: int = 0, luck: int = 0
 ) -> list[Session]:
     """The sessions of one policy over one link, in simulated time. Raises ForedraftError.
 
-    ``first``: the number of the first of these prompts among the plan's.
+    ``first``: the number of the first of these prompts among the plan's. ``luck``: of the link and the devices.
     """
-    done = replicate(scenario_of(plan, profiles, way, prompts), policy, SEED, texts=True)
+    done = replicate(scenario_of(plan, profiles, way, prompts), policy, SEED, texts=True, luck=luck)
     return [_session(way, policy, first + one.request, one.report) for one in done.finished]
 
 

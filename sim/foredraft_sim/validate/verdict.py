@@ -34,13 +34,14 @@ class Verdict:
 
     ``ks`` of all sessions together is the mean over the cells: sessions of different policies are
     different distributions. ``repeated``: by metric, how far other runs of the same real sessions are from those
-    that count, which no simulation of a single run can fall below.
+    that count, which no simulation of a single run can fall below; ``chance``: the same of the simulated ones.
     """
 
     sessions: int
     errors: dict[str, Errors]
     ks: dict[str, float]
     repeated: dict[str, Errors]
+    chance: dict[str, Errors]
     cells: tuple[Cell, ...]
     rankings: dict[str, Ranking]
     texts_differ: int
@@ -90,8 +91,9 @@ def verdict_of(
     simulated: Sequence[Session],
     correction: Correction,
     repeats: Sequence["Pair"] = (),
+    simulated_repeats: Sequence["Pair"] = (),
 ) -> Verdict:
-    """Compare sessions, each with its own twin; ``repeats``: real ones that count, each with another run of it.
+    """Compare sessions, each with its own twin; ``repeats``: those that count, each with another run of it.
 
     Raises ValueError where a session has no twin.
     """
@@ -101,6 +103,7 @@ def verdict_of(
         sessions=len(pairs),
         errors=_errors(pairs),
         repeated=_errors(repeats) if repeats else {},
+        chance=_errors(simulated_repeats) if simulated_repeats else {},
         ks={
             metric: sum(found) / len(found)
             for metric in METRICS
