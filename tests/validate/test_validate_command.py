@@ -30,7 +30,7 @@ from foredraft_sim.validate.calibrate import LEAST, Correction, corrected, longe
 from foredraft_sim.validate.page import cell_rows, error_rows, page, ranking_rows, summary_lines, text_lines
 from foredraft_sim.validate.pictures import pictures
 from foredraft_sim.validate.plan import FIT_PROMPTS, REPORT_PROMPTS, Plan, plan_of
-from foredraft_sim.validate.run import Validation, fastest_of, fit
+from foredraft_sim.validate.run import Validation, fastest_of, fit, quietest
 from foredraft_sim.validate.sessions import Cores, Profiles, Session, simulate
 from foredraft_sim.validate.verdict import verdict_of
 
@@ -128,6 +128,12 @@ def test_of_several_runs_the_fastest_counts() -> None:
     chosen, repeats = fastest_of(runs)
     assert chosen == sessions(PLAN)
     assert [round(other.e2e_s / counts.e2e_s, 3) for counts, other in repeats[:2]] == [1.1, 7.0]
+
+
+def test_of_two_measurements_of_a_link_the_one_with_shorter_round_trips_counts() -> None:
+    link = load_profile("robot-5", "link")
+    disturbed = msgspec.structs.replace(link, up=msgspec.structs.replace(link.up, jitter_s=link.up.jitter_s + 0.002))
+    assert quietest({"a": disturbed, "b": link}, {"a": link, "b": disturbed}) == {"a": link, "b": link}
 
 
 def test_a_session_is_simulated_again_with_other_luck_and_the_same_tokens() -> None:

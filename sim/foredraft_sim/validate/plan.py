@@ -45,7 +45,10 @@ WAYS: Final[Mapping[str, Way]] = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run. ``repeats``: calls of each kind in the profiles; ``link_s``: for measuring each link.
+    """What is run.
+
+    ``repeats``: calls of each kind in the profiles. ``link_s``: for measuring each link, once before the sessions and
+    once after them.
 
     ``runs``: how often each session is really run, once in each pass over everything, so that slow minutes of the
     machine meet all alike; and simulated, each time with other luck. ``paced``: the engines are slowed to the
@@ -82,4 +85,4 @@ def plan_of(*, quick: bool, paced: bool) -> Plan:
         ways = {name: WAYS[name] for name in list(WAYS)[:2]}
         return Plan(policies[:4], ways, FIT_PROMPTS[:2], REPORT_PROMPTS[:3], 32, 3 if paced else 4, 9, 4.0, *names)
     tokens, runs = (48, 3) if paced else (64, 4)
-    return Plan(policies, WAYS, FIT_PROMPTS[:3], REPORT_PROMPTS[:4], tokens, runs, 25, 8.0, *names)
+    return Plan(policies, WAYS, FIT_PROMPTS[:3], REPORT_PROMPTS[:4], tokens, runs, 25, 6.0, *names)
