@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from foredraft.core.estimates import BINS, ENOUGH, KEPT, RANK_WEIGHT, WIDTHS, Average, Estimates, Typical
+from foredraft.core.estimates import BINS, ENOUGH, KEPT, WIDTHS, Average, Estimates, Rate, Typical
 from foredraft.errors import EstimatesError
 from foredraft.files import written_together
 from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile, seconds
@@ -82,10 +82,10 @@ def estimates_as_plain(estimates: Estimates) -> dict[str, Any]:
     learned = _Learned(
         version=VERSION,
         **{name: _mean(getattr(estimates, name)) for name in _MEANS},
-        ranks=_rates(estimates.ranks),
+        ranks=_plain(estimates.ranks),
         passes_s=[[] if seen.stale(estimates.passes) else list(seen.last) for seen in estimates.passes_s],
-        right=_rates(estimates.right),
-        hints=[_Hints(layer, _rates(bins)) for layer, bins in estimates.hints.items()],
+        right=_plain(estimates.right),
+        hints=[_Hints(layer, _plain(bins)) for layer, bins in estimates.hints.items()],
     )
     plain: dict[str, Any] = msgspec.to_builtins(learned)
     return plain
@@ -115,10 +115,10 @@ def estimates_from_plain(plain: dict[str, Any], where: Path) -> Estimates:
         mean: _Mean = getattr(learned, name)
         average: Average = getattr(estimates, name)
         average.mean, average.variance, average.samples = mean.mean, mean.variance, mean.samples
-    estimates.ranks = _averages(learned.ranks)
+    estimates.ranks = _rates(learned.ranks)
     estimates.passes_s = [Typical(list(last)) for last in learned.passes_s]
-    estimates.right = _averages(learned.right)
-    estimates.hints = {one.layer: _averages(one.right) for one in learned.hints}
+    estimates.right = _rates(learned.right)
+    estimates.hints = {one.layer: _rates(one.right) for one in learned.hints}
     return estimates
 
 
@@ -147,8 +147,7 @@ def estimates_from_profiles(
     if any(not 0.0 <= rank <= 1.0 for rank in ranks) or sum(ranks) > 1.0 + 1e-9:
         raise EstimatesError(f"ranks must be probabilities that add up to 1 at most, not {list(ranks)}")
     for rank in ranks:
-        estimates.ranks.append(Average(RANK_WEIGHT))
-        _tell(estimates.ranks[-1], rank)
+        estimates.ranks.append(Rate(rank, SAMPLES))
     return estimates
 
 
@@ -160,9 +159,9 @@ def _mean(average: Average) -> _Mean:
     return _Mean(average.mean, average.variance, average.samples)
 
 
-def _rates(averages: Sequence[Average]) -> list[_Rate]:
-    return [_Rate(one.mean, one.samples) for one in averages]
+def _plain(rates: Sequence[Rate]) -> list[_Rate]:
+    return [_Rate(one.mean, one.samples) for one in rates]
 
 
-def _averages(rates: Sequence[_Rate]) -> list[Average]:
-    return [Average(RANK_WEIGHT, rate.mean, rate.mean * (1.0 - rate.mean), rate.samples) for rate in rates]
+def _rates(plain: Sequence[_Rate]) -> list[Rate]:
+    return [Rate(one.mean, one.samples) for one in plain]

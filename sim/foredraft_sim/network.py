@@ -9,143 +9,27 @@ A message costs "busy until" arithmetic (``channel``) and one timer.
 """
 
 import asyncio
-import contextlib
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 from foredraft.core.messages import MAX_MESSAGE_BYTES, Message, decode, encode
-from foredraft.core.signal import Signal
-from foredraft.errors import LinkClosedError, ProtocolError, UnreachableError
+from foredraft.core.ports import Link
+from foredraft.errors import ProtocolError, UnreachableError
 from foredraft.links.framing import framed_bytes
 from foredraft.profiles import Direction, LinkProfile
 from foredraft_sim.channel import Channel, merged
 from foredraft_sim.errors import ProfileRangeWarning
 from foredraft_sim.streams import Streams
 from foredraft_sim.traces import read_trace
+from foredraft_sim.way import Way
 
 
-class _Way:
-    """One direction of one connection: what is on its way, and what has landed."""
-
-    def __init__(self, channel: Channel, epoch_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._channel = channel
-        self._epoch_s = epoch_s
-        self._flying: list[tuple[bytes | None, asyncio.TimerHandle]] = []  # None: the end
-        self.landed: list[bytes] = []
-        self._changed = Signal()  # something has landed, or nothing will any more; the receiver waits
-        self._shut = False  # nothing more goes in
-        self._shutting: asyncio.Event | None = None  # while somebody waits for room
-        self._over = False  # nothing more comes out than has landed
-        self._turn = asyncio.Lock()  # senders that wait for room keep their order
-        self._waiting = 0
-        self.on_end: Callable[[], None] | None = None  # called when the end has come; until it is over
-        self.wire_bytes = 0
-
-    def put_now(self, data: bytes) -> bool:
-        """Send, if nobody waits in front and the channel's queue has room."""
-        wire_bytes = self._channel.wire_bytes(len(data))
-        if self._waiting or self._shut:
-            return False
-        if not self._channel.always_room and self._wait_s(wire_bytes) > 0.0:
-            return False
-        self._depart(data, wire_bytes)
-        return True
-
-    async def put(self, data: bytes) -> None:
-        """Send; waits while the channel's queue is full. Raises LinkClosedError."""
-        wire_bytes = self._channel.wire_bytes(len(data))
-        if self._waiting or self._wait_s(wire_bytes) > 0.0:
-            self._waiting += 1
-            try:
-                async with self._turn:
-                    await self._room(wire_bytes)
-            finally:
-                self._waiting -= 1
-        if self._shut:
-            raise LinkClosedError("the link is closed")
-        self._depart(data, wire_bytes)
-
-    async def _room(self, wire_bytes: int) -> None:
-        """Wait until the message fits into the channel's queue, or nothing goes in any more."""
-        if self._shutting is None:
-            self._shutting = asyncio.Event()
-        while (wait_s := self._wait_s(wire_bytes)) > 0.0 and not self._shut:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._shutting.wait()
-
-    def _wait_s(self, wire_bytes: int) -> float:
-        now_s = self._loop.time() - self._epoch_s
-        return self._channel.room_at(now_s, wire_bytes) - now_s
-
-    def _depart(self, data: bytes | None, wire_bytes: int) -> None:
-        self.wire_bytes += wire_bytes
-        arrival_s = self._channel.send(self._loop.time() - self._epoch_s, wire_bytes)
-        timer = self._loop.call_at(self._epoch_s + arrival_s, self._land)
-        self._flying.append((data, timer))
-
-    def _land(self) -> None:
-        if not self._flying:  # cut at the very instant at which this was to land
-            return
-        # Timers of one instant may fire in any order; what lands is what was sent first.
-        data, _ = self._flying.pop(0)
-        if self._over:
-            return
-        if data is None:
-            if self.on_end is not None:
-                self.on_end()
-            self._finish()
-        else:
-            self.landed.append(data)
-        self._changed.set_from_callback()
-
-    def landing(self) -> Awaitable[None]:
-        """Wait until something may have landed; one receiver at a time. Raises LinkClosedError at the end."""
-        if self._over:
-            raise LinkClosedError("the link is closed")
-        return self._changed.wait()
-
-    def end(self) -> None:
-        """The sender closes: the end travels behind what was sent before."""
-        if not self._shut:
-            self._depart(None, self._channel.wire_bytes(0))
-            self.shut()
-
-    def shut(self) -> None:
-        """Nothing more goes in."""
-        self._shut = True
-        if self._shutting is not None:
-            self._shutting.set()
-
-    def _finish(self) -> None:
-        """Nothing more comes out than has landed; the two ways of a connection let go of each other."""
-        self._over = True
-        self.on_end = None
-
-    def deafen(self) -> None:
-        """The receiver closes: nothing more comes out. The sender learns of it by the other way's end."""
-        self._finish()
-        self.landed.clear()
-        self._changed.set()
-
-    def drop(self) -> None:
-        """The way is cut: nothing more goes in or comes out; what is on it is lost."""
-        if not self._shut:
-            self._channel.drop_queue()
-        self.shut()
-        self.deafen()
-        for _, timer in self._flying:
-            timer.cancel()
-        self._flying.clear()
-
-
-class SimLink:
+class SimLink(Link):
     """One end of an emulated link. Implements ``core.ports.Link``; from a SimNetwork."""
 
-    def __init__(self, outgoing: _Way, incoming: _Way, *, client: bool, least: int, most: int) -> None:
+    def __init__(self, outgoing: Way, incoming: Way, *, client: bool, least: int, most: int) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
         self._client = client
@@ -210,9 +94,38 @@ class SimLink:
         incoming = self._incoming
         while not incoming.landed:
             await incoming.landing()
-        data = incoming.landed.pop(0)
+        return self._next()
+
+    def _next(self) -> Message:
+        data = self._incoming.landed.pop(0)
         self._bytes_received += framed_bytes(len(data), masked=not self._client)
         return decode(data)
+
+    async def listen(self, take: Callable[[Message], bool]) -> None:
+        """Hand what lands to ``take`` at that moment, until it says False. Raises as ``receive`` and ``take``."""
+        incoming = self._incoming
+        failed: list[Exception] = []
+        enough = False
+
+        def hear() -> bool:
+            nonlocal enough
+            try:
+                enough = not take(self._next())
+            except Exception as error:
+                failed.append(error)
+                enough = True
+            return enough
+
+        while not enough and incoming.landed:
+            hear()
+        incoming.hear = hear
+        try:
+            while not enough:
+                await incoming.landing()
+        finally:
+            incoming.hear = None
+        if failed:
+            raise failed.pop()  # not kept: its traceback leads here
 
     async def close(self) -> None:
         """Close. The other end still receives what was sent before, and then learns of it."""
@@ -259,7 +172,7 @@ class SimNetwork:
 
     def pair(self) -> tuple[SimLink, SimLink]:
         """The edge's and the cloud's end of a connection that is there at once."""
-        up, down = _Way(self._up, self._epoch_s), _Way(self._down, self._epoch_s)
+        up, down = Way(self._up, self._epoch_s), Way(self._down, self._epoch_s)
         least, most = self._profile.range.message_bytes
         edge = SimLink(up, down, client=True, least=least, most=most)
         cloud = SimLink(down, up, client=False, least=least, most=most)

@@ -15,7 +15,7 @@ from foredraft.core.edge import EdgeSession, Retry
 from foredraft.core.grower import Grower
 from foredraft.core.messages import Message, decode, encode
 from foredraft.core.policy import Orders, Policy, Step
-from foredraft.core.ports import Guess, Pass, Reading, TargetCard, Verdict
+from foredraft.core.ports import Guess, Link, Pass, Reading, TargetCard, Verdict
 from foredraft.core.sampling import Sampling, StopRules
 from foredraft.core.tree import Node
 from foredraft.core.walker import Limits
@@ -48,7 +48,7 @@ class Storm:
     said: dict[bool, list[bytes]] = field(default_factory=lambda: {True: [], False: []})
 
 
-class StormyLink:
+class StormyLink(Link):
     """One end of a link in a storm. Implements ``core.ports.Link``."""
 
     bytes_sent = 0

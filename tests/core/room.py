@@ -56,7 +56,7 @@ class SlowSeat(ScriptedSeat):
         return verdict
 
 
-class Tap:
+class Tap(Link):
     """The edge's end of a link, with all that went through it. Implements ``core.ports.Link``."""
 
     def __init__(self, link: MemoryLink) -> None:

@@ -93,13 +93,32 @@ def test_a_callback_may_let_the_waiter_go_on_at_once(run_on_each_loop: Run) -> N
 
         waiting = asyncio.create_task(waiter())
         await asyncio.sleep(0)
-        loop.call_soon(signal.set_from_callback)
+        loop.call_soon(signal.set_last)
         loop.call_soon(order.append, "next")
         loop.call_soon(over.set)
         await over.wait()
         assert order == ["waiter", "next"]
-        loop.call_soon(signal.set_from_callback)
+        loop.call_soon(signal.set_last)
         await waiting
+
+    run_on_each_loop(main())
+
+
+def test_a_task_that_signals_last_goes_on_itself_before_the_waiter_does(run_on_each_loop: Run) -> None:
+    async def main() -> None:
+        order: list[str] = []
+        signal = Signal()
+
+        async def waiter() -> None:
+            await signal.wait()
+            order.append("waiter")
+
+        waiting = asyncio.create_task(waiter())
+        await asyncio.sleep(0)
+        signal.set_last()
+        order.append("task")
+        await waiting
+        assert order == ["task", "waiter"]
 
     run_on_each_loop(main())
 

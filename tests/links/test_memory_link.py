@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.messages import MAX_MESSAGE_BYTES, Chain, Close, Grow, Hello, encode, pack
+from foredraft.core.messages import MAX_MESSAGE_BYTES, Chain, Close, Grow, Hello, Message, encode, pack
 from foredraft.errors import LinkClosedError, ProtocolError
 from foredraft.links.framing import framed_bytes
 from foredraft.links.memory import memory_link
@@ -122,3 +122,21 @@ def test_framing_is_what_the_websocket_standard_says(sizes: list[int], masked: b
     for size in sizes:
         header = 2 + (0 if size < 126 else 2 if size < 65536 else 8)
         assert framed_bytes(size, masked=masked) == size + header + 4 * masked
+
+
+async def test_a_listener_is_handed_messages_until_it_wants_no_more() -> None:
+    edge, cloud = memory_link()
+    for number in range(4):
+        await edge.send(Close(number))
+    taken: list[Message] = []
+
+    def take(message: Message) -> bool:
+        taken.append(message)
+        return len(taken) < 2
+
+    await cloud.listen(take)
+    assert taken == [Close(0), Close(1)]
+    assert await cloud.receive() == Close(2)
+    await edge.close()
+    with pytest.raises(LinkClosedError):
+        await cloud.listen(lambda message: True)

@@ -36,7 +36,7 @@ class Weather:
         return _Rough(await self._connect(), self)
 
 
-class _Rough:
+class _Rough(Link):
     """The edge's end of one link."""
 
     def __init__(self, link: Link, weather: Weather) -> None:

@@ -138,7 +138,7 @@ async def test_a_cloud_that_knows_no_read_costs_the_exits_readings_alone(tmp_pat
     class Deaf:
         def __init__(self, link: Link) -> None:
             self._link = link
-            self.close, self.receive, self.post = link.close, link.receive, link.post
+            self.close, self.receive, self.listen, self.post = link.close, link.receive, link.listen, link.post
 
         @property
         def bytes_sent(self) -> int:

@@ -428,3 +428,71 @@ async def test_a_link_works_on_an_ordinary_event_loop_too() -> None:
     await edge.close()
     with pytest.raises(LinkClosedError):
         await cloud.receive()
+
+
+def test_a_listener_takes_what_lands_at_once_and_in_no_task() -> None:
+    async def main() -> None:
+        edge, cloud = sim_link(profile(up=Direction(delay_s=0.5)), Streams(1))
+        taken: list[tuple[float, Message]] = []
+
+        def take(message: Message) -> bool:
+            assert asyncio.current_task() is None
+            taken.append((now(), message))
+            return len(taken) < 2
+
+        listening = asyncio.create_task(cloud.listen(take))
+        await send_all(edge, [grow(0), grow(1), grow(2)])
+        await listening
+        assert taken == [(0.5, grow(0)), (0.5, grow(1))]
+        assert await cloud.receive() == grow(2)
+        assert cloud.bytes_received == edge.bytes_sent
+
+    run(main())
+
+
+def test_a_listener_first_takes_what_has_landed_before() -> None:
+    async def main() -> None:
+        edge, cloud = sim_link(profile(), Streams(1))
+        await send_all(edge, [grow(0), grow(1)])
+        await asyncio.sleep(1.0)
+        taken: list[Message] = []
+
+        def take(message: Message) -> bool:
+            taken.append(message)
+            return len(taken) < 3
+
+        listening = asyncio.create_task(cloud.listen(take))
+        await asyncio.sleep(1.0)
+        assert taken == [grow(0), grow(1)]
+        await edge.send(grow(2))
+        await listening
+        assert taken[2] == grow(2)
+
+    run(main())
+
+
+def test_a_listener_hears_no_more_once_it_failed_or_was_cancelled_or_the_link_ended() -> None:
+    async def main() -> None:
+        edge, cloud = sim_link(profile(), Streams(1))
+
+        def fail(message: Message) -> bool:
+            raise ProtocolError("nonsense")
+
+        failing = asyncio.create_task(cloud.listen(fail))
+        await asyncio.sleep(0.0)
+        await send_all(edge, [grow(0), grow(1)])
+        with pytest.raises(ProtocolError, match="nonsense"):
+            await failing
+        assert await cloud.receive() == grow(1)
+        cancelled = asyncio.create_task(cloud.listen(fail))
+        await asyncio.sleep(0.0)
+        cancelled.cancel()
+        await asyncio.sleep(0.0)
+        await edge.send(grow(2))
+        assert await cloud.receive() == grow(2)
+        left = asyncio.create_task(cloud.listen(fail))
+        await edge.close()
+        with pytest.raises(LinkClosedError):
+            await left
+
+    run(main())

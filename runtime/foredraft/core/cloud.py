@@ -1,6 +1,6 @@
 """The cloud's coroutines: one service, a connection per edge, a walking task per session.
 
-    reader   messages of the link change the session's plain state and wake the walker
+    reader   listens: messages of the link change the session's plain state and wake the walker
     walker   asks the state what to do, runs a target pass, commits, sends
     sender   carries what the link has no room for at once (``outbox``), so that a slow edge stalls nobody
 
@@ -109,6 +109,8 @@ class CloudService:
 class _Connection:
     """One edge's connection: its outbox and the session that runs over it."""
 
+    _heard: messages.Message
+
     def __init__(self, service: CloudService, link: Link) -> None:
         self._service = service
         self._link = link
@@ -156,17 +158,28 @@ class _Connection:
             raise RefusedError(messages.INVALID, f"Hello comes first, not {type(hello).__name__}")
         self.say(self._service.admit(hello))
         while True:
-            await self._take(await self._link.receive())
+            await self._link.listen(self._hear)
+            await self._take(self._heard)
+
+    def _hear(self, message: messages.Message) -> bool:
+        """Pass on at once what is for the session; False for the rest, which takes waiting (``_take``)."""
+        match message:
+            case Grow() | Steer():
+                try:
+                    self._pass_on(message)
+                except (ProtocolError, RefusedError) as error:
+                    self._refuse_for(message.session, error)
+                return True
+        self._heard = message
+        return False
 
     async def _take(self, message: messages.Message) -> None:
-        """Follow one message of the edge."""
+        """Follow one message of the edge that is about a session as a whole, or the connection."""
         session = getattr(message, "session", 0)
         try:
             match message:
                 case Open():
                     await self._open(message)
-                case Grow() | Steer():
-                    self._pass_on(message)
                 case Close():
                     if self._session is not None and session == self._session.walker.session:
                         await self._end_session()
@@ -176,10 +189,14 @@ class _Connection:
                     self.say(self._service.admit(message))
                 case _:
                     raise RefusedError(messages.INVALID, f"{type(message).__name__} is not for the cloud")
-        except ProtocolError as error:
-            self._refuse(session, messages.INVALID, str(error))
-        except RefusedError as error:
+        except (ProtocolError, RefusedError) as error:
+            self._refuse_for(session, error)
+
+    def _refuse_for(self, session: int, error: ProtocolError | RefusedError) -> None:
+        if isinstance(error, RefusedError):
             self._refuse(session, error.code, error.reason, error.retry_after_s)
+        else:
+            self._refuse(session, messages.INVALID, str(error))
 
     def _refuse(self, session: int, code: str, reason: str, retry_after_s: float | None = None) -> None:
         self._service.counters.refused += 1

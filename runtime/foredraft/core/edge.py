@@ -23,7 +23,7 @@ from foredraft.core.grower import Grower
 from foredraft.core.growing import Growing
 from foredraft.core.handshake import shake_hands
 from foredraft.core.local import LocalText
-from foredraft.core.messages import Close, Commit, Drain, Hint, Ready, Refused
+from foredraft.core.messages import Close, Commit, Drain, Hint, Message, Ready, Refused
 from foredraft.core.policy import Policy
 from foredraft.core.ports import Drafter, Link
 from foredraft.core.report import SessionReport, report_of
@@ -201,30 +201,35 @@ class EdgeSession:
         return ready
 
     async def _read(self, link: Link) -> None:
-        """Take the cloud's messages until the text is complete."""
-        while not self.grower.finish:
-            message = await link.receive()
-            if getattr(message, "session", 0) not in (0, self.grower.session):
-                continue  # of an earlier session; 0 is about the connection itself
-            match message:
-                case Commit():
-                    self._take_commit(message)
-                case Hint():
-                    self._take_hint(message)
-                case Refused(code=messages.UNKNOWN_ANCHOR | messages.FULL):
-                    self.grower.refused(message)
-                case Refused():
-                    raise RefusedError(message.code, message.reason, message.retry_after_s)
-                case Drain():
-                    raise RefusedError(messages.BUSY, "the server is going away", message.retry_after_s)
-                case Ready():
-                    continue  # repeated
-                case _:
-                    raise ProtocolError(f"{type(message).__name__} is not for an edge in a session")
-            self._growing.wake()  # the next draft step first; whoever shows the text works while it runs
-            self._shipping.ship()
-            if self._fresh:
-                self._news.set()
+        """Take the cloud's messages as they come, until the text is complete."""
+        if not self.grower.finish:
+            await link.listen(self._take)
+
+    def _take(self, message: Message) -> bool:
+        """Follow one message; whether more are wanted."""
+        if getattr(message, "session", 0) not in (0, self.grower.session):
+            return True  # of an earlier session; 0 is about the connection itself
+        match message:
+            case Commit():
+                self._take_commit(message)
+            case Hint():
+                self._take_hint(message)
+            case Refused(code=messages.UNKNOWN_ANCHOR | messages.FULL):
+                self.grower.refused(message)
+            case Refused():
+                raise RefusedError(message.code, message.reason, message.retry_after_s)
+            case Drain():
+                raise RefusedError(messages.BUSY, "the server is going away", message.retry_after_s)
+            case Ready():
+                return True  # repeated
+            case _:
+                raise ProtocolError(f"{type(message).__name__} is not for an edge in a session")
+        self.grower.resting = False  # something happened; the policy is asked anew
+        self._shipping.ship()
+        self._growing.wake()  # the next draft step first; whoever shows the text works while it runs
+        if self._fresh:
+            self._news.set()
+        return not self.grower.finish
 
     def _take_commit(self, commit: Commit) -> None:
         now_s = self._clock.time()

@@ -27,6 +27,9 @@ STALE_PASSES = 128
 
 BINS = 10
 
+PRIOR_SAMPLES = 8.0
+"""The drafter's, or an exit's, own word counts as much as so many samples."""
+
 RANK_WEIGHT = 0.03
 """Share of the latest guess, or hint, in how often such are right."""
 
@@ -41,7 +44,7 @@ class Typical:
     def take(self, value: float, at: int = 0) -> None:
         """One more sample, at some count of passes. Of stale ones only the least stays."""
         last = self.last
-        if self.stale(at):
+        if at - self.at > STALE_PASSES and last:
             last[:] = [min(last)]
         last.append(value)
         if len(last) > KEPT:
@@ -81,6 +84,27 @@ class Average:
     def deviation(self) -> float:
         """The standard deviation."""
         return math.sqrt(self.variance)
+
+
+@dataclass(slots=True)
+class Rate:
+    """How often something is right, over roughly the last ``1 / RANK_WEIGHT`` times; the first ones count fully."""
+
+    mean: float = 0.0
+    samples: int = 0
+
+    def take(self, right: bool) -> None:
+        """It was, or was not, once more."""
+        self.samples = samples = self.samples + 1
+        share = 1.0 / samples
+        if share < RANK_WEIGHT:
+            share = RANK_WEIGHT
+        self.mean += share * (right - self.mean)
+
+    def correct(self, said: float) -> float:
+        """What was said of how probable it is, corrected by what was seen."""
+        doubt = PRIOR_SAMPLES / (PRIOR_SAMPLES + self.samples)
+        return doubt * said + (1.0 - doubt) * self.mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +163,11 @@ class Estimates:
     round_s: Average = field(default_factory=lambda: Average(0.1))
     tokens: Average = field(default_factory=lambda: Average(0.1))
     drafted: Average = field(default_factory=lambda: Average(0.1))
-    ranks: list[Average] = field(default_factory=list)
+    ranks: list[Rate] = field(default_factory=list)
     passes: int = 0
     passes_s: list[Typical] = field(default_factory=lambda: [Typical() for _ in WIDTHS])
-    right: list[Average] = field(default_factory=lambda: new_bins())
-    hints: dict[int, list[Average]] = field(default_factory=dict)
+    right: list[Rate] = field(default_factory=lambda: new_bins())
+    hints: dict[int, list[Rate]] = field(default_factory=dict)
     _floors: dict[tuple[int, float], float | None] = field(default_factory=dict)
     _taken: tuple[tuple[int, ...], Snapshot] | None = None
 
@@ -158,24 +182,23 @@ class Estimates:
 
     def saw_guesses(self, said: Sequence[tuple[float, bool]]) -> None:
         """Of a node whose child is known by now: each guess's probability, and whether it was right."""
-        while len(self.ranks) < len(said):
-            self.ranks.append(Average(RANK_WEIGHT))
-        best_first = sorted(said, reverse=True) if len(said) > 1 else said
-        for rank, (probability, right) in zip(self.ranks, best_first, strict=False):
-            was = float(right)
-            rank.take(was)
-            self.right[_bin(probability)].take(was)
+        ranks = self.ranks
+        while len(ranks) < len(said):
+            ranks.append(Rate())
+        for rank, (probability, right) in enumerate(sorted(said, reverse=True) if len(said) > 1 else said):
+            ranks[rank].take(right)
+            self.right[_bin(probability)].take(right)
 
     def saw_hint(self, layer: int, confidence: float, right: bool) -> None:
         """One step of a hint, which the exit was so sure of, is decided by a commit."""
         bins = self.hints.setdefault(layer, new_bins())
-        bins[_bin(confidence)].take(float(right))
+        bins[_bin(confidence)].take(right)
         self._floors.clear()
 
     def hint_right(self, layer: int, confidence: float) -> float:
         """How often a step of this layer's hints of which the exit is so sure is right, as far as that is known."""
         bins = self.hints.get(layer)
-        return confidence if bins is None else _doubted(bins[_bin(confidence)], confidence)
+        return confidence if bins is None else bins[_bin(confidence)].correct(confidence)
 
     def hint_floor(self, layer: int, least: float) -> float | None:
         """From which confidence on this layer's hints are right at least so often; None: at no confidence."""
@@ -228,22 +251,12 @@ class Estimates:
 
     def calibrated(self, probability: float) -> float:
         """How often a guess of which the drafter says this is right, as far as that is known."""
-        return _doubted(self.right[_bin(probability)], probability)
+        return self.right[_bin(probability)].correct(probability)
 
 
-PRIOR_SAMPLES = 8.0
-"""The drafter's, or an exit's, own word counts as much as so many samples."""
-
-
-def new_bins() -> list[Average]:
+def new_bins() -> list[Rate]:
     """How often what was said with some confidence was right, by the confidence."""
-    return [Average(RANK_WEIGHT) for _ in range(BINS)]
-
-
-def _doubted(seen: Average, said: float) -> float:
-    """What was said, corrected by what was seen."""
-    doubt = PRIOR_SAMPLES / (PRIOR_SAMPLES + seen.samples)
-    return doubt * said + (1.0 - doubt) * seen.mean
+    return [Rate() for _ in range(BINS)]
 
 
 def width_class(drafted: int) -> int:

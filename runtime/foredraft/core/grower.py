@@ -199,7 +199,7 @@ class Grower:
         """Raise ProtocolError for tokens that no honest cloud says next."""
         if self.tree.position + len(tokens) > self.end:
             raise ProtocolError(f"{len(tokens)} tokens at {self.position}, and the text ends at {self.end}")
-        if self.ready is not None and max(tokens, default=0) >= self.ready.vocab_size:
+        if self.ready is not None and max(tokens) >= self.ready.vocab_size:
             raise ProtocolError(f"token id {max(tokens)} is outside the vocabulary of {self.ready.vocab_size}")
 
     def _judge_guesses(self, tokens: Sequence[int]) -> None:
@@ -208,8 +208,11 @@ class Grower:
         for token in tokens:
             if node is None or not node.expanded:
                 return
-            children = node.children.values()
-            self.estimates.saw_guesses([(one.guessed, one.token == token) for one in children if one.guessed > 0.0])
+            said: list[tuple[float, bool]] = []
+            for child in node.children.values():
+                if child.guessed > 0.0:
+                    said.append((child.guessed, child.token == token))
+            self.estimates.saw_guesses(said)
             node = node.children.get(token)
 
     def _count(self, commit: Commit, tokens: int) -> None:
@@ -290,10 +293,10 @@ class Grower:
         tree, calibrated, chain = self.tree, self.estimates.calibrated, self._likeliest
         self._reaches = self._likeliest = None
         grown: list[Node] = []
-        for parent, below in zip(parents, guesses, strict=True):
+        for at, parent in enumerate(parents):
             if not parent.alive:
                 continue
-            room = self._most_nodes - len(tree.live)
+            below, room = guesses[at], self._most_nodes - len(tree.live)
             fits = below if len(below) <= room else below[: max(0, room)]
             for guess in fits:
                 guessed = guess.probability
@@ -323,8 +326,8 @@ class Grower:
             return []
         chains: list[Chain] = []
         for leaf in wanted:
-            path = [node for node in leaf.path() if not node.sent] if leaf.alive else []
-            path = [node for node in path if node.position < self.end]
+            end = self.end
+            path = [node for node in leaf.path() if not node.sent and node.position < end] if leaf.alive else []
             for first in range(0, len(path), self.ready.max_chain):
                 if len(chains) == messages.MAX_CHAINS:
                     return chains

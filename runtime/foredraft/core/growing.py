@@ -5,7 +5,7 @@ waits, for the drafter and for something to happen. It knows of no link and no c
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from foredraft.core.events import Note
 from foredraft.core.grower import Grower
@@ -14,13 +14,14 @@ from foredraft.core.policy import Policy, Step
 from foredraft.core.ports import Drafter
 from foredraft.core.sampling import Sampling
 from foredraft.core.signal import Signal
+from foredraft.core.tree import Node
 
 
 class Growing:
     """One session's drafting. A step in flight always runs to its end.
 
-    ``on_change`` is called after each step, and when the drafter comes to rest. ``local``: what is shown
-    while the cloud is out of reach.
+    ``on_change`` is called whenever the policy is asked anew: after steps, and when the drafter comes to rest.
+    ``local``: what is shown while the cloud is out of reach.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Growing:
     def wake(self) -> None:
         """Something happened that may change what to draft."""
         self._grower.resting = False
-        self._changed.set()
+        self._changed.set_last()
 
     def advance(self, tokens: list[int]) -> None:
         """The committed text grew."""
@@ -63,12 +64,13 @@ class Growing:
         if missed := grower.tree.tokens[known:]:
             drafter.advance(missed)
         most = drafter.max_nodes_per_step
+        step = self._next_step(most)
         while True:
-            step = self._next_step(most)
             if step is None:
                 grower.resting = True
                 on_change()
                 await self._changed.wait()
+                step = self._next_step(most)
                 continue
             began_s = clock.time()
             guesses = await drafter.draft(step.nodes, step.width)
@@ -77,7 +79,16 @@ class Growing:
             if self._note is not None:
                 counts = len(step.nodes), len(grown)
                 self._note("draft", {"began_s": began_s, "took_s": took_s, "nodes": counts[0], "grown": counts[1]})
-            on_change()
+            step = self._further(step, grown) if step.more else None
+            if step is None:
+                on_change()
+                step = self._next_step(most)
+
+    def _further(self, step: Step, grown: Sequence[Node]) -> Step | None:
+        """The next of several steps that the policy ordered together, unless it is to be asked again."""
+        if len(grown) != 1 or grown[0].expanded or self._grower.room <= 0 or self._changed.pending:
+            return None
+        return Step((grown[0],), step.width, step.more - 1)
 
     def _next_step(self, most: int) -> Step | None:
         """The policy's next step, as far as it can lead anywhere: each node is asked about once per width."""

@@ -1,7 +1,8 @@
 """The policy interface: when to draft, where, what to send, and how the walker should walk.
 
 A policy looks at the grower's state and answers three questions; it waits for nothing and
-changes nothing. It is asked again after every message and every draft step.
+changes nothing. It is asked again after every message and every draft step, but for steps that it
+ordered together (``Step.more``).
 """
 
 from collections.abc import Sequence
@@ -29,10 +30,15 @@ class Orders(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One draft step: expand these nodes (the root or live nodes), each by up to ``width`` guesses."""
+    """One draft step: expand these nodes (the root or live nodes), each by up to ``width`` guesses.
+
+    ``more``: so many steps follow, each below the one node that the step before brought; the policy is asked
+    nothing in between, unless something else happens.
+    """
 
     nodes: tuple[Node, ...]
     width: int = 1
+    more: int = 0
 
 
 class Policy(Protocol):

@@ -33,6 +33,15 @@ class Link(Protocol):
     async def receive(self) -> Message:
         """The next message. Raises LinkClosedError at the end, ProtocolError for garbage."""
 
+    async def listen(self, take: Callable[[Message], bool]) -> None:
+        """Hand each message to ``take`` as it comes, until that says that it wants no more.
+
+        ``take`` never waits; it may be called within a task or by the loop itself. Raises what it
+        raises, and as ``receive``. A link that inherits this one receives for it.
+        """
+        while take(await self.receive()):
+            pass
+
     async def close(self) -> None:
         """Close; pending receives on both ends raise LinkClosedError. Closing twice is fine."""
 

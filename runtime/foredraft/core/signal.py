@@ -73,25 +73,31 @@ class Pause(_Waiter):
 
 
 class Signal(_Waiter):
-    """Remembers that something changed until the one waiter has seen it. It belongs to the loop of the first wait."""
+    """Remembers that something changed until the one waiter has seen it. It belongs to the loop of the first wait.
+
+    ``pending``: something changed since the last wait.
+    """
 
     _loop: asyncio.AbstractEventLoop | None  # type: ignore[assignment]
 
     def __init__(self) -> None:
         self._loop = self._timer = self._wake = self._context = self._until_s = None
-        self._changed = self._cancelled = False
+        self.pending = self._cancelled = False
 
     def set(self) -> None:
         """Something changed."""
-        self._changed = True
+        self.pending = True
         if self._wake is not None:
             self.end()
 
-    def set_from_callback(self) -> None:
-        """As ``set``, as the last thing that a callback of the loop does, and no task: who waits goes on at once."""
-        self._changed = True
+    def set_last(self) -> None:
+        """As ``set``, as the last thing that a callback does: outside of any task, who waits goes on at once."""
+        self.pending = True
         wake, context = self._wake, self._context
         if wake is None:
+            return
+        if asyncio.current_task(self._loop) is not None:
+            self.end()
             return
         self._wake = None
         if self._timer is not None:
@@ -104,10 +110,10 @@ class Signal(_Waiter):
     @types.coroutine
     def wait(self, until_s: float | None = None) -> Generator[Any, None, None]:
         """Wait for a change since the last wait, at most until ``until_s`` of the loop's clock."""
-        if not self._changed:
+        if not self.pending:
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
             self._until_s = until_s
             self._asyncio_future_blocking = True  # the task that takes it sets it back
             yield self
-        self._changed = False
+        self.pending = False

@@ -151,7 +151,7 @@ class DraftTree:
 
     def advance(self, tokens: Iterable[int]) -> None:
         """Commit ``tokens``: the root moves down along them; everything beside that path dies."""
-        root = self.root
+        root, live, hashes = self.root, self.live, self._hashes
         anchor = root.anchor
         for token in tokens:
             heir = root.children.pop(token, None)
@@ -159,27 +159,26 @@ class DraftTree:
                 self._kill(root)
             root.alive = False
             anchor = anchor.then(token)
-            self._hashes.append(anchor.hash)
+            hashes.append(anchor.hash)
             self.tokens.append(token)
-            self.position += 1
             if heir is None:
-                heir = Node(self.position, token, None, 1.0)
+                heir = Node(anchor.position, token, None, 1.0, _anchor=anchor)
             else:
-                del self.live[heir]
-                heir.parent = None
-            heir._anchor = anchor
-            self.root = root = heir
+                del live[heir]
+                heir.parent, heir._anchor = None, anchor
+            root = heir
+        self.root, self.position = root, anchor.position
 
     def _kill(self, top: Node) -> None:
         """Mark ``top`` and all that hangs below it as dead, and forget the latter."""
-        stack = [top]
-        while stack:
-            node = stack.pop()
+        live = self.live
+        dying = [top]
+        for node in dying:
             node.alive = False
-            if node is not top:
-                del self.live[node]
             if node.children:
-                stack.extend(node.children.values())
+                for child in node.children.values():
+                    del live[child]
+                    dying.append(child)
                 node.children = {}
 
     def clear(self) -> None:

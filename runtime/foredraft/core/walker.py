@@ -135,9 +135,8 @@ class Walker:
         return tokens
 
     def _check_ids(self, tokens: Sequence[int]) -> None:
-        top = max(tokens, default=0)
-        if top >= self._card.vocab_size:
-            reason = f"token id {top} is outside the vocabulary of {self._card.vocab_size}"
+        if tokens and max(tokens) >= self._card.vocab_size:
+            reason = f"token id {max(tokens)} is outside the vocabulary of {self._card.vocab_size}"
             raise RefusedError(messages.INVALID, reason)
 
     def _check_steer(self, steer: Steer) -> None:
@@ -175,10 +174,11 @@ class Walker:
                 return None
             return self._refuse(chain, messages.UNKNOWN_ANCHOR, f"nothing known at position {chain.position}")
         node, rest = place
+        tree, most = self.tree, self._limits.max_nodes
         for token in rest:
-            if token not in node.children and len(self.tree.live) >= self._limits.max_nodes:
-                return self._refuse(chain, messages.FULL, f"holding {len(self.tree)} nodes already")
-            node = self.tree.add(node, token)
+            if len(tree.live) >= most and token not in node.children:
+                return self._refuse(chain, messages.FULL, f"holding {len(tree)} nodes already")
+            node = tree.add(node, token)
         return None
 
     def _refuse(self, chain: Chain, code: str, reason: str) -> Refused:
@@ -286,7 +286,7 @@ class Walker:
     def _cut(self, tokens: list[int], stops: StopSearch | None) -> list[int]:
         """What of ``tokens`` still belongs to the text; sets ``finish`` where it ends here."""
         stop_tokens, left = self.rules.tokens, self.end - self.tree.position
-        for count, token in enumerate(tokens, start=1):
+        for count, token in enumerate(tokens, 1):
             if token in stop_tokens or (stops is not None and stops(token)):
                 self.finish = messages.STOP
                 return tokens[:count]

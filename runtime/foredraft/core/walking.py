@@ -84,7 +84,7 @@ class Session:
             self.walker.take_steer(message)
         else:
             self.hang(message.chains)
-        self._changed.set()
+        self._changed.set_last()
 
     def hang(self, chains: Sequence[Chain]) -> None:
         """Hang chains into the tree. Raises RefusedError or ProtocolError for what no honest edge sends."""

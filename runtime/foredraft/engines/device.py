@@ -56,10 +56,15 @@ class Turn(msgspec.Struct, eq=False):
 
     @types.coroutine
     def over(self) -> Generator[Any, Any, float]:
-        """Return at its end; how late it was already when asked."""
+        """Return no earlier than at its end, and hardly later; how late it was already when asked."""
+        device = self.device
         while True:
             end_s = self.end_s
-            late_s = yield from self.device.until(end_s)
+            late_s = device.now() - end_s
+            if late_s < -device.spin_s:
+                yield Pause(device.loop, -late_s - device.spin_s)
+            if device.spin_s:
+                yield from device.poll(end_s).__await__()
             if self.end_s <= end_s:
                 return late_s
 
@@ -82,15 +87,15 @@ def fine_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
 class Device:
     """One device. Engines that run on the same one share the object.
 
-    ``spin_s``: how long before a moment that it waits for ``until`` begins to poll, because
+    ``spin_s``: how long before the end of a turn who waits for it begins to poll, because
     timers of real loops come up to a millisecond late. 0 leaves it to the loop's timers, which
     are exact in simulated time.
     """
 
-    _loop: asyncio.AbstractEventLoop  # since the first look at the clock
+    loop: asyncio.AbstractEventLoop  # since the first look at the clock
 
     def __init__(self, *, spin_s: float = 1e-3) -> None:
-        self._spin_s = spin_s
+        self.spin_s = spin_s
         self.now: Callable[[], float] = self._first_now
         """The running loop's time, in seconds."""
         self._waiting: deque[tuple[Work, asyncio.Future[Turn]]] = deque()
@@ -102,8 +107,8 @@ class Device:
         self.batches = 0
 
     def _first_now(self) -> float:
-        self._loop = asyncio.get_running_loop()
-        self.now = fine_clock(self._loop)
+        self.loop = asyncio.get_running_loop()
+        self.now = fine_clock(self.loop)
         return self.now()
 
     @property
@@ -136,7 +141,7 @@ class Device:
         """The last call is over at ``at_s``: from then on the next may start."""
         now_s = self.now()
         if at_s - now_s > TICK_S:
-            self._loop.call_later(at_s - now_s, self.free_at, at_s)
+            self.loop.call_later(at_s - now_s, self.free_at, at_s)
             return
         if self._turn is not None:
             self._busy_s += now_s - self._turn.start_s
@@ -152,17 +157,8 @@ class Device:
         else:
             self._taken_until_s = max(self._taken_until_s, self.now()) + seconds
 
-    @types.coroutine
-    def until(self, due_s: float) -> Generator[Any, Any, float]:
-        """Return no earlier than at ``due_s`` on the loop's clock, and hardly later; how late it was already."""
-        late_s = self.now() - due_s
-        if late_s < -self._spin_s:
-            yield Pause(self._loop, -late_s - self._spin_s)  # one frame less than to await it
-        if self._spin_s:
-            yield from self._poll(due_s).__await__()
-        return late_s
-
-    async def _poll(self, due_s: float) -> None:
+    async def poll(self, due_s: float) -> None:
+        """Wait for a moment that is near, with turns of the loop for others."""
         while (left_s := due_s - self.now()) > TICK_S:
             before_s = self.now()
             await asyncio.sleep(0)

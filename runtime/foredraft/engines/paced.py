@@ -27,15 +27,17 @@ _TYPICAL_PASS = (5, 256)  # new tokens and context of the pass that a card tells
 
 
 class _HeldReadings:
-    """Readings of exits, each held back until it is due, and let go in order."""
+    """Readings of the exits of a pass, each held back until its share of the turn is over, and let go in order."""
 
-    def __init__(
-        self, device: Device, pace: Pace, due_s: Callable[[int], float], on_exit: Callable[[Reading], None]
-    ) -> None:
-        self._device, self._pace = device, pace
-        self._due_s, self._on_exit = due_s, on_exit
+    def __init__(self, target: "PacedTarget", batch: Pass, turn: Turn, on_exit: Callable[[Reading], None]) -> None:
+        self._device, self._pace, self._layers = target.device, target.pace, target.card.layers
+        self._exits, self._turn, self._on_exit = batch.exits, turn, on_exit
         self._held: deque[Reading] = deque()
         self._timer: asyncio.TimerHandle | None = None
+
+    def _due_s(self, layer: int) -> float:
+        turn = self._turn
+        return turn.start_s + self._pace.share_after(layer, self._layers) * (turn.end_s - turn.start_s)
 
     def take(self, reading: Reading) -> None:
         """The engine's exit has spoken."""
@@ -56,12 +58,18 @@ class _HeldReadings:
 
     def flush(self) -> None:
         """The pass is over: nothing is held back any longer."""
-        self.stop()
+        self._stop()
         while self._held:
             self._on_exit(self._held.popleft())
 
-    def stop(self) -> None:
-        """Say nothing more by itself."""
+    def give_up(self) -> float:
+        """Say nothing more by itself; when the segment in flight ends, the last one if all are over."""
+        self._stop()
+        now_s = self._device.now() - TICK_S
+        ends_s = (self._due_s(layer) for layer in self._exits)
+        return min((end_s for end_s in ends_s if end_s >= now_s), default=self._turn.end_s)
+
+    def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -165,41 +173,19 @@ class _PacedSeat:
 
     async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
         """One pass in the profile's time. Cancelled, it frees the device after the segment in flight."""
-        device = self._target.device
+        device, pace = self._target.device, self._target.pace
         asked_s = device.now()
         work = self._work("pass", len(batch.trunk) + len(batch.tokens), len(batch.exits))
         turn = device.start(work) or await device.enter(work)
-        run = self._in_segments if batch.exits else self._in_one
-        verdict = await run(batch, on_exit, turn)
+        held = _HeldReadings(self._target, batch, turn, on_exit) if batch.exits else None
+        try:
+            verdict = await self._inner.verify(batch, on_exit if held is None else held.take)
+            pace.note_late("pass", await turn.over())
+            if held is not None:
+                held.flush()
+        finally:
+            turn.leave(None if held is None else held.give_up())
         return Verdict(verdict.reading, turn.start_s - asked_s, device.now() - turn.start_s)
-
-    async def _in_one(self, batch: Pass, on_exit: Callable[[Reading], None], turn: Turn) -> Verdict:
-        """A pass without exits is one segment."""
-        pace = self._target.pace
-        try:
-            verdict = await self._inner.verify(batch, on_exit)
-            pace.note_late("pass", await turn.over())
-        finally:
-            turn.leave()
-        return verdict
-
-    async def _in_segments(self, batch: Pass, on_exit: Callable[[Reading], None], turn: Turn) -> Verdict:
-        """A pass whose exits speak at their share of it."""
-        device, pace, layers = self._target.device, self._target.pace, self._target.card.layers
-
-        def due_s(layer: int) -> float:
-            return turn.start_s + pace.share_after(layer, layers) * (turn.end_s - turn.start_s)
-
-        held = _HeldReadings(device, pace, due_s, on_exit)
-        try:
-            verdict = await self._inner.verify(batch, held.take)
-            pace.note_late("pass", await turn.over())
-            held.flush()
-        finally:
-            held.stop()
-            now_s = device.now() - TICK_S
-            turn.leave(min((due_s(layer) for layer in batch.exits if due_s(layer) >= now_s), default=turn.end_s))
-        return verdict
 
     def keep(self, nodes: Sequence[int]) -> None:
         """Of the last pass, keep these nodes."""
@@ -279,9 +265,8 @@ class PacedDrafter:
         fresh = self._uncached(nodes)
         if fresh is None:
             return await self._inner.draft(nodes, width)
-        device = self.device
-        new_tokens = max(1, self._behind + len(fresh))
-        work = Work("step", new_tokens, len(self._text) - self._behind, 0, self.pace)
+        device, behind = self.device, self._behind
+        work = Work("step", behind + len(fresh) or 1, len(self._text) - behind, 0, self.pace)
         turn = device.start(work) or await device.enter(work)
         try:
             self._cached |= fresh
@@ -311,10 +296,14 @@ class PacedDrafter:
 
     def _follow(self) -> None:
         """The text has grown since the last step: what was held of that is text now, what lies beside it is dead."""
-        became_text = sum(node.parent is None for node in self._cached)
-        self._behind += self._news - became_text
+        held, self._cached = self._cached, set()
+        self._behind += self._news
         self._news = 0
-        self._cached = {node for node in self._cached if node.alive and node.parent is not None}
+        for node in held:
+            if node.parent is None:
+                self._behind -= 1
+            elif node.alive:
+                self._cached.add(node)
 
     def advance(self, tokens: Sequence[int]) -> None:
         """The committed text grew; what of it was never drafted is run with the next step."""

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 
 from foredraft.core.messages import MAX_MESSAGE_BYTES, Message, decode, encode
+from foredraft.core.ports import Link
 from foredraft.errors import LinkClosedError, ProtocolError
 from foredraft.links.framing import framed_bytes
 
@@ -63,7 +64,7 @@ class _Pipe:
         self._filled.set()
 
 
-class MemoryLink:
+class MemoryLink(Link):
     """One end of an in-memory link; see ``memory_link``. Implements ``core.ports.Link``."""
 
     def __init__(self, outgoing: _Pipe, incoming: _Pipe, *, client: bool) -> None:

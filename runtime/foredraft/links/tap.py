@@ -1,12 +1,13 @@
 """A link around another one, for whoever wants to know of its messages."""
 
 import asyncio
+from collections.abc import Callable
 
 from foredraft.core.messages import Message
 from foredraft.core.ports import Link
 
 
-class Tap:
+class Tap(Link):
     """A link that does as the one within, and whose messages are heard of by the hooks of a subclass."""
 
     def __init__(self, link: Link) -> None:
@@ -44,6 +45,18 @@ class Tap:
         message = await self._link.receive()
         self._arrived(message, self._link.bytes_received - before)
         return message
+
+    async def listen(self, take: Callable[[Message], bool]) -> None:
+        """Let the link hand over its messages, and tell of each before."""
+        before = self._link.bytes_received
+
+        def tell(message: Message) -> bool:
+            nonlocal before
+            size_bytes, before = self._link.bytes_received - before, self._link.bytes_received
+            self._arrived(message, size_bytes)
+            return take(message)
+
+        await self._link.listen(tell)
 
     async def close(self) -> None:
         """Close the link."""

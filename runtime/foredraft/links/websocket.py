@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from foredraft.core.messages import BUSY, MAX_MESSAGE_BYTES, UNAUTHORIZED, Message, decode, encode
+from foredraft.core.ports import Link
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.links.address import SESSION_PATH, auth_headers, endpoint
 from foredraft.links.framing import framed_bytes
@@ -33,7 +34,7 @@ _WebSocket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
 _LOST: Final = (ConnectionError, aiohttp.ClientError)
 
 
-class WebSocketLink:
+class WebSocketLink(Link):
     """``core.ports.Link`` over an open WebSocket; from ``connect`` or ``accept``.
 
     ``client``: whether this end connected. ``abort``: cuts the connection at once.

@@ -13,12 +13,13 @@ def extend(node: Node, depth: int) -> Step | None:
 
 
 def extend_root(grower: Grower, gamma: int) -> Step | None:
-    """The same below the root, until the chain has ``gamma`` nodes or as many as it may."""
+    """The same below the root, until the chain has ``gamma`` nodes or as many as it may: all of them at once."""
     chain = grower.likeliest()
-    if len(chain) >= gamma or len(chain) >= grower.deepest:
+    missing = min(gamma, grower.deepest) - len(chain)
+    if missing <= 0:
         return None
     tip = chain[-1] if chain else grower.tree.root
-    return None if tip.barren else Step((tip,))
+    return None if tip.barren else Step((tip,), more=missing - 1)
 
 
 def finished_chain(grower: Grower, gamma: int) -> list[Node]:

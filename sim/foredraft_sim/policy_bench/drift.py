@@ -109,7 +109,7 @@ class _ChangingDrafter(SyntheticDrafter):
 
 
 @dataclass
-class _ChangingLink:
+class _ChangingLink(Link):
     """One end of a link of which each message takes longer from some moment on."""
 
     inner: Link
@@ -138,6 +138,10 @@ class _ChangingLink:
     async def receive(self) -> Message:
         """As the link inside."""
         return await self.inner.receive()
+
+    async def listen(self, take: Callable[[Message], bool]) -> None:
+        """As the link inside."""
+        await self.inner.listen(take)
 
     async def close(self) -> None:
         """As the link inside; what is late is lost."""
