@@ -168,7 +168,7 @@ def test_a_pass_covers_what_came_first_within_its_bounds() -> None:
         grow(one, [7, 8])
         plan = one.plan(0.0)
         assert isinstance(plan, Go)
-        return [node.token for node in plan.nodes]
+        return list(plan.tokens)
 
     assert chosen(Steer(1, 1, max_branches=1)) == [5, 6]
     assert chosen(Steer(1, 1, max_branches=2)) == [5, 6, 7]  # the target takes three
@@ -205,7 +205,7 @@ def test_no_pass_covers_a_draft_of_the_last_token_which_is_the_targets_own() -> 
     grow(short, [5, 6, 7, 8])
     plan = short.plan(0.0)
     assert isinstance(plan, Go)
-    assert [node.token for node in plan.nodes] == [5, 6]
+    assert plan.tokens == (5, 6)
 
 
 def test_of_an_accepted_chain_that_a_stop_token_cuts_the_cache_keeps_the_text_alone() -> None:

@@ -99,11 +99,11 @@ class Session:
             assert waited_s > 0.0
         assert isinstance(plan, Go)
         began_s = self.now_s
-        took_s = pass_s if plan.nodes else 1.0
+        took_s = pass_s if plan.tokens else 1.0
         self.now_s += took_s
-        verdict = Verdict(Reading(8, (0,) * (len(plan.nodes) + 1), (1.0,) * (len(plan.nodes) + 1)), 0.0, took_s)
+        verdict = Verdict(Reading(8, (0,) * (len(plan.tokens) + 1), (1.0,) * (len(plan.tokens) + 1)), 0.0, took_s)
         timing = Timing(waited_s=began_s - self.walker.idle_since_s)
-        self.passes.append(len(plan.nodes))
+        self.passes.append(len(plan.tokens))
         self.walker.commit(plan, verdict, timing, self.now_s)
 
 

@@ -52,10 +52,10 @@ class Timing(msgspec.Struct, frozen=True, gc=False):
     draft_us: tuple[int, ...] = ()
 
 
-class Go(msgspec.Struct, frozen=True):
-    """Run a pass over these nodes now; with none, decode one token alone. ``parents``: as in ``ports.Pass``."""
+class Go(msgspec.Struct, frozen=True, gc=False):
+    """Run a pass over these draft tokens now, as in ``ports.Pass``; with none, decode one token alone."""
 
-    nodes: tuple[Node, ...] = ()
+    tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
 
 
@@ -225,13 +225,13 @@ class Walker:
         steer, deepest = self.steer, self.end - 1
         most = min(self._card.max_pass_nodes, steer.max_nodes or self._card.max_pass_nodes)
         branches = max(1, steer.max_branches)
-        chosen: list[Node] = []
+        tokens: list[int] = []
         parents: list[int] = []
         places: dict[Node | None, int] = {self.tree.root: TIP}
         leaf: list[bool] = []  # of each chosen node: whether none of them hangs below it
         leaves = 0
         for node in self.tree.live:
-            place = len(chosen)
+            place = len(tokens)
             if place >= most:
                 break
             above = places.get(node.parent)
@@ -245,9 +245,9 @@ class Walker:
                 continue
             leaf.append(True)
             places[node] = place
-            chosen.append(node)
+            tokens.append(node.token)
             parents.append(above)
-        return Go(tuple(chosen), tuple(parents))
+        return Go(tuple(tokens), tuple(parents))
 
     def commit(
         self,
@@ -258,7 +258,7 @@ class Walker:
         stops: StopSearch | None = None,
     ) -> tuple[Commit, list[int]]:
         """Turn the verdict on a plan into a commit: the message, and which nodes (indices) the cache keeps."""
-        tokens = [node.token for node in plan.nodes]
+        tokens = plan.tokens
         path, bonus = accept(tokens, plan.parents, verdict.reading.tokens)
         position = self.tree.position
         said = self._cut([tokens[index] for index in path] + [bonus], stops)

@@ -7,6 +7,7 @@ the edge, and says what came of it.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from foredraft.core import messages
 from foredraft.core.colocated import CloudGrower, NewDrafter
@@ -155,25 +156,23 @@ class Session:
 
     async def _verify(self, plan: Go, cached: int, began_s: float) -> None:
         """One target pass: hints on the way, a commit at the end."""
-        walker, clock = self.walker, self._clock
+        walker = self.walker
         position, exits = walker.tree.position, walker.steer.exits
         batch = Pass(
             trunk=tuple(walker.tree.tokens[cached:]),
-            tokens=tuple([node.token for node in plan.nodes]),
+            tokens=plan.tokens,
             parents=plan.parents,
             exits=tuple(sorted(set(exits))) if exits else (),
         )
 
-        def on_exit(reading: Reading) -> None:
-            self._hint(batch, reading, position, clock.time() - began_s)
-
         if self._shared.observer is not None:
-            self._note("pass", position=position, nodes=len(plan.nodes), trunk=len(batch.trunk))
-        verdict = await self.seat.verify(batch, on_exit)
-        self._commit(plan, verdict, clock.time())
+            self._note("pass", position=position, nodes=len(plan.tokens), trunk=len(batch.trunk))
+        verdict = await self.seat.verify(batch, partial(self._hint, batch, position, began_s))
+        self._commit(plan, verdict, self._clock.time())
 
-    def _hint(self, batch: Pass, reading: Reading, position: int, after_s: float) -> None:
-        walker = self.walker
+    def _hint(self, batch: Pass, position: int, began_s: float, reading: Reading) -> None:
+        """An exit spoke, in the middle of a pass."""
+        walker, after_s = self.walker, self._clock.time() - began_s
         if self._shared.observer is not None:
             self._note("exit", position=position, layer=reading.layer)
         foreseen, confidence = foresee(batch.tokens, batch.parents, reading, walker.steer.threshold)
