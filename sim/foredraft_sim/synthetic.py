@@ -10,8 +10,9 @@ mean, and the exit is right with exactly that probability: calibrated by constru
 v and the same luck serve all exits, so deeper exits are right wherever shallower ones are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -62,7 +63,7 @@ class SyntheticPair(
 
     def truth(self, seed: int, position: int) -> int:
         """The target's token."""
-        return _luck(self, seed, position)[0]
+        return self.draw(seed, position)[0]
 
     def ranks_at(self, position: int) -> tuple[float, ...]:
         """The ranks that hold at a position."""
@@ -75,7 +76,7 @@ class SyntheticPair(
 
     def rank(self, seed: int, position: int) -> int:
         """Which of the draft's choices the target's token is, from 0; ``len(ranks)`` for none of them."""
-        return _luck(self, seed, position)[1]
+        return self.draw(seed, position)[1]
 
     def draw(self, seed: int, position: int) -> tuple[int, int]:
         """The target's token, and its rank."""
@@ -89,37 +90,84 @@ class SyntheticPair(
 
     def choice(self, seed: int, position: int, rank: int) -> int:
         """The draft's choice number ``rank`` (from 0): the truth at its own rank, wrong at all others."""
-        truth, right = _luck(self, seed, position)
+        truth, right = self.draw(seed, position)
         return truth if rank == right else (truth + 1 + rank) % self.vocab_size
-
-    def guesses(self, seed: int, position: int, width: int) -> list[Guess]:
-        """The draft's first ``width`` choices."""
-        truth, right = _luck(self, seed, position)
-        ranks = self.ranks_at(position) if self.ranks_from else self.ranks
-        said = []
-        for rank, probability in enumerate(ranks[:width]):
-            if probability > 0.0:
-                token = truth if rank == right else (truth + 1 + rank) % self.vocab_size
-                said.append(Guess(token, probability))
-        return said
 
     def foresee(self, seed: int, layer: int, position: int) -> tuple[int, float]:
         """What the exit after ``layer`` names, and how sure it is. When wrong, it names a likely draft."""
         agreement = dict(self.exits)[layer]
         confidence = float(uniform(seed, "exit confidence", position) ** ((1.0 - agreement) / agreement))
         said = confidence if self.overconfidence == 1.0 else confidence ** (1.0 / self.overconfidence)
+        truth, rank = _luck_of(self, seed).at(position)
         if uniform(seed, "exit luck", position) < confidence:
-            return self.truth(seed, position), said
-        wrong = 1 if self.rank(seed, position) == 0 else 0
-        return (self.truth(seed, position) + 1 + wrong) % self.vocab_size, said
+            return truth, said
+        wrong = 1 if rank == 0 else 0
+        return (truth + 1 + wrong) % self.vocab_size, said
 
-
-_luck = lru_cache(maxsize=1 << 14)(SyntheticPair.draw)  # both ask for the same, and what was rejected is asked again
 
 DIGEST = "synthetic"
 
 _NEAR = 16
-"""Positions that one request remembers: those around its tip. A thousand that remember all take 60 MB more."""
+"""Positions that one request remembers: those around its tip."""
+
+
+class _Luck:
+    """What is true in one request, and what its draft says: drawn once for both, and again what was long ago.
+
+    It is asked about the positions around the tip, so each has a place of its own among ``_NEAR``. One table for all
+    requests would be as large, and its order of age would touch the places of other requests every time.
+    """
+
+    __slots__ = ("__weakref__", "_guesses", "_pair", "_seed", "_truths")
+
+    def __init__(self, pair: SyntheticPair, seed: int) -> None:
+        self._pair = pair
+        self._seed = seed
+        self._truths = [(-1, 0, 0)] * _NEAR  # position, the target's token, its rank
+        self._guesses: list[tuple[int, int, list[Guess]]] = [(-1, 0, [])] * _NEAR  # position, width
+
+    def at(self, position: int) -> tuple[int, int]:
+        """As the pair's ``draw``."""
+        at, truth, rank = self._truths[position % _NEAR]
+        if at != position:
+            truth, rank = self._pair.draw(self._seed, position)
+            self._truths[position % _NEAR] = position, truth, rank
+        return truth, rank
+
+    def truth(self, position: int) -> int:
+        """The target's token."""
+        at, truth, _ = self._truths[position % _NEAR]
+        return truth if at == position else self.at(position)[0]
+
+    def guesses(self, position: int, width: int) -> list[Guess]:
+        """The draft's first ``width`` choices."""
+        at, most, said = self._guesses[position % _NEAR]
+        if at != position or most != width:
+            said = self._choices(position, width)
+            self._guesses[position % _NEAR] = position, width, said
+        return said
+
+    def _choices(self, position: int, width: int) -> list[Guess]:
+        pair = self._pair
+        truth, right = self.at(position)
+        ranks = pair.ranks_at(position) if pair.ranks_from else pair.ranks
+        said = []
+        for rank, probability in enumerate(ranks[:width]):
+            if probability > 0.0:
+                token = truth if rank == right else (truth + 1 + rank) % pair.vocab_size
+                said.append(Guess(token, probability))
+        return said
+
+
+_lucks: WeakValueDictionary[tuple[SyntheticPair, int], _Luck] = WeakValueDictionary()
+
+
+def _luck_of(pair: SyntheticPair, seed: int) -> _Luck:
+    """The luck of the request with that seed, which its two ends share while either has it."""
+    luck = _lucks.get((pair, seed))
+    if luck is None:
+        luck = _lucks[pair, seed] = _Luck(pair, seed)
+    return luck
 
 
 class SyntheticTarget:
@@ -146,9 +194,8 @@ class SyntheticTarget:
     async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
         """A place for the request whose seed ``sampling`` carries."""
         pair = self._pair
-        script = lru_cache(maxsize=_NEAR)(partial(pair.truth, sampling.seed))
         foresight = lru_cache(maxsize=_NEAR * len(pair.exits))(partial(pair.foresee, sampling.seed))
-        return ScriptedSeat(pair.layers, script, foresight, yields=False)
+        return ScriptedSeat(pair.layers, _luck_of(pair, sampling.seed).truth, foresight, yields=False)
 
     async def close(self) -> None:
         """Nothing to free."""
@@ -161,7 +208,7 @@ class SyntheticDrafter:
         self._pair = pair
         self._max_nodes_per_step = max_nodes_per_step
         self._seed = 0
-        self._guesses: Callable[[int, int], list[Guess]] = partial(pair.guesses, 0)
+        self._guesses = _luck_of(pair, 0).guesses
 
     @property
     def tokenizer_digest(self) -> str:
@@ -176,8 +223,7 @@ class SyntheticDrafter:
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A request begins; its seed decides what the draft says."""
         self._seed = sampling.seed
-        # What a commit overtook is asked for again.
-        self._guesses = lru_cache(maxsize=_NEAR)(partial(self._pair.guesses, sampling.seed))
+        self._guesses = _luck_of(self._pair, sampling.seed).guesses
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The pair's choices at each node's position."""

@@ -38,7 +38,7 @@ def held() -> Counter[str]:
     )  # isinstance asks torch
 
 
-@pytest.mark.parametrize("policy", ("cloud", "sync", "seed", "auto"))
+@pytest.mark.parametrize("policy", ["cloud", "sync", "seed", "auto"])
 def test_a_finished_session_leaves_nothing_for_the_garbage_collector(tmp_path: Path, policy: str) -> None:
     read = scenario(tmp_path, FIVE)
     with no_collector():

@@ -7,7 +7,7 @@ from typing import Literal
 
 from foredraft.engines.device import TICK_S, Work
 from foredraft.errors import ProfileError
-from foredraft.profiles.compute import Within, call_curve, curve_for, outside, seconds, share_after, wake_s
+from foredraft.profiles.compute import call_curve, curve_for, outside, seconds, share_after, wake_s, within
 from foredraft.profiles.schema import Curve, DeviceProfile
 
 Outside = Literal["warn", "error"]
@@ -40,7 +40,7 @@ class Pace:
         self._outside = outside
         self._call_curve = call_curve(profile)
         self._wakes = profile.host.wake_s > 0.0
-        self._usual = Within(self._call_curve)
+        self._usual = within(self._call_curve)
         self._most_tokens = self._call_curve.range.new_tokens[1]
         self._warned: set[str] = set()
 

@@ -8,6 +8,7 @@ extrapolate along its last stretch: whoever calls them asks ``outside`` first.
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
 
 from foredraft.profiles.schema import Curve, DeviceProfile, DraftProfile, Grid, Host, Line, Model
 
@@ -19,6 +20,12 @@ def seconds(curve: Curve, new_tokens: int, context: int, batch: int = 1) -> floa
     beyond = new_tokens - curve.flat_tokens
     taken_s = curve.host_s + curve.base_s + curve.per_token_s * (beyond if beyond > 0 else 0)
     return taken_s + curve.per_context_s * context + curve.per_sequence_s * (batch - 1)
+
+
+@lru_cache(maxsize=64)
+def within(curve: Curve) -> "Within":
+    """The curve within its declared range; devices of one kind share it."""
+    return Within(curve)
 
 
 class Within:
