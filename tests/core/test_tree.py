@@ -121,7 +121,7 @@ class TreeMachine(RuleBasedStateMachine):
         for node in self.tree.nodes():
             assert node.parent in seen
             assert node.parent is not None
-            assert node.parent.children[node.token] is node
+            assert node.parent.child(node.token) is node
             seen.add(node)
         assert all(node.alive for node in seen)
 

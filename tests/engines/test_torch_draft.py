@@ -103,7 +103,7 @@ def commit_of(tree: DraftTree, luck: random.Random) -> list[int]:
     commit: list[int] = []
     node = tree.root
     while node.children and luck.random() < 0.6:
-        node = luck.choice(list(node.children.values()))
+        node = luck.choice(node.children)
         commit.append(node.token)
     if not commit or luck.random() < 0.5:
         commit.append(luck.randrange(VOCABULARY))

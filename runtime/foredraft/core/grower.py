@@ -193,7 +193,7 @@ class Grower:
     def _any_sent(self) -> bool:
         """Whether a child of the root is at the cloud, or on its way there."""
         children = self.tree.root.children
-        return bool(children) and any(child.sent for child in children.values())
+        return bool(children) and any(child.sent for child in children)
 
     def _check(self, tokens: Sequence[int]) -> None:
         """Raise ProtocolError for tokens that no honest cloud says next."""
@@ -209,11 +209,11 @@ class Grower:
             if node is None or not node.expanded:
                 return
             said: list[tuple[float, bool]] = []
-            for child in node.children.values():
+            for child in node.children:
                 if child.guessed > 0.0:
                     said.append((child.guessed, child.token == token))
             self.estimates.saw_guesses(said)
-            node = node.children.get(token)
+            node = node.child(token)
 
     def _count(self, commit: Commit, tokens: int) -> None:
         if self._opened:  # the first pass carries the prompt as well
@@ -270,7 +270,7 @@ class Grower:
         self._reaches = self._likeliest = None
         node = self.root
         for token in tokens:
-            if self.room <= 0 and token not in node.children:
+            if self.room <= 0 and node.child(token) is None:
                 break
             heir = self.tree.add(node, token, UNDRAFTED)
             self.told[node] = (heir, right)

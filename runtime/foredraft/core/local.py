@@ -69,13 +69,13 @@ class LocalText:
             self._begins = grower.position
         node = grower.root
         for token in self._tokens:
-            below = node.children.get(token)
+            below = node.child(token)
             if below is None:
                 return None  # what was shown has gone from the tree: nothing to go on from
             node = below
         fresh: list[int] = []
         while node.children and node.position < grower.end:
-            node = max(node.children.values(), key=lambda child: child.probability)
+            node = max(node.children, key=lambda child: child.probability)
             fresh.append(node.token)
         if fresh:
             self._tokens += fresh

@@ -18,12 +18,12 @@ def reaches(root: Node, told: Mapping[Node, tuple[Node, float]]) -> list[tuple[N
     for node, reach in found:
         favourite = told.get(node)
         if favourite is None:
-            for child in node.children.values():
+            for child in node.children:
                 found.append((child, reach * child.probability))
             continue
         heir, sure = favourite
         rest = (1.0 - sure) / max(1.0 - heir.probability, 1e-3)
-        for child in node.children.values():
+        for child in node.children:
             probability = max(child.probability, sure) if child is heir else child.probability * min(rest, 1.0)
             found.append((child, reach * probability))
     return found

@@ -34,7 +34,7 @@ class Node(msgspec.Struct, eq=False):
     parent: "Node | None"
     probability: float
     guessed: float = 0.0
-    children: "dict[int, Node]" = msgspec.field(default_factory=dict)
+    children: "tuple[Node, ...]" = ()
     alive: bool = True
     sent: bool = False
     barren: bool = False
@@ -57,15 +57,19 @@ class Node(msgspec.Struct, eq=False):
             anchor = node._anchor = anchor.then(node.token)
         return anchor
 
+    def child(self, token: int) -> "Node | None":
+        """The node right below this one with that token."""
+        for node in self.children:
+            if node.token == token:
+                return node
+        return None
+
     def likeliest(self) -> list["Node"]:
         """The nodes below this one, going to the most probable child each time."""
         chain: list[Node] = []
         below = self.children
         while below:
-            if len(below) == 1:
-                (node,) = below.values()
-            else:
-                node = max(below.values(), key=_probability)
+            node = below[0] if len(below) == 1 else max(below, key=_probability)
             chain.append(node)
             below = node.children
         return chain
@@ -88,8 +92,8 @@ def _probability(node: Node) -> float:
 class DraftTree:
     """The committed text and the live nodes below its tip.
 
-    ``position``: how many tokens are committed. ``live``: the live nodes below the root, as the keys of a
-    dict: oldest first, so parents come before children.
+    ``position``: how many tokens are committed. ``live``: the live nodes below the root, oldest first, so
+    parents come before children.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
@@ -103,7 +107,7 @@ class DraftTree:
             anchor = anchor.then(token)
             self._hashes.append(anchor.hash)
         self.root = Node(self.position, self.tokens[-1], None, 1.0, _anchor=anchor)
-        self.live: dict[Node, None] = {}
+        self.live: list[Node] = []
 
     def __len__(self) -> int:
         """How many live nodes hang below the root."""
@@ -127,10 +131,11 @@ class DraftTree:
         """Hang ``token`` below a live node. What is there already is returned as it is."""
         if not parent.alive:
             raise ValueError(f"cannot grow below the dead node {parent}")
-        node = parent.children.get(token)
+        node = parent.child(token) if parent.children else None
         if node is None:
-            node = parent.children[token] = Node(parent.position + 1, token, parent, probability, guessed)
-            self.live[node] = None
+            node = Node(parent.position + 1, token, parent, probability, guessed)
+            parent.children = (*parent.children, node)
+            self.live.append(node)
         return node
 
     def trim(self, anchor: Anchor, chain: Sequence[int]) -> tuple[Node, Sequence[int]] | None:
@@ -151,37 +156,41 @@ class DraftTree:
 
     def advance(self, tokens: Iterable[int]) -> None:
         """Commit ``tokens``: the root moves down along them; everything beside that path dies."""
-        root, live, hashes = self.root, self.live, self._hashes
+        root, hashes = self.root, self._hashes
         anchor = root.anchor
+        dying: list[Node] = []
         for token in tokens:
-            heir = root.children.pop(token, None)
-            if root.children:
-                self._kill(root)
-            root.alive = False
+            heir = None
+            for child in root.children:
+                if child.token == token:
+                    heir = child
+                else:
+                    dying.append(child)
+            root.children, root.alive = (), False
             anchor = anchor.then(token)
             hashes.append(anchor.hash)
             self.tokens.append(token)
             if heir is None:
                 heir = Node(anchor.position, token, None, 1.0, _anchor=anchor)
             else:
-                del live[heir]
                 heir.parent, heir._anchor = None, anchor
             root = heir
         self.root, self.position = root, anchor.position
-
-    def _kill(self, top: Node) -> None:
-        """Mark ``top`` and all that hangs below it as dead, and forget the latter."""
-        live = self.live
-        dying = [top]
-        for node in dying:
-            node.alive = False
-            if node.children:
-                for child in node.children.values():
-                    del live[child]
-                    dying.append(child)
-                node.children = {}
+        _kill(dying)
+        if self.live:
+            self.live = [node for node in self.live if node.alive and node.parent is not None]
 
     def clear(self) -> None:
         """Drop every node below the root; the root stays."""
-        self._kill(self.root)
-        self.root.alive = True
+        _kill(self.live)
+        self.root.children, self.live = (), []
+
+
+def _kill(tops: Iterable[Node]) -> None:
+    """Mark nodes, and all that hangs below them, as dead; nothing hangs below any of them any more."""
+    dying = list(tops)
+    for node in dying:
+        node.alive = False
+        if node.children:
+            dying += node.children
+            node.children = ()

@@ -176,7 +176,7 @@ class Walker:
         node, rest = place
         tree, most = self.tree, self._limits.max_nodes
         for token in rest:
-            if len(tree.live) >= most and token not in node.children:
+            if len(tree.live) >= most and node.child(token) is None:
                 return self._refuse(chain, messages.FULL, f"holding {len(tree)} nodes already")
             node = tree.add(node, token)
         return None

@@ -269,7 +269,7 @@ class PacedDrafter:
         work = Work("step", behind + len(fresh) or 1, len(self._text) - behind, 0, self.pace)
         turn = device.start(work) or await device.enter(work)
         try:
-            self._cached |= fresh
+            self._cached.update(fresh)
             self._behind = 0
             guesses = await self._inner.draft(nodes, width)
             if (late_s := await turn.over()) > TICK_S:
@@ -278,19 +278,19 @@ class PacedDrafter:
             turn.leave()
         return guesses
 
-    def _uncached(self, nodes: Sequence[Node]) -> set[Node] | None:
+    def _uncached(self, nodes: Sequence[Node]) -> list[Node] | None:
         """The nodes, and those above them, that the device's cache lacks; it holds nothing without what is above.
 
         None where no node is alive.
         """
         cached = self._cached
-        fresh: set[Node] = set()
+        fresh: list[Node] = []
         alive = False
         for node in nodes:
             if node.alive:
                 alive = True
                 while node.parent is not None and node not in cached and node not in fresh:
-                    fresh.add(node)
+                    fresh.append(node)
                     node = node.parent
         return fresh if alive else None
 
