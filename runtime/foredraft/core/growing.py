@@ -24,6 +24,8 @@ class Growing:
     ``local``: what is shown while the cloud is out of reach.
     """
 
+    __slots__ = ("_begun", "_changed", "_drafter", "_grower", "_local", "_note", "_on_change", "_policy")
+
     def __init__(
         self,
         grower: Grower,

@@ -23,6 +23,8 @@ BY_CHANCE = 2.0
 class Ledger:
     """One session's account."""
 
+    __slots__ = ("_alone_s", "_opened", "_passes_s", "_speculated", "_spent_s", "_tokens", "_typical_s")
+
     def __init__(self) -> None:
         self._opened = False
         self._passes_s = [Typical() for _ in WIDTHS]

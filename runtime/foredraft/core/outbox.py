@@ -13,6 +13,8 @@ class Outbox:
     ``waiting``: messages that wait for room. ``on_room`` is called when the last of them has left.
     """
 
+    __slots__ = ("_ending", "_filled", "_link", "_on_room", "waiting")
+
     def __init__(self, link: Link, on_room: Callable[[], None] | None = None) -> None:
         self.waiting: list[Message] = []
         self._link = link

@@ -29,7 +29,7 @@ class Orders(msgspec.Struct, frozen=True, gc=False):
     cloud_drafts: int = 0
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One draft step: expand these nodes (the root or live nodes), each by up to ``width`` guesses.
 
     ``more``: so many steps follow, each below the one node that the step before brought; the policy is asked

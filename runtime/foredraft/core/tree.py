@@ -96,6 +96,8 @@ class DraftTree:
     parents come before children.
     """
 
+    __slots__ = ("_hashes", "live", "position", "root", "tokens")
+
     def __init__(self, tokens: Sequence[int]) -> None:
         if not tokens:
             raise ValueError("a text needs at least one token")

@@ -31,7 +31,7 @@ class Pricing(Protocol):
         """Whether these calls may run as one batch."""
 
 
-class Work(msgspec.Struct, frozen=True):
+class Work(msgspec.Struct, frozen=True, gc=False):
     """One call, as its device sees it. ``kind`` is "pass", "prefill" or "step"."""
 
     kind: str

@@ -149,6 +149,8 @@ class PacedTarget:
 class _PacedSeat:
     """A Seat on a paced target."""
 
+    __slots__ = ("_inner", "_reserved_tokens", "_target")
+
     def __init__(self, target: PacedTarget, inner: Seat, reserved_tokens: int) -> None:
         self._target = target
         self._inner = inner
@@ -213,6 +215,8 @@ class PacedDrafter:
     A step runs the nodes asked about and whatever above them the device's cache lacks: nodes
     that others hung there, committed tokens that were never drafted, and first of all the prompt.
     """
+
+    __slots__ = ("_behind", "_cached", "_inner", "_most_nodes", "_news", "_text", "device", "pace")
 
     def __init__(
         self,
