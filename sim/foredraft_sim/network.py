@@ -94,10 +94,9 @@ class SimLink(Link):
         incoming = self._incoming
         while not incoming.landed:
             await incoming.landing()
-        return self._next()
+        return self._decoded(incoming.landed.pop(0))
 
-    def _next(self) -> Message:
-        data = self._incoming.landed.pop(0)
+    def _decoded(self, data: bytes) -> Message:
         self._bytes_received += framed_bytes(len(data), masked=not self._client)
         return decode(data)
 
@@ -107,17 +106,17 @@ class SimLink(Link):
         failed: list[Exception] = []
         enough = False
 
-        def hear() -> bool:
+        def hear(data: bytes) -> bool:
             nonlocal enough
             try:
-                enough = not take(self._next())
+                enough = not take(self._decoded(data))
             except Exception as error:
                 failed.append(error)
                 enough = True
             return enough
 
         while not enough and incoming.landed:
-            hear()
+            hear(incoming.landed.pop(0))
         incoming.hear = hear
         try:
             while not enough:

@@ -20,7 +20,7 @@ class Way:
         self._flying: list[tuple[bytes | None, asyncio.TimerHandle]] = []  # None: the end
         self.landed: list[bytes] = []
         self._changed = Signal()  # something has landed, or nothing will any more; the receiver waits
-        self.hear: Callable[[], bool] | None = None  # takes what has landed; whether the receiver goes on then
+        self.hear: Callable[[bytes], bool] | None = None  # takes what lands; whether the receiver goes on then
         self._context = copy_context()  # what lands is taken in the context in which the connection was made
         self._shut = False  # nothing more goes in
         self._shutting: asyncio.Event | None = None  # while somebody waits for room
@@ -84,10 +84,10 @@ class Way:
             if self.on_end is not None:
                 self.on_end()
             self._finish()
-        else:
+        elif self.hear is None:
             self.landed.append(data)
-            if self.hear is not None and not self.hear():
-                return
+        elif not self.hear(data):
+            return
         self._changed.set_last()
 
     def landing(self) -> Awaitable[None]:
