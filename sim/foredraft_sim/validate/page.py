@@ -91,7 +91,7 @@ def summary_lines(found: Validation) -> list[str]:
     ]
     lines += [
         f"NOT JUDGED: {METRICS[metric]}: p99 error {found.verdict.errors[metric].p99:.1%} (target {MOST_P99:.0%}): "
-        f"runs of one real session differ by {differ:.1%} at p99, so this machine was not idle"
+        f"runs of one real session differ by {differ:.1%} at p99, more than chance does, so this machine was not idle"
         for metric, differ in unsteady.items()
     ]
     return [
