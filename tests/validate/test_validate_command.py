@@ -140,10 +140,14 @@ def test_of_several_runs_the_fastest_counts() -> None:
     assert [round(other.e2e_s / counts.e2e_s, 3) for counts, other in repeats[:2]] == [1.1, 7.0]
 
 
-def test_of_two_measurements_of_a_link_the_one_with_shorter_round_trips_counts() -> None:
-    link = load_profile("robot-5", "link")
-    disturbed = msgspec.structs.replace(link, up=msgspec.structs.replace(link.up, jitter_s=link.up.jitter_s + 0.002))
-    assert quietest({"a": disturbed, "b": link}, {"a": link, "b": disturbed}) == {"a": link, "b": link}
+def test_of_two_measurements_of_a_device_or_a_link_the_faster_one_counts() -> None:
+    calm = profiles(PLAN)
+    [(way, link), (other, _)] = calm.links.items()
+    later = msgspec.structs.replace(link, up=msgspec.structs.replace(link.up, jitter_s=link.up.jitter_s + 0.002))
+    slow = msgspec.structs.replace(calm.target, target_pass=longer(calm.target.target_pass, 0.001))
+    slower = msgspec.structs.replace(calm.draft, draft_step=longer(calm.draft.draft_step, 0.001))
+    first = Profiles(slow, calm.draft, {way: later, other: link})
+    assert quietest(first, Profiles(calm.target, slower, {way: link, other: later})) == calm
 
 
 def test_a_session_is_simulated_again_with_other_luck_and_the_same_tokens() -> None:
