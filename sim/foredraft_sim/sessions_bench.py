@@ -115,12 +115,16 @@ def loop_speed(turns: int = 300) -> Result:
 
 
 def fleet(rounds: int = 200_000, few: int = 10, many: int = 1000) -> Result:
-    """Many devices against few, each in a process of its own: wall time per round, and memory."""
-    small = _measured(few, max(1, few // 10), max(few * 100, rounds // 20))
+    """Many devices against few, in processes of their own: wall time per round, and memory.
+
+    The few are over in a second or two, which a disturbance spoils as a whole: the best of three counts.
+    """
+    few_rounds = max(few * 100, rounds // 20)
+    small = max((_measured(few, max(1, few // 10), few_rounds) for _ in range(3)), key=lambda said: said["rate"])
     large = _measured(many, max(1, many // 10), rounds)
     return Result(
         "fleet",
-        f"{large['rounds']:,} rounds of {many} devices, {small['rounds']:,} of {few}; ten devices to a server",
+        f"{large['rounds']:,} rounds of {many} devices, {small['rounds']:,} of {few}, best of 3; ten devices a server",
         (
             Figure(f"{few} devices", small["rate"], "rounds/s"),
             Figure(f"{many} devices", large["rate"], "rounds/s"),

@@ -78,7 +78,7 @@ class Plan:
 
 
 def plan_of(*, quick: bool, paced: bool) -> Plan:
-    """The whole, in about seven minutes (paced: thirteen), or the quick one, in one to three."""
+    """The whole, in about nine minutes (paced: twelve), or the quick one, in two to three."""
     policies = ("cloud", f"sync:gamma={GAMMA}", f"seed:gamma={GAMMA}", "ahead", "auto")
     names = ("bench-60ms-target", "bench-6ms-draft") if paced else ("", "")
     if quick:
