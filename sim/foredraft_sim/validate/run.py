@@ -159,7 +159,7 @@ def _real(plan: Plan, running: Stage, profiles: Profiles, tell: Tell) -> list[Se
             request = number if number < fits else number - fits  # as the simulation counts them
             seed = scenario.sampling(SEED, request).seed
             done.append(running.run(way, policy, plan.prompts, number, seed=seed))
-            tell(f"{policy} over {way}, run {turn + 1}", 0.15 + 0.55 * len(done) / (len(asked) * plan.runs))
+            tell(f"{policy} over {way}, run {turn + 1}", 0.15 + 0.5 * len(done) / (len(asked) * plan.runs))
     return done
 
 
