@@ -47,6 +47,13 @@ def test_a_chain_longer_than_the_cloud_takes_goes_in_pieces_and_only_once(grower
     assert ship_all(grower) == []
 
 
+@pytest.mark.parametrize("answers", [0, 2])
+def test_a_drafter_that_answers_for_another_number_of_nodes_is_an_error(grower: Grower, answers: int) -> None:
+    with pytest.raises(ValueError, match=f"asked about 1 nodes and answered for {answers}"):
+        grower.grew([grower.root], [[Guess(9, 0.5)]] * answers, 1)
+    assert not grower.tree.live
+
+
 def test_after_full_nothing_is_sent_before_the_next_commit_and_then_all_that_lives(grower: Grower) -> None:
     draft(grower, text(4))
     first, *_ = grows = ship_all(grower)

@@ -288,8 +288,10 @@ class Grower:
         """Take a draft step's guesses; those whose parent died meanwhile are dropped.
 
         Where the tree has no room for all of them, a parent does not count as expanded: the
-        rest can be asked for again when there is.
+        rest can be asked for again when there is. Raises ValueError for guesses that are not one list per parent.
         """
+        if len(guesses) != len(parents):
+            raise ValueError(f"the drafter was asked about {len(parents)} nodes and answered for {len(guesses)}")
         tree, calibrated, chain = self.tree, self.estimates.calibrated, self._likeliest
         self._reaches = self._likeliest = None
         grown: list[Node] = []
@@ -325,8 +327,8 @@ class Grower:
         if self._full or self.ready is None:
             return []
         chains: list[Chain] = []
+        end = self.end
         for leaf in wanted:
-            end = self.end
             path = [node for node in leaf.path() if not node.sent and node.position < end] if leaf.alive else []
             for first in range(0, len(path), self.ready.max_chain):
                 if len(chains) == messages.MAX_CHAINS:
