@@ -24,6 +24,7 @@ from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.errors import LinkClosedError
 from foredraft.hosting import Cloud
 from foredraft.links.memory import MemoryLink
+from foredraft.links.tap import Tap
 from foredraft.policies import make_policy
 from foredraft.policies.parameters import describe_policy
 from foredraft.record import BEYOND
@@ -135,22 +136,10 @@ async def test_a_cloud_that_knows_no_read_costs_the_exits_readings_alone(tmp_pat
         async def connect(self) -> Link:
             return Deaf(await super().connect())
 
-    class Deaf:
-        def __init__(self, link: Link) -> None:
-            self._link = link
-            self.close, self.receive, self.listen, self.post = link.close, link.receive, link.listen, link.post
-
-        @property
-        def bytes_sent(self) -> int:
-            return self._link.bytes_sent
-
-        @property
-        def bytes_received(self) -> int:
-            return self._link.bytes_received
-
+    class Deaf(Tap):
         async def send(self, message: Message) -> None:
             nonsense = Open(9, b"", 0, 0.0, 0, 1.0, 0, 1, (), (), Steer(9, 1))
-            await self._link.send(nonsense if isinstance(message, Read) else message)
+            await super().send(nonsense if isinstance(message, Read) else message)
 
     async with Old(clouds.target(), clouds.TOKENIZER) as cloud, connect(cloud, draft=clouds.drafter()) as edge:
         report = await edge.generate(PROMPT, policy="sync", max_new_tokens=9, record=tmp_path / "x.rec").finish()
