@@ -40,7 +40,7 @@ class Confident:
 
 
 if __name__ == "__main__":
-    from foredraft_sim.emulation import replicate
+    from foredraft_sim.replications import replicate
     from foredraft_sim.scenario import read_scenario
 
     robot = read_scenario(Path(__file__).with_name("scenarios") / "robot.toml")

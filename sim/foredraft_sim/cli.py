@@ -25,7 +25,7 @@ def simulate(
         list[int] | None, typer.Option(help="Use this seed in the place of the scenario's; may be repeated.", min=0)
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Replications at a time; by default as many as there are cores.", min=1)
+        int | None, typer.Option(help="Processes that simulate; by default one per core, if it pays.", min=1)
     ] = None,
     events: Annotated[Path | None, typer.Option(help="Write what happened, one JSON object per line.")] = None,
     trace: Annotated[

@@ -1,4 +1,4 @@
-"""One replication of a scenario: one policy and one seed, in simulated time.
+"""What takes part in a replication, or in one island of it: one policy and one seed, in one loop of simulated time.
 
 The sessions are those that are deployed: ``EdgeSession`` on each device, ``CloudService`` on each
 server. Emulated are the devices (``engines.paced``), the links (``network``) and, with a synthetic
@@ -11,8 +11,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from foredraft.core.cloud import CloudService
@@ -30,15 +29,14 @@ from foredraft.profiles import DeviceProfile, residual_factor
 from foredraft.record.frames import Frame, encode_frame
 from foredraft.record.journal import Journal
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.finished import Finished, Replication
+from foredraft_sim.finished import Finished
 from foredraft_sim.hosted import hosted
-from foredraft_sim.loop import SimLoop
+from foredraft_sim.islands import Island, IslandDone
 from foredraft_sim.network import SimLink, SimNetwork
-from foredraft_sim.quietly import collected, rare_collections
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import Closed, Poisson, most_of
 from foredraft_sim.simulated_record import closed, head_of
-from foredraft_sim.sources import Request, TokenSource, token_source
+from foredraft_sim.sources import Request, TokenSource
 from foredraft_sim.streams import Streams, uniform
 
 NewPace = Callable[[str], Pace | None]
@@ -49,103 +47,71 @@ REQUEST: ContextVar[int] = ContextVar("request")
 """Which request the running task belongs to; it travels from a device to the cloud's tasks that serve it."""
 
 
-def replicate(
-    scenario: Scenario,
-    policy: str,
-    seed: int,
-    *,
-    log: bool = False,
-    texts: bool = False,
-    shuffle_seed: int | None = None,
-    luck: int = 0,
-    source: TokenSource | None = None,
-    new_pace: NewPace | None = None,
-) -> Replication:
-    """Run ``policy`` with ``seed`` to the end. Raises ScenarioError, ModelError.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is simulated, and what of it is kept; see ``replications.replicate``."""
 
-    ``log``: keep a record. ``texts``: keep the tokens. ``shuffle_seed``: run timers of one
-    instant in another order; texts must not change by it. ``luck``: other numbers than 0 draw other jitter, losses and
-    durations under the same tokens and arrivals. ``source``: what says the tokens in the
-    place of the scenario's pair. ``new_pace``: what calls cost, where the profiles alone do not tell.
-    """
-    source = source or token_source(scenario)
-    loop_factory = partial(SimLoop, shuffle_seed=shuffle_seed)
-    with collected() as said, rare_collections(), asyncio.Runner(loop_factory=loop_factory) as runner:
-        try:
-            done = runner.run(_run(scenario, policy, seed, luck, source, new_pace, log=log, texts=texts))
-        except ScenarioError:
-            raise
-        except ForedraftError as error:  # a deadlock, a livelock, a model that fails
-            raise ScenarioError(f"{scenario.path}: policies: {policy!r}, seed {seed}: {error}") from error
-    return replace(done, warnings=tuple(sorted(said)))
+    scenario: Scenario
+    policy: str
+    seed: int
+    source: TokenSource
+    log: bool = False
+    texts: bool = False
+    luck: int = 0
+    new_pace: NewPace | None = None
 
 
-async def _run(
-    scenario: Scenario,
-    policy: str,
-    seed: int,
-    luck: int,
-    source: TokenSource,
-    new_pace: NewPace | None,
-    *,
-    log: bool,
-    texts: bool,
-) -> Replication:
-    emulation = _Emulation(scenario, policy, seed, luck, source, new_pace, recording=log)
-    return await emulation.run(texts)
+async def emulate(run: Run, island: Island, arrivals_s: Sequence[float]) -> IslandDone:
+    """What an island does from time 0 on; ``arrivals_s``: of all requests. Raises ScenarioError, ModelError."""
+    return await _Emulation(run, island).run(arrivals_s)
 
 
 class _Emulation:
-    """Everything that takes part in one replication."""
+    """Everything that takes part in one island."""
 
-    def __init__(
-        self,
-        scenario: Scenario,
-        policy: str,
-        seed: int,
-        luck: int,
-        source: TokenSource,
-        new_pace: NewPace | None,
-        *,
-        recording: bool,
-    ) -> None:
-        self.new_pace: NewPace = new_pace or (lambda where: None)
-        self.scenario, self.policy, self.seed, self.source = scenario, policy, seed, source
-        self.journal = Journal(self._write, REQUEST.get) if recording else None
+    def __init__(self, run: Run, island: Island) -> None:
+        self.scenario, self.policy, self.seed, self.source = run.scenario, run.policy, run.seed, run.source
+        self.texts = run.texts
+        self.new_pace: NewPace = run.new_pace or (lambda where: None)
+        self.journal = Journal(self._write, REQUEST.get) if run.log else None
         self._recorded = bytearray()
         self._draft_nodes = 0  # what a draft step may expand
-        self.streams = Streams(seed).child(f"luck {luck}") if luck else Streams(seed)
+        self.streams = Streams(run.seed).child(f"luck {run.luck}") if run.luck else Streams(run.seed)
         self.finished: list[Finished] = []
         self._serving: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._connections = 0
-        self._servers = [_Server(self, number) for number in range(scenario.file.cloud.servers)]
-        self._edges = [_Edge(self, number) for number in range(scenario.workload.devices)]
+        self._servers = {number: _Server(self, number) for number in island.servers}
+        self._edges = [_Edge(self, number) for number in island.devices]
 
-    async def run(self, texts: bool) -> Replication:
-        """All requests, to the end of the last text."""
-        arrivals_s = arrivals(self.scenario, self.seed)
-        tasks = [asyncio.create_task(edge.run(arrivals_s, texts), name=f"device {edge.number}") for edge in self._edges]
+    async def run(self, arrivals_s: Sequence[float]) -> IslandDone:
+        """All requests, to the end of the last text and of what is in flight then."""
+        tasks = [asyncio.create_task(edge.run(arrivals_s), name=f"device {edge.number}") for edge in self._edges]
         try:
             await asyncio.gather(*tasks)
             duration_s = asyncio.get_running_loop().time()
             await asyncio.gather(*self._serving)
+            servers_busy_s, devices_busy_s = await self._busy_s()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for server in self._servers:
+            for server in self._servers.values():
                 await server.engine.close()
             for edge in self._edges:
                 await edge.engine.close()
-        return Replication(
-            self.policy,
-            self.seed,
-            sorted(self.finished, key=lambda one: one.request),
-            duration_s,
-            sum(server.engine.device.busy_s for server in self._servers),
-            sum(edge.engine.device.busy_s for edge in self._edges),
-            recorded=b"" if self.journal is None else self._record(),
-        )
+        recorded = b"" if self.journal is None else self._record()
+        return IslandDone(self.finished, duration_s, servers_busy_s, devices_busy_s, recorded=recorded)
+
+    async def _busy_s(self) -> tuple[dict[int, float], dict[int, float]]:
+        """What servers and devices were occupied, by number, when no call is in flight any more."""
+        before = None
+        while True:
+            servers = {number: server.engine.device.busy_s for number, server in self._servers.items()}
+            devices = {edge.number: edge.engine.device.busy_s for edge in self._edges}
+            if (servers, devices) == before:
+                return servers, devices
+            before = servers, devices
+            await asyncio.sleep(1.0)
 
     def _write(self, frame: Frame) -> None:
         self._recorded += encode_frame(frame)
@@ -162,9 +128,9 @@ class _Emulation:
         self._draft_nodes = drafter.max_nodes_per_step
         return drafter if self.journal is None else self.journal.drafter(drafter, where)
 
-    def serve(self, link: Link) -> None:
-        """A server takes a connection."""
-        server = self._next_server()
+    def serve(self, link: Link, device: int) -> None:
+        """A server takes a device's connection."""
+        server = self._next_server(device)
         server.open += 1
         link = hosted(link, server.engine.device, self.scenario.target.host.message_s)
         task = asyncio.create_task(server.service.handle(link), name=f"server {server.number}")
@@ -176,11 +142,14 @@ class _Emulation:
 
         task.add_done_callback(served)
 
-    def _next_server(self) -> "_Server":
+    def _next_server(self, device: int) -> "_Server":
+        balance, servers = self.scenario.file.cloud.balance, self.scenario.file.cloud.servers
+        if balance == "affinity":
+            return self._servers[device % servers]
         self._connections += 1
-        if self.scenario.file.cloud.balance == "round_robin":
-            return self._servers[(self._connections - 1) % len(self._servers)]
-        return min(self._servers, key=lambda server: server.open)
+        if balance == "round_robin":
+            return self._servers[(self._connections - 1) % servers]
+        return min(self._servers.values(), key=lambda server: server.open)
 
     def residual(self, profile: DeviceProfile, place: str) -> Residual | None:
         """What a device's durations vary by, from a stream of its own."""
@@ -243,7 +212,7 @@ class _Edge:
         self._taps = None if journal is None else journal.both_ends(number)
 
     def _accept(self, cloud: SimLink) -> None:
-        self._emulation.serve(cloud if self._taps is None else self._taps.cloud(cloud))
+        self._emulation.serve(cloud if self._taps is None else self._taps.cloud(cloud), self.number)
 
     async def _connect(self) -> Link:
         began_s = asyncio.get_running_loop().time()
@@ -251,7 +220,7 @@ class _Edge:
         link = edge if self._taps is None else self._taps.edge(edge, began_s)
         return hosted(link, self.engine.device, self._emulation.scenario.draft.host.message_s)
 
-    async def run(self, arrivals_s: Sequence[float], texts: bool) -> None:
+    async def run(self, arrivals_s: Sequence[float]) -> None:
         """This device's requests. Raises ScenarioError naming the one that fails."""
         scenario, seed = self._emulation.scenario, self._emulation.seed
         loop, pace = asyncio.get_running_loop(), scenario.workload.arrivals
@@ -266,7 +235,7 @@ class _Edge:
             REQUEST.set(request)
             report = await self._generate(request, arrived_s)
             digest = hashlib.sha256(json.dumps(report.tokens).encode()).hexdigest()[:16]
-            kept = report if texts else replace(report, tokens=[], text="")
+            kept = report if self._emulation.texts else replace(report, tokens=[], text="")
             self._emulation.finished.append(Finished(request, arrived_s, began_s, kept, digest))
 
     async def _generate(self, request: int, arrived_s: float) -> SessionReport:

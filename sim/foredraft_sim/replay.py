@@ -18,11 +18,12 @@ from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile
 from foredraft.record.event_lines import event_lines
 from foredraft.record.plain import profile_from_plain
 from foredraft.record.reading import Record
-from foredraft_sim.emulation import NewPace, replicate
+from foredraft_sim.emulation import NewPace
 from foredraft_sim.finished import Replication
 from foredraft_sim.measured import NAME, measured_cloud_draft, measured_draft, measured_link, measured_target
 from foredraft_sim.recorded import RecordedDrafter, RecordedTarget, Replays, StopsWhereRecorded
 from foredraft_sim.recorded_times import RecordedPace, cloud_draft_calls, draft_calls, target_calls
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, RecordedPair, ScenarioFile, Workload
 from foredraft_sim.sources import Request

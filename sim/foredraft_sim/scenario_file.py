@@ -10,6 +10,7 @@ from foredraft_sim.synthetic import SyntheticPair
 AtLeastOne = Annotated[int, Meta(ge=1, le=10_000_000)]
 Seed = Annotated[int, Meta(ge=0)]
 DAY_S: Final = 86_400.0
+Balance = Literal["least_loaded", "round_robin", "affinity"]
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,12 +49,14 @@ class CloudTable(Override, frozen=True):
     """The servers, all alike. ``balance``: which of them takes a new connection.
 
     ``least_loaded`` is the one with the fewest open connections, the first of several;
-    ``round_robin`` the next in turn. ``draft``: the profile of a draft model on each server's own
-    device, for the policies ``colocated`` and ``both``; it says the tokens that the edge's would.
+    ``round_robin`` the next in turn; ``affinity`` that of the device: server (n modulo servers) is always device n's,
+    after a reconnection, too; what never meets is then simulated apart (``islands``). ``draft``: the profile of a draft
+    model on each server's own device, for the policies ``colocated`` and ``both``; it says the tokens that the edge's
+    would.
     """
 
     servers: Annotated[int, Meta(ge=1, le=10_000)] = 1
-    balance: Literal["least_loaded", "round_robin"] = "least_loaded"
+    balance: Balance = "least_loaded"
     max_pass_nodes: Annotated[int, Meta(ge=1, le=256)] = 32
     draft: str = ""
 

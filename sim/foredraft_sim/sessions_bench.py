@@ -32,7 +32,7 @@ from foredraft.links.proxy_process import proxy_process
 from foredraft.links.shaping import Shape
 from foredraft.profiles import Line, Range, Setup, load_profile
 from foredraft_sim.bench import Round, bare_pair_rate, bare_process_rate, compare_loops
-from foredraft_sim.emulation import replicate
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, ScenarioFile, Workload
 from foredraft_sim.sources import token_source

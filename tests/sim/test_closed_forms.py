@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from foredraft_sim.emulation import replicate
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.synthetic import SyntheticPair
 from sim.scenario_files import scenario, workload

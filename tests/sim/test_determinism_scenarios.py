@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from foredraft_sim.emulation import replicate
+from foredraft_sim.replications import replicate
 from sim.scenario_files import scenario, workload, write
 
 NOISY = (
@@ -26,7 +26,7 @@ PROGRAM = """
 import hashlib, sys
 from pathlib import Path
 waste = [object() for _ in range(int(sys.argv[2]))]  # other allocations, other addresses
-from foredraft_sim.emulation import replicate
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import read_scenario
 for policy in ("cloud", "sync", "seed", "ahead", "auto"):
     print(policy, hashlib.sha256(replicate(read_scenario(Path(sys.argv[1])), policy, 1, log=True).log).hexdigest())

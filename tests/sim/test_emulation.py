@@ -13,10 +13,10 @@ from foredraft import Cloud, connect
 from foredraft.core.grower import Grower
 from foredraft.core.policy import Step
 from foredraft.policies.sync import SyncPolicy
-from foredraft_sim.emulation import arrivals, replicate
+from foredraft_sim.emulation import arrivals
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.finished import Replication
-from foredraft_sim.replications import replicate_all
+from foredraft_sim.replications import replicate, replicate_all
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.synthetic import SyntheticPair
 from sim.scenario_files import PAIR, scenario, workload

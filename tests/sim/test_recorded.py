@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from foredraft.record import read_record
-from foredraft_sim.emulation import replicate
 from foredraft_sim.errors import ScenarioError
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.simulated_record import complete
 from foredraft_sim.synthetic import SyntheticPair

@@ -25,13 +25,13 @@ from foredraft.profiles.compute import share_after
 from foredraft.record.event_lines import event_lines
 from foredraft.record.frames import HEADER, Began, Frame, encode_frame
 from foredraft.record.reading import Record, frames_in
-from foredraft_sim.emulation import replicate
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.loop import SimLoop
 from foredraft_sim.measured import measured_draft, measured_link, measured_target
 from foredraft_sim.network import SimNetwork
 from foredraft_sim.recorded_times import Calls, RecordedPace, target_calls
 from foredraft_sim.replay import Changes, ReplaySource, replay
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.simulated_record import complete
 from foredraft_sim.streams import Streams

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from foredraft.figures import percentile
-from foredraft_sim.emulation import replicate
-from foredraft_sim.replications import replicate_all
+from foredraft_sim.replications import replicate, replicate_all
 from foredraft_sim.results import figures_of, interval, student_t, summarise
 from sim.scenario_files import scenario, workload
 

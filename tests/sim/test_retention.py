@@ -11,8 +11,8 @@ import pytest
 from foredraft.core.edge import EdgeSession
 from foredraft.core.tree import DraftTree
 from foredraft.core.walking import Session
-from foredraft_sim.emulation import replicate
 from foredraft_sim.network import SimLink
+from foredraft_sim.replications import replicate
 from foredraft_sim.streams import Streams
 from sim.scenario_files import scenario, workload
 

@@ -76,6 +76,11 @@ BAD = {
     "milliseconds for seconds": (workload(arrivals='{ kind = "closed", think_s = 1e6 }'), "think_s = 1000000.0"),
     "a wrong type": (workload(devices='"many"'), "workload.devices = 'many'"),
     "no such arrivals": (workload(arrivals='{ kind = "bursts" }'), "workload.arrivals"),
+    "a misspelt choice": (
+        ('"a100-qwen2-vl-7b"', '"a100-qwen2-vl-7b"\nbalance = "affinty"'),
+        "cloud.balance = 'affinty': Invalid enum value 'affinty': did you mean 'affinity'?; "
+        "known: affinity, least_loaded, round_robin",
+    ),
     "an empty range": (workload(new_tokens="{ least = 5, most = 4 }"), "least must be at most most"),
     "a missing profile": (
         ('"robot"', '"robt"'),

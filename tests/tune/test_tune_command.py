@@ -14,7 +14,7 @@ from foredraft.cli.main import app
 from foredraft.errors import ConfigError
 from foredraft.policies import policy_names
 from foredraft.policies.policy_file import read_policy_file
-from foredraft_sim.emulation import replicate
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import read_scenario
 from foredraft_sim.tune.command import best_so_far, search_of
 from foredraft_sim.tune.metrics import check_known_here, metrics_of

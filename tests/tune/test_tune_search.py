@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foredraft_sim.emulation import replicate
+from foredraft_sim.replications import replicate
 from foredraft_sim.tune.metrics import metrics_of
 from foredraft_sim.tune.search import Candidate, Search, digest
 from sim.scenario_files import scenario

@@ -4,9 +4,9 @@ import difflib
 import re
 import tomllib
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -54,8 +54,9 @@ def convert(plain: dict[str, Any], kind: type[_T], path: Path | str, error: type
         bad = _BAD_VALUE.fullmatch(message)
         at = (bad["path"] or "") if bad else ""
         why = bad["why"] if bad else message
-        given = "" if _is_table(_value_at(plain, at)) else f" = {_value_at(plain, at)!r}"
-        raise error(f"{path}: {at or 'file'}{given}: {why}") from failure
+        value = _value_at(plain, at)
+        given = "" if _is_table(value) else f" = {value!r}"
+        raise error(f"{path}: {at or 'file'}{given}: {why}{_instead(value, _choices_at(kind, plain, at))}") from failure
 
 
 def unknown_key(path: Path | str, table: type[Any] | None, key: str, at: str) -> str:
@@ -64,6 +65,11 @@ def unknown_key(path: Path | str, table: type[Any] | None, key: str, at: str) ->
     where = f"{at}.{key}".lstrip(".")
     known = f"; known: {', '.join(sorted(keys))}" if keys else ""
     return f"{path}: unknown key {where}{nearest(key, keys)}{known}"
+
+
+def _instead(value: Any, choices: Sequence[str]) -> str:
+    """What there is to choose from, if there is, and which of it is meant."""
+    return f"{nearest(str(value), choices)}; known: {', '.join(choices)}" if choices else ""
 
 
 def nearest(key: str, keys: Iterable[str]) -> str:
@@ -103,6 +109,14 @@ def _table_at(kind: type[Any], plain: Any, at: str) -> type[Any] | None:
         if isinstance(step, str) and table is not None:
             table = _struct_in(get_type_hints(table).get(step), plain)
     return table
+
+
+def _choices_at(kind: type[Any], plain: Any, at: str) -> list[str]:
+    """The values that a key may have, where its type lists them."""
+    above, _, key = at.rpartition(".")
+    table = _table_at(kind, plain, above)
+    hint = None if table is None else get_type_hints(table).get(key)
+    return sorted(map(str, get_args(hint))) if get_origin(hint) is Literal else []
 
 
 def _struct_in(hint: Any, plain: Any) -> type[Any] | None:

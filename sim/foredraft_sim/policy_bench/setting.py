@@ -20,8 +20,8 @@ from foredraft.profiles import (
     seconds,
 )
 from foredraft.profiles.strict import convert, parse_toml, read_text
-from foredraft_sim.emulation import replicate
 from foredraft_sim.errors import ScenarioError
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, ScenarioFile, Workload
 from foredraft_sim.synthetic import SyntheticPair

@@ -15,7 +15,7 @@ import msgspec
 from foredraft import __version__
 from foredraft.errors import ConfigError
 from foredraft.policies.parameters import Number, default_of, tunable, with_parameters
-from foredraft_sim.emulation import replicate
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import RecordedPair
 from foredraft_sim.tune.metrics import metrics_of

@@ -15,7 +15,7 @@ from foredraft.cli.emulation import proxies
 from foredraft.core.report import SessionReport
 from foredraft.errors import ConfigError, ForedraftError
 from foredraft.profiles import DraftProfile, LinkProfile, Profile, TargetProfile, load_profile
-from foredraft_sim.emulation import replicate
+from foredraft_sim.replications import replicate
 from foredraft_sim.scenario import Scenario
 from foredraft_sim.scenario_file import (
     CloudTable,
