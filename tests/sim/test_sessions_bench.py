@@ -20,9 +20,14 @@ def test_a_session_is_compared_with_a_bare_pair_of_the_same_sleeps() -> None:
     assert result.figures[-1].holds is not None
 
 
-def test_fleets_run_in_processes_of_their_own() -> None:
-    result = fleet(rounds=300, few=1, many=3)
-    assert "of 3 devices" in result.method
+def test_fleets_run_in_processes_of_their_own_apart_and_together() -> None:
+    result = fleet(rounds=300, few=1, many=30)
+    assert "of 30 devices" in result.method
+    few, apart, growth, _, together, growth_together, _ = result.figures
+    assert growth.value == pytest.approx(few.value / apart.value)
+    assert growth.bound is not None
+    assert growth_together.value == pytest.approx(few.value / together.value)
+    assert growth_together.bound is None
     assert all(figure.value > 0.0 for figure in result.figures)
 
 
