@@ -23,8 +23,9 @@ from foredraft_sim.islands import Island, IslandDone, everything, islands_of, jo
 from foredraft_sim.network import SimNetwork
 from foredraft_sim.replications import replicate, replicate_all, simulated
 from foredraft_sim.scenario import Scenario
+from foredraft_sim.simulated_record import complete
 from foredraft_sim.sources import token_source
-from sim.scenario_files import scenario, workload
+from sim.scenario_files import PAIR, scenario, workload
 
 SERVER = '"a100-qwen2-vl-7b"'
 FLEET = workload(prompt_tokens=8, new_tokens="{ least = 4, most = 20 }", devices=5, requests=9)
@@ -110,6 +111,23 @@ def test_island_by_island_is_one_loop_for_all_to_the_last_bit(
     read = world(tmp_path_factory.mktemp("world"), said)
     assert len(islands_of(read)) == min(said["servers"], said["devices"])
     assert replicate(read, policy, 3, texts=True, luck=luck) == together(read, policy, 3, texts=True, luck=luck)
+
+
+def test_islands_of_real_and_of_recorded_models_are_the_same_too(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from engines.tiny_models import save_model
+
+    save_model(tmp_path / "target", seed=1)
+    save_model(tmp_path / "draft", seed=2, num_hidden_layers=1)
+    models = (PAIR, 'kind = "models"\ntarget = "target"\ndraft = "draft"')
+    asked = workload(prompts='["one two", "three"]', requests=5, devices=3, new_tokens=12)
+    real = scenario(tmp_path, affinity(2), models, asked, more="[sampling]\ntemperature = 0.9\n")
+    logged = replicate(real, "auto", 1, log=True)
+    assert replicate(real, "auto", 1, texts=True) == together(real, "auto", 1, texts=True)
+    (tmp_path / "r.rec").write_bytes(complete(real, logged.record, logged.recorded))
+    pair = (PAIR, 'kind = "recorded"\nfile = "r.rec"')
+    recorded = scenario(tmp_path, affinity(2), pair, workload(requests=7, devices=3, new_tokens=12))
+    assert replicate(recorded, "auto", 1, texts=True) == together(recorded, "auto", 1, texts=True)
 
 
 def test_the_worlds_do_what_makes_islands_hard(tmp_path: Path) -> None:
