@@ -12,6 +12,7 @@ generators", 2014).
 from functools import lru_cache
 from hashlib import blake2b
 from random import Random
+from struct import Struct
 from typing import Final
 
 _MASK: Final = (1 << 64) - 1
@@ -32,13 +33,34 @@ def uniform(seed: int, name: str, *indices: int) -> float:
 def drawn(bits: int, *indices: int) -> float:
     """The number at ``indices`` of what ``key`` stands for with ``bits``."""
     for index in indices:
-        bits = (bits + (index + 1) * _GOLDEN) & _MASK
-        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
-        bits ^= bits >> 31
-    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK  # the finaliser once more: with no index, too
-    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
-    return ((bits ^ bits >> 31) >> 11) * 2.0**-53
+        bits = _mixed(bits + (index + 1) * _GOLDEN & _MASK, _MASK)
+    return (_mixed(bits, _MASK) >> 11) * 2.0**-53  # the finaliser once more: with no index, too
+
+
+def drawn_row(bits: int, first: int, count: int) -> list[float]:
+    """What ``drawn`` says at each of ``count`` indices from ``first`` on, drawn together: a third of the cost.
+
+    One large integer has a lane of 128 bits for each, where the product of two numbers of 64 bits has room.
+    """
+    ones, mask, steps, numbers = _lanes(count)
+    lanes = (bits + first * _GOLDEN & _MASK) * ones + steps & mask
+    lanes = _mixed(_mixed(lanes, mask), mask)
+    return [(number >> 11) * 2.0**-53 for number in numbers.unpack(lanes.to_bytes(numbers.size, "little"))[::2]]
+
+
+@lru_cache(maxsize=16)
+def _lanes(count: int) -> tuple[int, int, int, Struct]:
+    """So many lanes: 1 in each, 64 ones in each, the step to its index in each, and what reads them."""
+    ones = sum(1 << 128 * lane for lane in range(count))
+    steps = sum((lane + 1) * _GOLDEN << 128 * lane for lane in range(count))
+    return ones, ones * _MASK, steps, Struct(f"<{2 * count}Q")
+
+
+def _mixed(bits: int, mask: int) -> int:
+    """Splitmix64's finaliser, of one number or of one in each lane; ``mask`` has the bits that numbers have."""
+    bits = (bits ^ bits >> 30 & mask) * 0xBF58476D1CE4E5B9 & mask
+    bits = (bits ^ bits >> 27 & mask) * 0x94D049BB133111EB & mask
+    return bits ^ bits >> 31 & mask
 
 
 class Streams:

@@ -20,7 +20,7 @@ from foredraft.core.ports import Guess, TargetCard
 from foredraft.core.sampling import Sampling
 from foredraft.core.tree import Node
 from foredraft.engines.scripted import ScriptedSeat
-from foredraft_sim.streams import drawn, key, uniform
+from foredraft_sim.streams import drawn, drawn_row, key, uniform
 
 
 class SyntheticPair(
@@ -81,12 +81,7 @@ class SyntheticPair(
     def draw(self, seed: int, position: int) -> tuple[int, int]:
         """The target's token, and its rank."""
         truth = int(drawn(key(seed, "truth"), position) * self.vocab_size)
-        luck, ranks = drawn(key(seed, "rank"), position), self.ranks_at(position)
-        for rank, probability in enumerate(ranks):
-            luck -= probability
-            if luck < 0.0:
-                return truth, rank
-        return truth, len(ranks)
+        return truth, _rank(drawn(key(seed, "rank"), position), self.ranks_at(position))
 
     def choice(self, seed: int, position: int, rank: int) -> int:
         """The draft's choice number ``rank`` (from 0): the truth at its own rank, wrong at all others."""
@@ -105,10 +100,24 @@ class SyntheticPair(
         return (truth + 1 + wrong) % self.vocab_size, said
 
 
+def _rank(luck: float, ranks: tuple[float, ...]) -> int:
+    """Which rank the luck of a position falls to; ``len(ranks)`` for none of them."""
+    rank = 0
+    for probability in ranks:
+        luck -= probability
+        if luck < 0.0:
+            break
+        rank += 1
+    return rank
+
+
 DIGEST = "synthetic"
 
 _NEAR = 16
 """Positions that one request remembers: those around its tip."""
+
+_AT_ONCE = 8
+"""Positions that are drawn together: the one that is asked about, and those after it."""
 
 
 class _Luck:
@@ -118,11 +127,11 @@ class _Luck:
     requests would be as large, and its order of age would touch the places of other requests every time.
     """
 
-    __slots__ = ("__weakref__", "_guesses", "_pair", "_seed", "_truths")
+    __slots__ = ("__weakref__", "_guesses", "_pair", "_rank_key", "_truth_key", "_truths")
 
     def __init__(self, pair: SyntheticPair, seed: int) -> None:
         self._pair = pair
-        self._seed = seed
+        self._truth_key, self._rank_key = key(seed, "truth"), key(seed, "rank")
         self._truths = [(-1, 0, 0)] * _NEAR  # position, the target's token, its rank
         self._guesses: list[tuple[int, int, list[Guess]]] = [(-1, 0, [])] * _NEAR  # position, width
 
@@ -130,9 +139,17 @@ class _Luck:
         """As the pair's ``draw``."""
         at, truth, rank = self._truths[position % _NEAR]
         if at != position:
-            truth, rank = self._pair.draw(self._seed, position)
-            self._truths[position % _NEAR] = position, truth, rank
+            self._draw(position)
+            _, truth, rank = self._truths[position % _NEAR]
         return truth, rank
+
+    def _draw(self, first: int) -> None:
+        """Draw ``first`` and the positions after it."""
+        pair, truths = self._pair, drawn_row(self._truth_key, first, _AT_ONCE)
+        for ahead, luck in enumerate(drawn_row(self._rank_key, first, _AT_ONCE)):
+            at = first + ahead
+            ranks = pair.ranks_at(at) if pair.ranks_from else pair.ranks
+            self._truths[at % _NEAR] = at, int(truths[ahead] * pair.vocab_size), _rank(luck, ranks)
 
     def truth(self, position: int) -> int:
         """The target's token."""

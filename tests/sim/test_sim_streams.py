@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foredraft_sim import Streams, uniform
+from foredraft_sim.streams import drawn_row, key
 
 
 @given(st.integers(0, 50))
@@ -51,3 +52,9 @@ def test_indexed_values_are_spread_evenly_and_do_not_depend_on_order() -> None:
     assert uniform(1, "tokens", 5, 9) != uniform(1, "tokens", 9, 5)
     # Neighbours are not alike: the correlation of x[n] and x[n + 1] is small.
     assert abs(fmean((a - 0.5) * (b - 0.5) for a, b in itertools.pairwise(values)) * 12) < 0.03
+
+
+@given(st.integers(0, 1 << 64), st.integers(0, 1 << 40), st.integers(1, 20))
+def test_a_row_of_values_is_what_each_index_says_by_itself(seed: int, first: int, count: int) -> None:
+    row = drawn_row(key(seed, "truth"), first, count)
+    assert row == [uniform(seed, "truth", first + ahead) for ahead in range(count)]
