@@ -54,10 +54,13 @@ class SimTimer(asyncio.TimerHandle):
         args: Sequence[Any],
         loop: asyncio.AbstractEventLoop,
         context: Context | None,
-        *,
         scheduled: bool,
     ) -> None:
-        asyncio.Handle.__init__(self, callback, args, loop, context)  # TimerHandle's own way has more steps
+        if context is None or loop.get_debug():
+            asyncio.Handle.__init__(self, callback, args, loop, context)
+        else:  # the same in one step
+            self._context, self._loop, self._callback, self._args = context, loop, callback, args
+            self._cancelled, self._repr, self._source_traceback = False, None, None
         self._when = when
         self._scheduled = scheduled
 

@@ -39,6 +39,7 @@ from foredraft_sim.real_io import NoRealIO
 NS_PER_S: Final = 1_000_000_000
 LIVELOCK_CALLBACKS: Final = 1_000_000
 
+_NEVER = math.inf
 _LIVELOCK_SAMPLE = 1_000  # callbacks recorded before a livelock is reported
 _COMPACT_ABOVE = 256  # cancelled timers kept before the queue is compacted
 
@@ -114,10 +115,10 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
             self._check_thread()  # type: ignore[attr-defined]
             self._check_callback(callback, "call_at")  # type: ignore[attr-defined]
         now = self.env._now
-        if delay_ns == math.inf:  # never: asyncio.sleep(inf) waits, and moves no time
-            return SimTimer(math.inf, callback, args, self, context, scheduled=False)
+        if delay_ns == _NEVER:  # never: asyncio.sleep(inf) waits, and moves no time
+            return SimTimer(_NEVER, callback, args, self, context, False)
         due = now if delay_ns <= 0 else now + round(delay_ns)
-        timer = SimTimer(due / NS_PER_S, callback, args, self, context, scheduled=True)
+        timer = SimTimer(due / NS_PER_S, callback, args, self, context, True)
         heappush(self._queue, (due, NORMAL, next(self._ids), timer))
         return timer
 
@@ -176,15 +177,16 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         """One batch: what is ready and the timers that are due. Moves time if there is nothing."""
         ready, queue = self._ready, self._queue
-        if queue and queue[0][0] <= self.env._now:
-            self._collect_due()
         if not ready and not self._stopping:
             self._advance()
+        elif queue and queue[0][0] <= self.env._now:
+            self._collect_due()
         count = len(ready)
         self._callbacks += count
         if self._callbacks > self._livelock_callbacks:
             self._watch_livelock(map(callback_name, ready))
-        for _ in range(count):
+        while count:
+            count -= 1
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
@@ -206,7 +208,8 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
                 env._now = due
                 self._now_s = due / NS_PER_S
                 self._callbacks = 0
-                self._suspects.clear()
+                if self._suspects:
+                    self._suspects.clear()
             self._collect_due()
 
     def _collect_due(self) -> None:

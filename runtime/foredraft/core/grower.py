@@ -209,11 +209,15 @@ class Grower:
             if node is None or not node.expanded:
                 return
             said: list[tuple[float, bool]] = []
+            heir = None
             for child in node.children:
+                right = child.token == token
+                if right:
+                    heir = child
                 if child.guessed > 0.0:
-                    said.append((child.guessed, child.token == token))
+                    said.append((child.guessed, right))
             self.estimates.saw_guesses(said)
-            node = node.child(token)
+            node = heir
 
     def _count(self, commit: Commit, tokens: int) -> None:
         if self._opened:  # the first pass carries the prompt as well

@@ -47,6 +47,8 @@ class Node(msgspec.Struct, eq=False):
     @property
     def anchor(self) -> Anchor:
         """The name of the prefix that ends with this token; worked out when it is first asked for: few are."""
+        if self._anchor is not _UNNAMED:
+            return self._anchor
         unnamed: list[Node] = []
         node = self
         while node._anchor is _UNNAMED and node.parent is not None:  # what has no parent is the text, and has a name
@@ -133,11 +135,12 @@ class DraftTree:
         """Hang ``token`` below a live node. What is there already is returned as it is."""
         if not parent.alive:
             raise ValueError(f"cannot grow below the dead node {parent}")
-        node = parent.child(token) if parent.children else None
-        if node is None:
-            node = Node(parent.position + 1, token, parent, probability, guessed)
-            parent.children = (*parent.children, node)
-            self.live.append(node)
+        children = parent.children
+        if children and (known := parent.child(token)) is not None:
+            return known
+        node = Node(parent.position + 1, token, parent, probability, guessed)
+        parent.children = (*children, node) if children else (node,)
+        self.live.append(node)
         return node
 
     def trim(self, anchor: Anchor, chain: Sequence[int]) -> tuple[Node, Sequence[int]] | None:
@@ -159,7 +162,7 @@ class DraftTree:
     def advance(self, tokens: Iterable[int]) -> None:
         """Commit ``tokens``: the root moves down along them; everything beside that path dies."""
         root, hashes = self.root, self._hashes
-        anchor = root.anchor
+        anchor = root._anchor
         dying: list[Node] = []
         for token in tokens:
             heir = None
@@ -178,7 +181,8 @@ class DraftTree:
                 heir.parent, heir._anchor = None, anchor
             root = heir
         self.root, self.position = root, anchor.position
-        _kill(dying)
+        if dying:
+            _kill(dying)
         if self.live:
             self.live = [node for node in self.live if node.alive and node.parent is not None]
 
