@@ -6,12 +6,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import simpy
 
 from foredraft_sim.loop import NS_PER_S, SimLoop
+from foredraft_sim.real_io import NoRealIO
+
+_Ts = TypeVarTuple("_Ts")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -54,6 +58,44 @@ class Comparison:
         )
 
 
+class PlainLoop(NoRealIO, asyncio.BaseEventLoop):
+    """The plainest event loop on SimPy: every timer is a timeout of SimPy's own, in seconds, and SimPy steps.
+
+    What a SimLoop adds (nanoseconds, cancelled timers that move no time, deadlocks and livelocks found) it
+    does without, and what asyncio's own base does it leaves to it. It is for comparing with.
+    """
+
+    _ready: Any  # BaseEventLoop's deque of handles
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.env = simpy.Environment()
+
+    def time(self) -> float:
+        """Simulated seconds since the loop was made."""
+        return float(self.env.now)
+
+    def call_at(
+        self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call ``callback`` at ``when`` in seconds of ``time()``; at once if that is past."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        event = self.env.timeout(max(0.0, when - self.env.now))
+        event.callbacks.append(lambda _: self._ready.append(timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It stays with SimPy, and is passed over when its time comes."""
+
+    def _run_once(self) -> None:
+        while not self._ready:
+            self.env.step()
+        for _ in range(len(self._ready)):
+            handle = self._ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+
+
 async def bare_pair(rounds: int, sleeps: Round) -> None:
     """Two coroutines that only sleep and hand over."""
     up: asyncio.Queue[int] = asyncio.Queue()
@@ -79,9 +121,9 @@ async def bare_pair(rounds: int, sleeps: Round) -> None:
         group.create_task(cloud())
 
 
-def bare_pair_rate(rounds: int, sleeps: Round | None = None) -> float:
-    """Rounds per second of wall time of ``bare_pair`` on a SimLoop."""
-    return rounds / _seconds(SimLoop, bare_pair(rounds, sleeps or Round()))
+def bare_pair_rate(rounds: int, sleeps: Round | None = None, factory: LoopFactory = SimLoop) -> float:
+    """Rounds per second of wall time of ``bare_pair`` on a loop."""
+    return rounds / _seconds(factory, bare_pair(rounds, sleeps or Round()))
 
 
 def bare_process_rate(rounds: int, sleeps: Round | None = None) -> float:
