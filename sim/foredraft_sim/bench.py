@@ -12,7 +12,8 @@ from typing import Any, TypeVarTuple
 
 import simpy
 
-from foredraft_sim.loop import NS_PER_S, SimLoop
+from foredraft_sim.environment import NS_PER_S
+from foredraft_sim.loop import SimLoop
 from foredraft_sim.real_io import NoRealIO
 
 _Ts = TypeVarTuple("_Ts")

@@ -15,7 +15,7 @@ def waiting_tasks(tasks: Iterable["asyncio.Task[Any]"]) -> str:
     return "\n".join(f"  {task.get_name()} waits at {_where(task)}" for task in pending)
 
 
-def callback_name(handle: asyncio.Handle) -> str:
+def callback_name(handle: object) -> str:
     """What a handle runs: the task that it steps or wakes, else the function."""
     callback: Any = getattr(handle, "_callback", None)
     task = getattr(callback, "__self__", None)

@@ -23,20 +23,20 @@ import math
 from asyncio import events
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import Context
+from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from random import Random
+from traceback import extract_stack
 from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
 import simpy
 from simpy.events import NORMAL
 
 from foredraft_sim.describe import callback_name, event_name, waiting_tasks
-from foredraft_sim.environment import SimEnvironment, SimTimer, is_cancelled
+from foredraft_sim.environment import NS_PER_S, SimEnvironment, SimTimer, is_cancelled
 from foredraft_sim.errors import DeadlockError, LivelockError
 from foredraft_sim.real_io import NoRealIO
 
-NS_PER_S: Final = 1_000_000_000
 LIVELOCK_CALLBACKS: Final = 1_000_000
 
 _NEVER = math.inf
@@ -108,24 +108,25 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
 
     def _schedule(
         self, delay_ns: float, callback: Callable[..., object], args: Any, context: Context | None
-    ) -> SimTimer:
+    ) -> asyncio.TimerHandle:
         if self._closed:
             self._check_closed()  # type: ignore[attr-defined]
+        if context is None:
+            context = copy_context()
+        if delay_ns == _NEVER:  # never: asyncio.sleep(inf) waits, and moves no time
+            return SimTimer(_NEVER, callback, args, self, context, False)  # type: ignore[return-value]
+        now = self.env._now
+        due = now if delay_ns <= 0 else now + round(delay_ns)
+        timer = SimTimer(due, callback, args, self, context, True)
         if self._debug:
             self._check_thread()  # type: ignore[attr-defined]
             self._check_callback(callback, "call_at")  # type: ignore[attr-defined]
-        now = self.env._now
-        if delay_ns == _NEVER:  # never: asyncio.sleep(inf) waits, and moves no time
-            return SimTimer(_NEVER, callback, args, self, context, False)
-        due = now if delay_ns <= 0 else now + round(delay_ns)
-        timer = SimTimer(due / NS_PER_S, callback, args, self, context, True)
+            timer._source_traceback = extract_stack()
         heappush(self._queue, (due, NORMAL, next(self._ids), timer))
-        return timer
+        return timer  # type: ignore[return-value]
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """TimerHandle.cancel() reports here. Dead timers leave the queue once they are the majority."""
-        if not handle._scheduled:  # type: ignore[attr-defined]
-            return
+    def _timer_handle_cancelled(self, handle: SimTimer) -> None:
+        """SimTimer.cancel() reports here. Dead timers leave the queue once they are the majority."""
         self._cancelled_timers += 1
         if self._cancelled_timers > _COMPACT_ABOVE and self._cancelled_timers * 2 > len(self._queue):
             # The handle that reports is marked cancelled only after this call; it stays for now.
@@ -177,10 +178,8 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         """One batch: what is ready and the timers that are due. Moves time if there is nothing."""
         ready, queue = self._ready, self._queue
-        if not ready and not self._stopping:
-            self._advance()
-        elif queue and queue[0][0] <= self.env._now:
-            self._collect_due()
+        if (queue and queue[0][0] <= self.env._now) or not (ready or self._stopping):
+            self._collect()
         count = len(ready)
         self._callbacks += count
         if self._callbacks > self._livelock_callbacks:
@@ -192,43 +191,39 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
                 handle._run()
         handle = None  # break cycles when an exception occurs
 
-    def _advance(self) -> None:
-        """Move time to the next instant at which a callback is ready. Raises DeadlockError if none is."""
+    def _collect(self) -> None:
+        """Move the timers that are due to the ready callbacks; SimPy's own events run here.
+
+        Time moves to the next of them where nothing is ready. Raises DeadlockError if there is none.
+        """
         queue, ready, env = self._queue, self._ready, self.env
-        while not ready:
-            if not queue:
-                waiting = waiting_tasks(asyncio.all_tasks(self)) or "  (no task)"
-                raise DeadlockError(f"nothing is scheduled at {self.time():.9f} s and these tasks wait:\n{waiting}")
+        while queue:
             due, _, _, event = queue[0]
-            if type(event) is SimTimer and event._cancelled:
+            later = due > env._now
+            if later and (ready or self._stopping):
+                return
+            timer = type(event) is SimTimer
+            if timer:
                 heappop(queue)
-                self._cancelled_timers -= 1
-                continue
-            if due > env._now:
+                if event._cancelled:
+                    self._cancelled_timers -= 1
+                    continue
+                event._scheduled = False
+                ready.append(event)
+            if later:
                 env._now = due
                 self._now_s = due / NS_PER_S
                 self._callbacks = 0
                 if self._suspects:
                     self._suspects.clear()
-            self._collect_due()
-
-    def _collect_due(self) -> None:
-        """Move what is due now from SimPy's queue to the ready callbacks; SimPy's own events run here."""
-        queue, ready, now = self._queue, self._ready, self.env._now
-        while queue and queue[0][0] <= now:
-            event = queue[0][3]
-            if type(event) is not SimTimer:
+            if not timer:
                 self._callbacks += 1
                 if self._callbacks > self._livelock_callbacks:
                     self._watch_livelock([event_name(event)])
-                self.env._step()
-                continue
-            heappop(queue)
-            if event._cancelled:
-                self._cancelled_timers -= 1
-            else:
-                event._scheduled = False
-                ready.append(event)
+                env._step()
+        if not (ready or self._stopping):
+            waiting = waiting_tasks(asyncio.all_tasks(self)) or "  (no task)"
+            raise DeadlockError(f"nothing is scheduled at {self.time():.9f} s and these tasks wait:\n{waiting}")
 
     def _watch_livelock(self, names: Iterable[str]) -> None:
         """Time stands still for too long: record what runs, then say so."""
