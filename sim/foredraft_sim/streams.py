@@ -9,6 +9,7 @@ is splitmix64's finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom 
 generators", 2014).
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from random import Random
@@ -37,23 +38,29 @@ def drawn(bits: int, *indices: int) -> float:
     return (_mixed(bits, _MASK) >> 11) * 2.0**-53  # the finaliser once more: with no index, too
 
 
-def drawn_row(bits: int, first: int, count: int) -> list[float]:
-    """What ``drawn`` says at each of ``count`` indices from ``first`` on, drawn together: a third of the cost.
+def drawn_rows(rows: int, keys: int, first: int, count: int) -> list[float]:
+    """What ``drawn`` says for each key at each of ``count`` indices from ``first`` on, drawn together, at a fifth.
 
-    One large integer has a lane of 128 bits for each, where the product of two numbers of 64 bits has room.
+    ``rows``: so many ``keys``, as ``rows_of`` puts them together. One large integer has a lane of 128 bits for each
+    number, where the product of two of 64 bits has room.
     """
-    ones, mask, steps, numbers = _lanes(count)
-    lanes = (bits + first * _GOLDEN & _MASK) * ones + steps & mask
+    ones, mask, numbers = _lanes(keys * count)
+    lanes = rows + (first * _GOLDEN & _MASK) * ones & mask
     lanes = _mixed(_mixed(lanes, mask), mask)
-    return [(number >> 11) * 2.0**-53 for number in numbers.unpack(lanes.to_bytes(numbers.size, "little"))[::2]]
+    return [(number >> 11) * 2.0**-53 for number in numbers.unpack(lanes.to_bytes(numbers.size, "little"))]
+
+
+def rows_of(keys: Sequence[int], count: int) -> int:
+    """What ``drawn_rows`` begins with: a key and the step to its index in each lane, one key's after another's."""
+    lanes = [bits + (index + 1) * _GOLDEN & _MASK for bits in keys for index in range(count)]
+    return sum(bits << 128 * lane for lane, bits in enumerate(lanes))
 
 
 @lru_cache(maxsize=16)
-def _lanes(count: int) -> tuple[int, int, int, Struct]:
-    """So many lanes: 1 in each, 64 ones in each, the step to its index in each, and what reads them."""
+def _lanes(count: int) -> tuple[int, int, Struct]:
+    """So many lanes: 1 in each, 64 ones in each, and what reads them."""
     ones = sum(1 << 128 * lane for lane in range(count))
-    steps = sum((lane + 1) * _GOLDEN << 128 * lane for lane in range(count))
-    return ones, ones * _MASK, steps, Struct(f"<{2 * count}Q")
+    return ones, ones * _MASK, Struct("<" + "Q8x" * count)
 
 
 def _mixed(bits: int, mask: int) -> int:

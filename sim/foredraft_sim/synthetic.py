@@ -20,7 +20,7 @@ from foredraft.core.ports import Guess, TargetCard
 from foredraft.core.sampling import Sampling
 from foredraft.core.tree import Node
 from foredraft.engines.scripted import ScriptedSeat
-from foredraft_sim.streams import drawn, drawn_row, key, uniform
+from foredraft_sim.streams import drawn, drawn_rows, key, rows_of, uniform
 
 
 class SyntheticPair(
@@ -127,11 +127,11 @@ class _Luck:
     requests would be as large, and its order of age would touch the places of other requests every time.
     """
 
-    __slots__ = ("__weakref__", "_guesses", "_pair", "_rank_key", "_truth_key", "_truths")
+    __slots__ = ("__weakref__", "_guesses", "_pair", "_rows", "_truths")
 
     def __init__(self, pair: SyntheticPair, seed: int) -> None:
         self._pair = pair
-        self._truth_key, self._rank_key = key(seed, "truth"), key(seed, "rank")
+        self._rows = rows_of((key(seed, "truth"), key(seed, "rank")), _AT_ONCE)
         self._truths = [(-1, 0, 0)] * _NEAR  # position, the target's token, its rank
         self._guesses: list[tuple[int, int, list[Guess]]] = [(-1, 0, [])] * _NEAR  # position, width
 
@@ -145,11 +145,12 @@ class _Luck:
 
     def _draw(self, first: int) -> None:
         """Draw ``first`` and the positions after it."""
-        pair, truths = self._pair, drawn_row(self._truth_key, first, _AT_ONCE)
-        for ahead, luck in enumerate(drawn_row(self._rank_key, first, _AT_ONCE)):
+        pair, lucks = self._pair, drawn_rows(self._rows, 2, first, _AT_ONCE)
+        for ahead in range(_AT_ONCE):
             at = first + ahead
             ranks = pair.ranks_at(at) if pair.ranks_from else pair.ranks
-            self._truths[at % _NEAR] = at, int(truths[ahead] * pair.vocab_size), _rank(luck, ranks)
+            token = int(lucks[ahead] * pair.vocab_size)
+            self._truths[at % _NEAR] = at, token, _rank(lucks[_AT_ONCE + ahead], ranks)
 
     def truth(self, position: int) -> int:
         """The target's token."""

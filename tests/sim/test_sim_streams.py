@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foredraft_sim import Streams, uniform
-from foredraft_sim.streams import drawn_row, key
+from foredraft_sim.streams import drawn_rows, key, rows_of
 
 
 @given(st.integers(0, 50))
@@ -55,6 +55,7 @@ def test_indexed_values_are_spread_evenly_and_do_not_depend_on_order() -> None:
 
 
 @given(st.integers(0, 1 << 64), st.integers(0, 1 << 40), st.integers(1, 20))
-def test_a_row_of_values_is_what_each_index_says_by_itself(seed: int, first: int, count: int) -> None:
-    row = drawn_row(key(seed, "truth"), first, count)
-    assert row == [uniform(seed, "truth", first + ahead) for ahead in range(count)]
+def test_rows_of_values_are_what_each_index_says_by_itself(seed: int, first: int, count: int) -> None:
+    names = ("truth", "rank")
+    rows = drawn_rows(rows_of([key(seed, name) for name in names], count), len(names), first, count)
+    assert rows == [uniform(seed, name, first + ahead) for name in names for ahead in range(count)]
