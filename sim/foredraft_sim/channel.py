@@ -84,7 +84,7 @@ class Channel:
     def send(self, now_s: float, wire_bytes: int) -> float:
         """Put ``wire_bytes`` into the queue now; returns when they arrive."""
         direction = self._direction
-        start_s = max(now_s, self._busy_s)
+        start_s = self._busy_s if self._busy_s > now_s else now_s
         if not self._steady:
             self._busy_s = self._leave_s(start_s, wire_bytes)
         elif direction.rate_bps is None:
@@ -103,7 +103,8 @@ class Channel:
             arrival_s += self._loss.penalty_s(self._busy_s, now_s)
         if self._outages:
             arrival_s = self.out_of_outage_s(arrival_s)
-        self._arrival_s = max(self._arrival_s, arrival_s)
+        if arrival_s > self._arrival_s:
+            self._arrival_s = arrival_s
         return self._arrival_s
 
     def out_of_outage_s(self, time_s: float) -> float:

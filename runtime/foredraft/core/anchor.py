@@ -22,8 +22,7 @@ class Anchor(msgspec.Struct, frozen=True, gc=False):
 
     def then(self, token: int) -> "Anchor":
         """The anchor of this prefix with one more token."""
-        mixed = ((self.hash ^ (token + 1)) * _MULTIPLIER) & _MASK
-        return Anchor(self.position + 1, mixed ^ (mixed >> 29))
+        return Anchor(self.position + 1, hash_after(self.hash, token))
 
     def after(self, tokens: Iterable[int]) -> "Anchor":
         """The anchor of this prefix with ``tokens`` appended."""
@@ -31,6 +30,12 @@ class Anchor(msgspec.Struct, frozen=True, gc=False):
         for token in tokens:
             anchor = anchor.then(token)
         return anchor
+
+
+def hash_after(prefix: int, token: int) -> int:
+    """The rolling hash of a prefix with one more token, from that of the prefix."""
+    mixed = ((prefix ^ (token + 1)) * _MULTIPLIER) & _MASK
+    return mixed ^ (mixed >> 29)
 
 
 ORIGIN = Anchor(0, _SEED)

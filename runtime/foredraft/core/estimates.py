@@ -183,9 +183,9 @@ class Estimates:
     def saw_guesses(self, said: Sequence[tuple[float, bool]]) -> None:
         """Of a node whose child is known by now: each guess's probability, and whether it was right."""
         ranks = self.ranks
-        while len(ranks) < len(said):
-            ranks.append(Rate())
         for rank, (probability, right) in enumerate(sorted(said, reverse=True) if len(said) > 1 else said):
+            if rank == len(ranks):
+                ranks.append(Rate())
             ranks[rank].take(right)
             self.right[_bin(probability)].take(right)
 

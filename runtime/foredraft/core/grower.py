@@ -296,7 +296,7 @@ class Grower:
         """
         if len(guesses) != len(parents):
             raise ValueError(f"the drafter was asked about {len(parents)} nodes and answered for {len(guesses)}")
-        tree, calibrated, chain = self.tree, self.estimates.calibrated, self._likeliest
+        tree, estimates, chain = self.tree, self.estimates, self._likeliest
         self._reaches = self._likeliest = None
         grown: list[Node] = []
         for at, parent in enumerate(parents):
@@ -306,12 +306,12 @@ class Grower:
             fits = below if len(below) <= room else below[: max(0, room)]
             for guess in fits:
                 guessed = guess.probability
-                probability = calibrated(guessed)
+                probability = estimates.calibrated(guessed)
                 node = tree.add(parent, guess.token, probability, guessed)
                 if node.guessed != guessed or node.probability != probability:  # it was there already
                     node.guessed, node.probability = guessed, probability
                 grown.append(node)
-            if len(fits) == len(below):
+            if fits is below:
                 if parent.barren or not below:
                     parent.barren = not below
                 if parent.expanded < width:

@@ -63,7 +63,7 @@ class Shipping:
         if (wanted := self._policy.ship(grower)) and (chains := self._chains(wanted)):
             self._say(outbox, Grow(grower.session, chains))
         orders = self._policy.orders(grower)
-        if grower.resting and not orders.cloud_drafts:
+        if grower.resting and not (grower.verifying or orders.cloud_drafts):
             orders = self._never_stalled(orders)
         if orders is not self._orders and orders != self._orders:
             self._orders = orders

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from foredraft.core.anchor import ORIGIN, Anchor
+from foredraft.core.anchor import ORIGIN, Anchor, hash_after
 
-_UNNAMED = Anchor(-1, 0)
+_UNNAMED = -1
 
 
 class Node(msgspec.Struct, eq=False):
@@ -39,7 +39,7 @@ class Node(msgspec.Struct, eq=False):
     sent: bool = False
     barren: bool = False
     expanded: int = 0
-    _anchor: Anchor = _UNNAMED
+    _hash: int = _UNNAMED
 
     def __repr__(self) -> str:
         return f"Node(position={self.position}, token={self.token}, alive={self.alive})"
@@ -47,17 +47,16 @@ class Node(msgspec.Struct, eq=False):
     @property
     def anchor(self) -> Anchor:
         """The name of the prefix that ends with this token; worked out when it is first asked for: few are."""
-        if self._anchor is not _UNNAMED:
-            return self._anchor
-        unnamed: list[Node] = []
-        node = self
-        while node._anchor is _UNNAMED and node.parent is not None:  # what has no parent is the text, and has a name
-            unnamed.append(node)
-            node = node.parent
-        anchor = node._anchor
-        for node in reversed(unnamed):
-            anchor = node._anchor = anchor.then(node.token)
-        return anchor
+        if self._hash == _UNNAMED:
+            unnamed: list[Node] = []
+            node = self
+            while node._hash == _UNNAMED and node.parent is not None:  # what has no parent is the text, and has a name
+                unnamed.append(node)
+                node = node.parent
+            prefix = node._hash
+            for node in reversed(unnamed):
+                prefix = node._hash = hash_after(prefix, node.token)
+        return Anchor(self.position, self._hash)
 
     def child(self, token: int) -> "Node | None":
         """The node right below this one with that token."""
@@ -106,11 +105,11 @@ class DraftTree:
         self.tokens = list(tokens)
         self.position = len(self.tokens)
         self._hashes = array("Q", [ORIGIN.hash])  # of the anchors of all prefixes: by position
-        anchor = ORIGIN
+        prefix = ORIGIN.hash
         for token in self.tokens:
-            anchor = anchor.then(token)
-            self._hashes.append(anchor.hash)
-        self.root = Node(self.position, self.tokens[-1], None, 1.0, _anchor=anchor)
+            prefix = hash_after(prefix, token)
+            self._hashes.append(prefix)
+        self.root = Node(self.position, self.tokens[-1], None, 1.0, _hash=prefix)
         self.live: list[Node] = []
 
     def __len__(self) -> int:
@@ -123,9 +122,9 @@ class DraftTree:
 
     def find(self, anchor: Anchor) -> Node | None:
         """The live node (or root) that the anchor names; of two with one hash the older."""
-        if anchor == self.root.anchor:
-            return self.root
-        position = anchor.position
+        root, position = self.root, anchor.position
+        if position == root.position and anchor.hash == root._hash:
+            return root
         for node in self.live:
             if node.position == position and node.anchor == anchor:
                 return node
@@ -159,11 +158,12 @@ class DraftTree:
             return None
         return self.root, chain[len(known) :]
 
-    def advance(self, tokens: Iterable[int]) -> None:
+    def advance(self, tokens: Sequence[int]) -> None:
         """Commit ``tokens``: the root moves down along them; everything beside that path dies."""
         root, hashes = self.root, self._hashes
-        anchor = root._anchor
+        position, prefix = self.position, root._hash
         dying: list[Node] = []
+        self.tokens += tokens
         for token in tokens:
             heir = None
             for child in root.children:
@@ -172,15 +172,14 @@ class DraftTree:
                 else:
                     dying.append(child)
             root.children, root.alive = (), False
-            anchor = anchor.then(token)
-            hashes.append(anchor.hash)
-            self.tokens.append(token)
+            position, prefix = position + 1, hash_after(prefix, token)
+            hashes.append(prefix)
             if heir is None:
-                heir = Node(anchor.position, token, None, 1.0, _anchor=anchor)
+                heir = Node(position, token, None, 1.0, _hash=prefix)
             else:
-                heir.parent, heir._anchor = None, anchor
+                heir.parent, heir._hash = None, prefix
             root = heir
-        self.root, self.position = root, anchor.position
+        self.root, self.position = root, position
         if dying:
             _kill(dying)
         if self.live:

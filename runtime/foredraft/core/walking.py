@@ -128,7 +128,7 @@ class Session:
             elif isinstance(plan, Extend):
                 await self._extend(plan.node)
             else:
-                await self._wait(plan)
+                await self._wait(plan, now_s)
 
     async def _extend(self, node: Node) -> None:
         if self._grower is not None:  # else no such orders were accepted
@@ -136,9 +136,8 @@ class Session:
             await self._grower.extend(node)
             self._draft_us += (round((self._clock.time() - began_s) * 1e6),)
 
-    async def _wait(self, plan: Wait) -> None:
+    async def _wait(self, plan: Wait, began_s: float) -> None:
         clock = self._clock
-        began_s = clock.time()
         if plan.idle and self._idle_timer is None:
             # One timer for many waits: their ends only move on, and it looks again when it comes too early.
             self._idle_timer = clock.call_at(plan.until_s, self._look_whether_idle)

@@ -41,7 +41,6 @@ class Pace:
         self._call_curve = call_curve(profile)
         self._wakes = profile.host.wake_s > 0.0
         self._usual = within(self._call_curve)
-        self._most_tokens = self._call_curve.range.new_tokens[1]
         self._warned: set[str] = set()
 
     def batch_s(self, works: Sequence[Work], idle_s: float = 0.0) -> float:
@@ -51,10 +50,9 @@ class Pace:
         if count > 1:
             new_tokens, context = _sums(works)
             exits = sum(work.exits for work in works)
-        usual = kind != "prefill" and new_tokens <= self._most_tokens
-        taken_s = self._usual.seconds(new_tokens, context, count) if usual else None
+        taken_s = None if kind == "prefill" else self._usual.seconds(new_tokens, context, count)
         if taken_s is None:
-            curve = self._call_curve if usual else self._curve(kind, new_tokens)
+            curve = self._curve(kind, new_tokens)
             if miss := outside(curve, new_tokens, context, count):
                 self._complain(kind, miss)
             taken_s = seconds(curve, new_tokens, context, count)
