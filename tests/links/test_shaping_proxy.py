@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import threading
 from collections.abc import AsyncIterator
@@ -252,6 +253,13 @@ async def test_a_proxy_process_shapes_reports_cuts_and_ends() -> None:
             await hang_up(writer)
     with pytest.raises(LinkError, match="ended"):
         proxy.report()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity")
+def test_a_proxy_process_runs_where_it_is_told_to() -> None:
+    core = max(os.sched_getaffinity(0))
+    with proxy_process("127.0.0.1", 9, up=FAST, down=FAST, core=core) as proxy:
+        assert os.sched_getaffinity(proxy.pid) == {core}
 
 
 def test_a_proxy_process_that_cannot_start_says_why() -> None:

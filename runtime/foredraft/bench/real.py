@@ -89,7 +89,7 @@ def _stage(
     way = Shape(ROUND_TRIP_S / 2)
     with ExitStack() as stack:
         url = stack.enter_context(child(cloud_core, *serve)).read()["url"]
-        [(front, proxy)] = stack.enter_context(proxies([url], way, way))
+        [(front, proxy)] = stack.enter_context(proxies([url], way, way, edge_core))
         edge = stack.enter_context(child(edge_core, "foredraft.bench.real_edge", front, draft))
         pace_s = [str(one) for one in _pace_s(target, draft)]
         assisted = stack.enter_context(child(cloud_core, "foredraft.bench.real_assisted", *pace_s))

@@ -43,17 +43,19 @@ _ANY_MESSAGE = LinkRange(message_bytes=(0, MAX_MESSAGE_BYTES))
 
 
 @contextmanager
-def proxies(servers: Sequence[str], up: Shape, down: Shape) -> Iterator[list[tuple[str, ProxyProcess]]]:
-    """A proxy in front of each server: its URL, and the proxy itself."""
+def proxies(
+    servers: Sequence[str], up: Shape, down: Shape, core: int | None = None
+) -> Iterator[list[tuple[str, ProxyProcess]]]:
+    """A proxy in front of each server, on ``core`` (None: any): its URL, and the proxy itself."""
     with ExitStack() as stack:
-        yield [_proxy(stack, server, up, down) for server in servers]
+        yield [_proxy(stack, server, up, down, core) for server in servers]
 
 
-def _proxy(stack: ExitStack, server: str, up: Shape, down: Shape) -> tuple[str, ProxyProcess]:
+def _proxy(stack: ExitStack, server: str, up: Shape, down: Shape, core: int | None) -> tuple[str, ProxyProcess]:
     url: URL = endpoint(server, "")
     if url.scheme == "https":
         raise ConfigError(f"an emulated link cannot be put in front of {server}: TLS names the real host; use http")
     if url.host is None or url.port is None:
         raise ConfigError(f"server {server!r} is not an address; write it like http://host:8471")
-    proxy = stack.enter_context(proxy_process(url.host, url.port, up=up, down=down))
+    proxy = stack.enter_context(proxy_process(url.host, url.port, up=up, down=down, core=core))
     return str(url.with_host(proxy.host).with_port(proxy.port)), proxy

@@ -6,6 +6,7 @@ answers ``report`` with a line of JSON.
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -25,6 +26,11 @@ class ProxyProcess:
         self._process = process
         self.host = host
         self.port = port
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
 
     def cut(self) -> None:
         """Break all connections, with what is on the way."""
@@ -64,11 +70,12 @@ def _exchange(process: "subprocess.Popen[str]", line: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def proxy_process(
-    target_host: str, target_port: int, *, up: Shape, down: Shape, seed: int = 0, port: int = 0
+    target_host: str, target_port: int, *, up: Shape, down: Shape, seed: int = 0, port: int = 0, core: int | None = None
 ) -> Iterator[ProxyProcess]:
     """A shaping proxy in its own process until the block ends; starting it takes some 0.1 s.
 
-    Raises ConfigError when it cannot listen or does not find the target's host.
+    ``core``: where it runs, before whatever else does there; None: on any. Raises ConfigError when it cannot listen or
+    does not find the target's host.
     """
     spec = {
         "target_host": target_host,
@@ -78,8 +85,9 @@ def proxy_process(
         "seed": seed,
         "port": port,
     }
+    words = [sys.executable, "-m", "foredraft.links.proxy_process", *([] if core is None else [str(core)])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "foredraft.links.proxy_process"],
+        words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -109,7 +117,9 @@ def _obey(proxy: ShapingProxy) -> None:
 
 
 def main() -> None:
-    """Run the proxy that the first line of standard input describes."""
+    """Run the proxy that the first line of standard input describes; the argument is the core, if it has one."""
+    if len(sys.argv) > 1:
+        os.sched_setaffinity(0, {int(sys.argv[1])})
     spec = json.loads(sys.stdin.readline())
     spec |= {"up": Shape(**spec["up"]), "down": Shape(**spec["down"])}
     try:
