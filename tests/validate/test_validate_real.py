@@ -27,4 +27,6 @@ def test_real_and_simulated_sessions_say_the_same_tokens() -> None:
     assert {len(one.tokens) for one in found.real} == {8}
     assert all(one.tpot_s > 0.0 for one in (*found.real, *found.simulated))
     assert told == sorted(told)
+    assert found.verdict.replayed["tpot_s"].count == 2 * 2
+    assert found.verdict.replayed["tpot_s"].p50 < 1.0  # how small it is depends on the machine
     assert found.profiles.links.keys() == plan.ways.keys()

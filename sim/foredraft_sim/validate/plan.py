@@ -50,9 +50,10 @@ class Plan:
     ``repeats``: calls of each kind in the profiles. ``link_s``: for measuring each link, once before the sessions and
     once after them.
 
-    ``runs``: how often each session is really run, once in each pass over everything, so that slow minutes of the
-    machine meet all alike; and simulated, each time with other luck. ``paced``: the engines are slowed to the
-    profiles ``target`` and ``draft``, which then need no measuring.
+    ``least_runs``, ``most_runs``: how often each session is really run, once in each pass over everything, so that slow
+    minutes of the machine meet all alike; after the least, only those that are not settled (``repeats``). It is
+    simulated as often, each time with other luck. ``paced``: the engines are slowed to the profiles ``target`` and
+    ``draft``, which then need no measuring.
     """
 
     policies: tuple[str, ...]
@@ -60,7 +61,8 @@ class Plan:
     fit_prompts: tuple[str, ...]
     report_prompts: tuple[str, ...]
     new_tokens: int
-    runs: int
+    least_runs: int
+    most_runs: int
     repeats: int
     link_s: float
     target: str = ""
@@ -83,6 +85,6 @@ def plan_of(*, quick: bool, paced: bool) -> Plan:
     names = ("bench-60ms-target", "bench-6ms-draft") if paced else ("", "")
     if quick:
         ways = {name: WAYS[name] for name in list(WAYS)[:2]}
-        return Plan(policies[:4], ways, FIT_PROMPTS[:2], REPORT_PROMPTS[:3], 32, 3 if paced else 4, 9, 4.0, *names)
-    tokens, runs = (48, 3) if paced else (64, 4)
-    return Plan(policies, WAYS, FIT_PROMPTS[:3], REPORT_PROMPTS[:4], tokens, runs, 25, 6.0, *names)
+        return Plan(policies[:4], ways, FIT_PROMPTS[:2], REPORT_PROMPTS[:3], 32, 3, 3 if paced else 6, 9, 4.0, *names)
+    fits, tokens, least, most = (2, 48, 3, 4) if paced else (4, 96, 4, 8)
+    return Plan(policies, WAYS, FIT_PROMPTS[:fits], REPORT_PROMPTS[:4], tokens, least, most, 25, 6.0, *names)

@@ -1,7 +1,7 @@
 """The whole of a validation: measure, fit on some prompts, compare on others."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -19,6 +19,8 @@ from foredraft_sim.validate.calibrate import (
     token_excess_s,
 )
 from foredraft_sim.validate.plan import GAMMA, SEED, Plan
+from foredraft_sim.validate.repeats import Key, by_session, fastest_of, settled
+from foredraft_sim.validate.replayed import recorded_and_replayed
 from foredraft_sim.validate.sessions import (
     Cores,
     Profiles,
@@ -36,8 +38,7 @@ Tell = Callable[[str, float], None]
 """Told what is being done, and which share of the whole is behind."""
 
 _ALONE, _ROUNDS, _TALKATIVE = "cloud", f"sync:gamma={GAMMA}", "ahead"
-_FIT_POLICIES: Final = (_ALONE, _ROUNDS, _TALKATIVE)
-_FIT_TURNS: Final = 4  # each takes up what the one before left, where the end of the text cuts rounds short
+_FIT_TURNS: Final = 3  # each takes up what the one before left, where the end of the text cuts rounds short
 _TRIED_S: Final = 1e-4  # per message, to see how many of them hold up a token of ``ahead``
 _MOST_MESSAGE_S: Final = 1e-3
 _A_CALL: Final = (1, 64)  # new tokens and context, by which two measurements of a device are compared
@@ -45,7 +46,10 @@ _A_CALL: Final = (1, 64)  # new tokens and context, by which two measurements of
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What was found, and what it rests on. ``profiles``: as they were used, corrections included."""
+    """What was found, and what it rests on.
+
+    ``profiles``: as they were used, corrections included. ``unsettled``: real sessions of which no two runs agreed.
+    """
 
     plan: Plan
     cores: Cores
@@ -53,6 +57,7 @@ class Validation:
     real: tuple[Session, ...]
     simulated: tuple[Session, ...]
     verdict: Verdict
+    unsettled: int
     load: str
 
 
@@ -63,7 +68,8 @@ def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share
     target, draft = measure_devices(plan, where, force=force)
     with stage(plan, where) as running:
         first = Profiles(target, draft, _links(plan, running, tell, 0.1))
-        ran = _real(plan, running, first, tell)
+        ran = real_sessions(plan, running, first, tell)
+        replayed = recorded_and_replayed(plan, running, first, lambda what, share: tell(what, 0.65 + 0.05 * share))
         links = _links(plan, running, tell, 0.7)
     tell("measuring both ends again", 0.75)
     target, draft = measure_devices(plan, where, force=True)  # disturbed or not, the other one may count
@@ -73,18 +79,15 @@ def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share
     tell("fitting", 0.8)
     correction = fit(plan, profiles, fitted)
     profiles = corrected(profiles, correction)
-    cells = list(product(plan.ways, plan.policies))
-    again: list[Session] = []
-    for number, (way, policy) in enumerate(cells):
-        tell(f"simulating {policy} over {way}", 0.85 + 0.15 * number / len(cells))
-        for luck in range(plan.runs):
-            again += simulate(plan, profiles, way, policy, plan.report_prompts, first=len(plan.fit_prompts), luck=luck)
-    simulated, simulated_repeats = fastest_of(again)
-    order = {cell: place for place, cell in enumerate(cells)}
+    runs = by_session(ran)
+    simulated, simulated_repeats = fastest_of(simulated_sessions(plan, profiles, runs, tell))
+    order = {cell: place for place, cell in enumerate(product(plan.ways, plan.policies))}
     reported = [one for one in real if one.prompt >= len(plan.fit_prompts)]
     reported.sort(key=lambda one: (order[one.way, one.policy], one.prompt))
-    found = verdict_of(reported, simulated, correction, repeats, simulated_repeats)
-    return Validation(plan, where, profiles, tuple(reported), tuple(simulated), found, f"before, {before}")
+    found = verdict_of(reported, simulated, correction, repeats, simulated_repeats, replayed)
+    unsettled = sum(not settled(ones) for ones in runs.values())
+    load = f"before, {before}"
+    return Validation(plan, where, profiles, tuple(reported), tuple(simulated), found, unsettled, load)
 
 
 def _links(plan: Plan, running: Stage, tell: Tell, share: float) -> dict[str, LinkProfile]:
@@ -113,25 +116,6 @@ def _round_trip_s(link: LinkProfile) -> float:
     return link.round_trip_s
 
 
-def fastest_of(ran: Sequence[Session]) -> tuple[list[Session], list[tuple[Session, Session]]]:
-    """Of each session's runs the fastest, end to end; and that with each of the others.
-
-    What else happens on a machine, or on the one that it is a part of, only ever adds time. And where a branch comes
-    just in time or just too late, by chance, a session takes one of several ways from there on, in reality as in
-    simulation: so the fastest of as many runs counts in both.
-    """
-    runs: dict[tuple[str, str, int], list[Session]] = {}
-    for one in ran:
-        runs.setdefault((one.way, one.policy, one.prompt), []).append(one)
-    chosen: list[Session] = []
-    repeats: list[tuple[Session, Session]] = []
-    for ones in runs.values():
-        fastest = min(ones, key=lambda one: one.e2e_s)
-        repeats += [(fastest, one) for one in ones if one is not fastest]
-        chosen.append(fastest)
-    return chosen, repeats
-
-
 def load_now() -> str:
     """How busy the machine is, in words."""
     if not hasattr(os, "getloadavg"):  # Windows
@@ -139,47 +123,80 @@ def load_now() -> str:
     return f"{os.getloadavg()[0]:.1f} runnable in the last minute on {os.cpu_count()} cores"
 
 
-def _real(plan: Plan, running: Stage, profiles: Profiles, tell: Tell) -> list[Session]:
-    """Real sessions: each policy with each prompt over each link, everything once and then once more, shuffled.
+def real_sessions(plan: Plan, running: Stage, profiles: Profiles, tell: Tell) -> list[Session]:
+    """Real sessions: each policy with each prompt over each link, everything once and then what is not settled again.
 
-    A machine is slower after it was idle, so sessions that wait much must not have company of their own kind. The
-    prompts to fit on have the first link and the policies that are fitted to.
+    Shuffled, since a machine is slower after it was idle: sessions that wait much must not have company of their
+    own kind.
     """
     ways, fits = list(plan.ways), len(plan.fit_prompts)
     scenario = scenario_of(plan, profiles, ways[0], plan.prompts)
     asked = [
-        *product(ways[:1], _FIT_POLICIES, range(fits)),
+        *((way, policy, number) for way, policy in fitted_to(plan) for number in range(fits)),
         *product(ways, plan.policies, range(fits, len(plan.prompts))),
     ]
     done: list[Session] = []
     for way in ways:
         running.run(way, _ALONE, plan.prompts, 0, seed=0)  # what the first session of a process loads
-    for turn in range(plan.runs):
-        for way, policy, number in Random(turn).sample(asked, len(asked)):
+    for turn in range(plan.most_runs):
+        if turn >= plan.least_runs:
+            runs = by_session(done)
+            asked = [one for one in asked if not settled(runs[one])]
+        for count, (way, policy, number) in enumerate(Random(turn).sample(asked, len(asked)), 1):
             request = number if number < fits else number - fits  # as the simulation counts them
             seed = scenario.sampling(SEED, request).seed
             done.append(running.run(way, policy, plan.prompts, number, seed=seed))
-            tell(f"{policy} over {way}, run {turn + 1}", 0.15 + 0.5 * len(done) / (len(asked) * plan.runs))
+            share = (turn + count / len(asked)) / plan.most_runs
+            tell(f"{policy} over {way}, run {turn + 1}", 0.15 + 0.5 * share)
     return done
+
+
+def simulated_sessions(
+    plan: Plan, profiles: Profiles, runs: Mapping[Key, Sequence[Session]], tell: Tell
+) -> Iterator[Session]:
+    """The sessions to report on, each as often as it was really run, each time with other luck."""
+    cells, first = list(product(plan.ways, plan.policies)), len(plan.fit_prompts)
+    for number, (way, policy) in enumerate(cells):
+        tell(f"simulating {policy} over {way}", 0.85 + 0.15 * number / len(cells))
+        often = {prompt: len(runs[way, policy, prompt]) for prompt in range(first, len(plan.prompts))}
+        for luck in range(max(often.values())):
+            for one in simulate(plan, profiles, way, policy, plan.report_prompts, first=first, luck=luck):
+                if luck < often[one.prompt]:
+                    yield one
+
+
+def fitted_to(plan: Plan) -> list[tuple[str, str]]:
+    """The links and policies of the prompts to fit on: as many as are short, since short sessions vary most."""
+    short = (_ALONE,) if plan.paced else (_ALONE, _TALKATIVE)  # an emulated device is not held up by messages
+    ways = list(plan.ways)
+    return [*product(ways, short), (ways[0], _ROUNDS)]
 
 
 def fit(plan: Plan, profiles: Profiles, real: Sequence[Session]) -> Correction:
     """The correction under which the simulation meets these sessions."""
-    way = next(iter(plan.ways))
-    by_policy = {policy: [one for one in real if one.policy == policy] for policy in _FIT_POLICIES}
+    runs = {(one.way, one.policy, one.prompt): one for one in real}
 
-    def simulated(policy: str, so_far: Correction) -> list[Session]:
-        return simulate(plan, corrected(profiles, so_far), way, policy, plan.fit_prompts)
+    def theirs(policy: str) -> list[Session]:
+        cells = [cell for cell in fitted_to(plan) if cell[1] == policy]
+        return [runs[*cell, number] for cell in cells for number in range(len(plan.fit_prompts))]
+
+    def ours(policy: str, so_far: Correction) -> list[Session]:
+        cells = [cell for cell in fitted_to(plan) if cell[1] == policy]
+        return [
+            one
+            for way, _ in cells
+            for one in simulate(plan, corrected(profiles, so_far), way, policy, plan.fit_prompts)
+        ]
 
     found = Correction()
     for _ in range(_FIT_TURNS):
-        found = replace(found, pass_s=found.pass_s + pass_excess_s(by_policy[_ALONE], simulated(_ALONE, found)))
-        excess_s = round_excess_s(by_policy[_ROUNDS], simulated(_ROUNDS, found)) / GAMMA
+        found = replace(found, pass_s=found.pass_s + pass_excess_s(theirs(_ALONE), ours(_ALONE, found)))
+        excess_s = round_excess_s(theirs(_ROUNDS), ours(_ROUNDS, found)) / GAMMA
         found = replace(found, step_s=found.step_s + excess_s)
-        if not plan.paced:  # an emulated device is not held up by messages
-            found = replace(found, message_s=_message_s(by_policy[_TALKATIVE], found, partial(simulated, _TALKATIVE)))
-    found = replace(found, pass_s=found.pass_s + pass_excess_s(by_policy[_ALONE], simulated(_ALONE, found)))
-    return replace(found, opening_s=opening_excess_s(by_policy[_ALONE], simulated(_ALONE, found)))
+        if not plan.paced:
+            found = replace(found, message_s=_message_s(theirs(_TALKATIVE), found, partial(ours, _TALKATIVE)))
+    found = replace(found, pass_s=found.pass_s + pass_excess_s(theirs(_ALONE), ours(_ALONE, found)))
+    return replace(found, opening_s=opening_excess_s(theirs(_ALONE), ours(_ALONE, found)))
 
 
 def _message_s(real: Sequence[Session], found: Correction, simulated: Callable[[Correction], list[Session]]) -> float:
