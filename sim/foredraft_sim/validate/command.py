@@ -26,7 +26,7 @@ def validate(
     """Profile this machine, run real sessions, simulate the same, and compare.
 
     The bundled pair in two processes, each on a core, over shaped links. Targets that are missed are named, and the
-    exit code is 1. The whole takes about nine minutes, the quick one two; paced, twelve and three.
+    exit code is 1. The whole takes about seventeen minutes (paced: longer), the quick one four.
     """
     from foredraft.errors import ConfigError
     from foredraft.files import written_together

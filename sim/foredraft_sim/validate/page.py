@@ -84,15 +84,17 @@ def summary_lines(found: Validation) -> list[str]:
     missed = found.verdict.missed()
     plan, correction = found.plan, found.verdict.correction
     kind = "EMULATION of devices by pacing" if plan.paced else "the bundled pair, as fast as it runs here"
+    unsteady = found.verdict.unsteady()
     lines = [f"MISSED: {one}" for one in missed] or [
         f"Every target is met: median error of {' and '.join(METRICS[name] for name in JUDGED)} at most "
-        f"{MOST_MEDIAN:.0%}, p99 at most {MOST_P99:.0%}, rankings kept."
+        f"{MOST_MEDIAN:.0%}, p99 at most {MOST_P99:.0%}{' (replayed, where it says so)' if unsteady else ''}, "
+        "rankings kept."
     ]
     lines += [
         f"NOT AN IDLE MACHINE: {METRICS[metric]}: p99 error {found.verdict.errors[metric].p99:.1%} (target "
         f"{MOST_P99:.0%}), where the two fastest runs of a session differ by {differ:.1%} at p99, more than by chance: "
         f"what is judged is the p99 of replayed sessions."
-        for metric, differ in found.verdict.unsteady().items()
+        for metric, differ in unsteady.items()
     ]
     return [
         *lines,

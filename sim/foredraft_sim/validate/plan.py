@@ -80,7 +80,7 @@ class Plan:
 
 
 def plan_of(*, quick: bool, paced: bool) -> Plan:
-    """The whole, in about nine minutes (paced: twelve), or the quick one, in two to three."""
+    """The whole, in about seventeen minutes (paced: longer), or the quick one, in four."""
     policies = ("cloud", f"sync:gamma={GAMMA}", f"seed:gamma={GAMMA}", "ahead", "auto")
     names = ("bench-60ms-target", "bench-6ms-draft") if paced else ("", "")
     if quick:
