@@ -33,7 +33,7 @@ from foredraft_sim.validate.calibrate import LEAST, Correction, corrected, longe
 from foredraft_sim.validate.page import cell_rows, error_rows, page, ranking_rows, summary_lines, text_lines
 from foredraft_sim.validate.pictures import pictures
 from foredraft_sim.validate.plan import FIT_PROMPTS, REPORT_PROMPTS, Plan, plan_of
-from foredraft_sim.validate.repeats import fastest_of, settled
+from foredraft_sim.validate.repeats import by_session, fastest_of, settled
 from foredraft_sim.validate.run import Validation, fit, fitted_to, quietest, real_sessions, simulated_sessions
 from foredraft_sim.validate.sessions import Cores, Profiles, Session, simulate
 from foredraft_sim.validate.verdict import verdict_of
@@ -146,13 +146,13 @@ def test_how_far_the_next_run_is_from_the_one_that_counts_is_said() -> None:
 
 def test_of_several_runs_the_fastest_counts_and_the_next_is_compared_with_it() -> None:
     runs = [replace(one, e2e_s=one.e2e_s * factor) for factor in (1.1, 1.0, 7.0) for one in sessions(PLAN)]
-    chosen, repeats = fastest_of(runs)
+    chosen, repeats = fastest_of(by_session(runs))
     assert chosen == sessions(PLAN)
     assert {round(following.e2e_s / counts.e2e_s, 3) for counts, following in repeats} == {1.1}
 
 
 def test_runs_of_different_sessions_do_not_mix() -> None:
-    chosen, repeats = fastest_of(sessions(PLAN))
+    chosen, repeats = fastest_of(by_session(sessions(PLAN)))
     assert chosen == sessions(PLAN)
     assert not repeats
 

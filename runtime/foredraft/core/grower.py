@@ -311,7 +311,7 @@ class Grower:
                 if node.guessed != guessed or node.probability != probability:  # it was there already
                     node.guessed, node.probability = guessed, probability
                 grown.append(node)
-            if fits is below:
+            if len(fits) == len(below):
                 if parent.barren or not below:
                     parent.barren = not below
                 if parent.expanded < width:

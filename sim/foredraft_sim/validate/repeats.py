@@ -5,7 +5,7 @@ just in time or just too late, by chance, a session takes one of several ways fr
 simulation. So the fastest counts, of as many runs in both; and a session runs until its two fastest agree.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from foredraft_sim.validate.sessions import Session
@@ -26,10 +26,9 @@ def by_session(ran: Iterable[Session]) -> dict[Key, list[Session]]:
     return {key: sorted(ones, key=lambda one: one.e2e_s) for key, ones in runs.items()}
 
 
-def fastest_of(ran: Iterable[Session]) -> tuple[list[Session], list[Pair]]:
-    """Of each session's runs the fastest, end to end; and where there is one, that with the next."""
-    runs = list(by_session(ran).values())
-    return [ones[0] for ones in runs], [(ones[0], ones[1]) for ones in runs if len(ones) > 1]
+def fastest_of(runs: Mapping[Key, Sequence[Session]]) -> tuple[list[Session], list[Pair]]:
+    """Of the runs ``by_session`` the fastest, end to end; and where there is one, that with the next."""
+    return [ones[0] for ones in runs.values()], [(ones[0], ones[1]) for ones in runs.values() if len(ones) > 1]
 
 
 def settled(runs: Sequence[Session]) -> bool:

@@ -74,13 +74,13 @@ def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share
     tell("measuring both ends again", 0.75)
     target, draft = measure_devices(plan, where, force=True)  # disturbed or not, the other one may count
     profiles = quietest(first, Profiles(target, draft, links))
-    real, repeats = fastest_of(ran)
+    runs = by_session(ran)
+    real, repeats = fastest_of(runs)
     fitted = [one for one in real if one.prompt < len(plan.fit_prompts)]
     tell("fitting", 0.8)
     correction = fit(plan, profiles, fitted)
     profiles = corrected(profiles, correction)
-    runs = by_session(ran)
-    simulated, simulated_repeats = fastest_of(simulated_sessions(plan, profiles, runs, tell))
+    simulated, simulated_repeats = fastest_of(by_session(simulated_sessions(plan, profiles, runs, tell)))
     order = {cell: place for place, cell in enumerate(product(plan.ways, plan.policies))}
     reported = [one for one in real if one.prompt >= len(plan.fit_prompts)]
     reported.sort(key=lambda one: (order[one.way, one.policy], one.prompt))
@@ -176,17 +176,15 @@ def fit(plan: Plan, profiles: Profiles, real: Sequence[Session]) -> Correction:
     """The correction under which the simulation meets these sessions."""
     runs = {(one.way, one.policy, one.prompt): one for one in real}
 
+    def ways(policy: str) -> list[str]:
+        return [way for way, fitted in fitted_to(plan) if fitted == policy]
+
     def theirs(policy: str) -> list[Session]:
-        cells = [cell for cell in fitted_to(plan) if cell[1] == policy]
-        return [runs[*cell, number] for cell in cells for number in range(len(plan.fit_prompts))]
+        return [runs[way, policy, number] for way in ways(policy) for number in range(len(plan.fit_prompts))]
 
     def ours(policy: str, so_far: Correction) -> list[Session]:
-        cells = [cell for cell in fitted_to(plan) if cell[1] == policy]
-        return [
-            one
-            for way, _ in cells
-            for one in simulate(plan, corrected(profiles, so_far), way, policy, plan.fit_prompts)
-        ]
+        now = corrected(profiles, so_far)
+        return [one for way in ways(policy) for one in simulate(plan, now, way, policy, plan.fit_prompts)]
 
     found = Correction()
     for _ in range(_FIT_TURNS):
