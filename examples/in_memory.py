@@ -7,8 +7,8 @@ is downloaded, nothing waits, and every figure but the times is the same in each
 import asyncio
 
 import foredraft
-from foredraft.core.ports import Guess
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
+from foredraft.protocol.ports import Guess
 
 
 def truth(position: int) -> int:

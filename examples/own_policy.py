@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Orders, Step
-from foredraft.core.tree import Node
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
+from foredraft.protocol.tree import Node
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Confident:
 
 
 if __name__ == "__main__":
-    from foredraft_sim.replications import replicate
-    from foredraft_sim.scenario import read_scenario
+    from foredraft_sim.scenario.replications import replicate
+    from foredraft_sim.scenario.scenario import read_scenario
 
     robot = read_scenario(Path(__file__).with_name("scenarios") / "robot.toml")
     for policy in ("cloud", "sync", "own_policy:Confident:least=0.3"):

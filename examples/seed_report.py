@@ -8,8 +8,8 @@ none is; for that one, a search says which machines would be consistent with the
 
 from pathlib import Path
 
-from foredraft_sim.scenario import read_scenario
-from foredraft_sim.seed_report import nano_lines, robot_lines
+from foredraft_sim.bench.seed_report import nano_lines, robot_lines
+from foredraft_sim.scenario.scenario import read_scenario
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 

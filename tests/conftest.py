@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from foredraft.loop import new_event_loop
-from foredraft_sim.loop import SimLoop
+from foredraft_sim.loop.event_loop import SimLoop
 
 _T = TypeVar("_T")
 

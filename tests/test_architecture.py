@@ -4,13 +4,25 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from paths import ROOT
+
 PACKAGES = {"foredraft": ROOT / "runtime" / "foredraft", "foredraft_sim": ROOT / "sim" / "foredraft_sim"}
-SESSION_LOGIC = ("core", "policies")
+SESSION_LOGIC = ("protocol", "edge", "cloud", "policies")
+FLOORS = {
+    "foredraft": (
+        *("errors", "files", "loop", "text"),
+        *("protocol", "profiles", "links", "cloud", "edge", "policies"),
+        *("engines", "exits", "demo_models", "observe", "server", "api", "calibration", "bench", "cli"),
+    ),
+    "foredraft_sim": (
+        *("errors", "streams", "loop", "network", "tokens", "scenario"),
+        *("replay", "bench", "tune", "validate", "pytest_plugin"),
+    ),
+}
+"""Folders and loose files of each package, from the ground up: nothing imports what stands above it."""
 BANNED = {"torch", "transformers", "aiohttp", "simpy", "time", "random", "numpy", "socket", "threading"}
 CLOCKS = {"monotonic", "perf_counter", "perf_counter_ns", "monotonic_ns", "time_ns", "process_time"}
 
@@ -79,25 +91,65 @@ def test_the_simulator_reads_no_wall_clock_and_no_global_chance() -> None:
     for name, tree in modules("foredraft_sim").items():
         for module, names in imports(tree):
             from_random = module == "random" and set(names) != {"Random"}
-            if (module == "time" and not name.endswith("bench")) or from_random:
+            if (module == "time" and floor(name) != "bench") or from_random:
                 guilty.append((name, module, names))
     assert guilty == []
 
 
+def imported(package: str, name: str, *, at_import_only: bool = False) -> set[str]:
+    """Which of the package's modules a module imports."""
+    trees = modules(package)
+    used: set[str] = set()
+    for module, names in imports(trees[name], at_import_only=at_import_only):
+        members = {f"{module}.{member}" for member in names}
+        used |= (members & trees.keys()) or ({module} & trees.keys())
+    return used - {name}
+
+
+def floor(module: str) -> str:
+    """The folder, or the loose file, that a module belongs to."""
+    return module.split(".")[1] if "." in module else ""
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_imports_itself_in_a_circle(package: str) -> None:
-    trees = modules(package)
-    graph: dict[str, set[str]] = {}
-    for name, tree in trees.items():
-        used: set[str] = set()
-        for module, names in imports(tree, at_import_only=True):
-            members = {f"{module}.{member}" for member in names}
-            used |= (members & trees.keys()) or ({module} & trees.keys())
-        graph[name] = used - {name}
+    graph = {name: imported(package, name, at_import_only=True) for name in modules(package)}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_folder_has_its_floor(package: str) -> None:
+    assert {floor(name) for name in modules(package)} - {"", "__main__"} == set(FLOORS[package])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_imports_upwards(package: str) -> None:
+    """Imports within functions count as well; only the package itself, which names things lazily, is left out."""
+    rank = {name: number for number, name in enumerate(FLOORS[package])}
+    upwards = [
+        f"{name} -> {used}"
+        for name in modules(package)
+        if floor(name) in rank
+        for used in imported(package, name)
+        if rank.get(floor(used), -1) > rank[floor(name)]
+    ]
+    assert upwards == []
+
+
+@pytest.mark.parametrize(("end", "other"), [("edge", "cloud"), ("cloud", "edge")])
+def test_the_two_ends_never_import_each_other(end: str, other: str) -> None:
+    """Not even through a third: what either needs of the other goes over the protocol."""
+    seen: set[str] = set()
+    ahead = [name for name in modules("foredraft") if floor(name) == end]
+    while ahead:
+        name = ahead.pop()
+        if name not in seen:
+            seen.add(name)
+            ahead += imported("foredraft", name)
+    assert [name for name in seen if floor(name) == other] == []
 
 
 def test_relative_imports_are_not_used() -> None:

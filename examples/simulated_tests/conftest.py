@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from foredraft.core.cloud import CloudService
-from foredraft.core.edge import EdgeSession
-from foredraft.core.policy import Policy
-from foredraft.core.ports import Guess
-from foredraft.core.sampling import Sampling, StopRules
+from foredraft.cloud.service import CloudService
+from foredraft.edge.policy import Policy
+from foredraft.edge.session import EdgeSession
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.profiles import Outage, load_profile
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft_sim import SimLink, SimNetwork, Streams, uniform
 
 SEED = 1

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import pytest
 
 from foredraft import SessionReport, make_policy
-from foredraft.core.edge import EdgeSession
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Orders, Policy, Step
-from foredraft.core.tree import Node
+from foredraft.edge.policy import Policy
+from foredraft.edge.session import EdgeSession
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.policies.chain import extend_root, finished_chain
+from foredraft.protocol.tree import Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from foredraft import make_policy
-from foredraft.core.edge import EdgeSession
+from foredraft.edge.session import EdgeSession
 from foredraft.profiles import Outage
 
 SILENCE_S = 1.5  # how long the robot goes on without a word

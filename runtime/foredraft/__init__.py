@@ -10,11 +10,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from foredraft.api import Edge, connect
-    from foredraft.core.edge import Retry
-    from foredraft.core.estimates import Estimates
-    from foredraft.core.report import SessionReport
-    from foredraft.engines.loading import ModelOptions
+    from foredraft.api.cloud import Cloud
+    from foredraft.api.edge import Edge, connect
+    from foredraft.api.generation import Generation, Piece
+    from foredraft.api.loading import ModelOptions
+    from foredraft.edge.estimates import Estimates
+    from foredraft.edge.saved_estimates import estimates_from_profiles, load_estimates, save_estimates
+    from foredraft.edge.session import Retry
+    from foredraft.edge.session_report import SessionReport
     from foredraft.errors import (
         ConfigError,
         EstimatesError,
@@ -29,11 +32,8 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnreachableError,
     )
-    from foredraft.generation import Generation, Piece
-    from foredraft.hosting import Cloud
-    from foredraft.learned import estimates_from_profiles, load_estimates, save_estimates
+    from foredraft.observe.record.reading import Record, read_record
     from foredraft.policies import make_policy, policy_names
-    from foredraft.record.reading import Record, read_record
 
 __version__ = "0.1.0"
 
@@ -69,22 +69,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Cloud": "hosting",
-    "Edge": "api",
-    "Estimates": "core.estimates",
-    "Generation": "generation",
-    "ModelOptions": "engines.loading",
-    "Piece": "generation",
-    "Record": "record.reading",
-    "Retry": "core.edge",
-    "SessionReport": "core.report",
-    "connect": "api",
-    "estimates_from_profiles": "learned",
-    "load_estimates": "learned",
+    "Cloud": "api.cloud",
+    "Edge": "api.edge",
+    "Estimates": "edge.estimates",
+    "Generation": "api.generation",
+    "ModelOptions": "api.loading",
+    "Piece": "api.generation",
+    "Record": "observe.record.reading",
+    "Retry": "edge.session",
+    "SessionReport": "edge.session_report",
+    "connect": "api.edge",
+    "estimates_from_profiles": "edge.saved_estimates",
+    "load_estimates": "edge.saved_estimates",
     "make_policy": "policies",
     "policy_names": "policies",
-    "read_record": "record.reading",
-    "save_estimates": "learned",
+    "read_record": "observe.record.reading",
+    "save_estimates": "edge.saved_estimates",
 }
 
 

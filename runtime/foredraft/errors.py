@@ -78,7 +78,7 @@ class ProtocolError(ForedraftError):
 class RefusedError(ForedraftError):
     """The other side refused.
 
-    ``code`` is one of the codes in ``core.messages``; ``retry_after_s`` is None where a
+    ``code`` is one of the codes in ``protocol.messages``; ``retry_after_s`` is None where a
     retry cannot help.
     """
 

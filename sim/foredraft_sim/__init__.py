@@ -15,17 +15,17 @@ if TYPE_CHECKING:
         RealIOError,
         SimulationError,
     )
-    from foredraft_sim.loop import SimLoop
-    from foredraft_sim.network import SimLink, SimNetwork, sim_link
+    from foredraft_sim.loop.event_loop import SimLoop
+    from foredraft_sim.network.network import SimLink, SimNetwork, sim_link
+    from foredraft_sim.network.traces import Trace, parse_trace, read_trace
     from foredraft_sim.streams import Streams, uniform
-    from foredraft_sim.traces import Trace, parse_trace, read_trace
 
 _HOMES = {
     "errors": ("DeadlockError", "LivelockError", "ProfileRangeWarning", "RealIOError", "SimulationError"),
-    "loop": ("SimLoop",),
-    "network": ("SimLink", "SimNetwork", "sim_link"),
+    "loop.event_loop": ("SimLoop",),
+    "network.network": ("SimLink", "SimNetwork", "sim_link"),
     "streams": ("Streams", "uniform"),
-    "traces": ("Trace", "parse_trace", "read_trace"),
+    "network.traces": ("Trace", "parse_trace", "read_trace"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -27,7 +27,7 @@ import pytest
 if TYPE_CHECKING:
     import asyncio
 
-    from foredraft_sim.loop import SimLoop
+    from foredraft_sim.loop.event_loop import SimLoop
 
 _T = TypeVar("_T")
 _MARKER = "simulated"
@@ -41,7 +41,7 @@ class Simulate(Protocol):
 
 
 def _sim_loop(**options: Any) -> "SimLoop":
-    from foredraft_sim.loop import SimLoop
+    from foredraft_sim.loop.event_loop import SimLoop
 
     return SimLoop(**options)
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer as Bytes
 from tokenizers import decoders, models, pre_tokenizers
 
-from foredraft.core.ports import Guess
+from foredraft.api.cloud import Cloud
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
-from foredraft.hosting import Cloud
-from foredraft.text import Tokenizer
+from foredraft.protocol.ports import Guess
+from foredraft.text.tokenizer import Tokenizer
 
 TEXT = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 敏捷的棕色狐狸跳过懒狗。 "
 

@@ -10,9 +10,9 @@ import pytest
 
 import foredraft
 from api import clouds
-from foredraft.core.events import Event
 from foredraft.errors import ConfigError, ModelError, RefusedError, UnknownNameError, UnreachableError
 from foredraft.policies import policy_names
+from foredraft.protocol.events import Event
 
 PROMPT = clouds.TEXT[:13]
 START = len(PROMPT.encode())

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from foredraft.bench import edge_memory, overhead, uplink
 from foredraft.bench.result import Figure, Result
 from foredraft.cli.main import app
-from foredraft.text import Tokenizer
+from foredraft.text.tokenizer import Tokenizer
 
 
 def figures(result: Result) -> dict[str, Figure]:

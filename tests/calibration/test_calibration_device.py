@@ -9,8 +9,13 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from foredraft.api.loading import ModelOptions, load_drafter, load_target
+from foredraft.calibration import device as measuring_devices
+from foredraft.calibration.device import Hint, Measured, measure
+from foredraft.calibration.fitting import Call, Fit, Point
+from foredraft.calibration.report import device_lines
+from foredraft.calibration.request import Wanted
 from foredraft.cli.main import app
-from foredraft.engines.loading import ModelOptions, load_drafter, load_target
 from foredraft.errors import ConfigError, ForedraftError, ProfileError, UnknownNameError
 from foredraft.profiles import (
     DraftProfile,
@@ -27,14 +32,9 @@ from foredraft.profiles import (
     render_profile,
     seconds,
 )
-from foredraft.profiles import device as measuring_devices
-from foredraft.profiles.device import Hint, Measured, measure
-from foredraft.profiles.fitting import Call, Fit, Point
-from foredraft.profiles.report import device_lines
-from foredraft.profiles.wanted import Wanted
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario import read_scenario
-from foredraft_sim.sources import token_source
+from foredraft_sim.scenario.pairs import token_source
+from foredraft_sim.scenario.scenario import read_scenario
 
 QUICK = ModelOptions(threads=1)
 
@@ -108,8 +108,8 @@ def test_a_batch_of_copies_says_what_the_engine_says() -> None:
     """The timed passes are real ones: with the same cache, each copy's tokens are what one text's are."""
     import torch
 
-    from foredraft.profiles.batched import Copies
-    from foredraft.profiles.shapes import random_model
+    from foredraft.calibration.batched import Copies
+    from foredraft.calibration.shapes import random_model
 
     model = random_model("tiny", "float32", "cpu")
     with torch.inference_mode():

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foredraft.calibration.fitting import Call, Samples, between, fit_curve, fit_line, points_of, variation
 from foredraft.profiles import Grid, Line, Range, seconds
-from foredraft.profiles.fitting import Call, Samples, between, fit_curve, fit_line, points_of, variation
 
 TOKENS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 CONTEXTS = (1, 128, 512, 2048)

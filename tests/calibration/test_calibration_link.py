@@ -15,17 +15,17 @@ import pytest
 import pytest_asyncio
 from typer.testing import CliRunner
 
+from foredraft.api.cloud import Cloud
 from foredraft.bench.bytes_tokenizer import byte_tokenizer
+from foredraft.calibration.link import fit_jitter, measured_link
 from foredraft.cli.main import app
 from foredraft.engines.scripted import ScriptedTarget
 from foredraft.errors import ConfigError, LinkClosedError, RefusedError, UnreachableError
-from foredraft.hosting import Cloud
 from foredraft.links import probing
 from foredraft.links.probing import LinkSamples, Sunk, probe
 from foredraft.links.proxy import ShapingProxy, run_proxy_in_thread
 from foredraft.links.shaping import Shape
 from foredraft.profiles import LinkProfile, load_profile, parse_profile, render_profile
-from foredraft.profiles.link import fit_jitter, measured_link
 
 
 def cloud(api_key: str = "") -> Cloud:

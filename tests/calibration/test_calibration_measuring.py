@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from foredraft.core.ports import Guess
+from foredraft.calibration.fitting import Samples, points_of, variation
+from foredraft.calibration.host import drafter_host_s, target_host_s
+from foredraft.calibration.measuring import Plan, measure_drafter, measure_target
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.errors import ConfigError
 from foredraft.profiles import DraftProfile, Line, Model, Range, TargetProfile, seconds
-from foredraft.profiles.fitting import Samples, points_of, variation
-from foredraft.profiles.host import drafter_host_s, target_host_s
-from foredraft.profiles.measuring import Plan, measure_drafter, measure_target
-from foredraft_sim.loop import SimLoop
+from foredraft.protocol.ports import Guess
+from foredraft_sim.loop.event_loop import SimLoop
 
 REACH = Range(new_tokens=(1, 1024), context=(0, 4096))
 STEP = Line(

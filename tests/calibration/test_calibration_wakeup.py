@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from foredraft.core.ports import Guess
+from foredraft.calibration.wakeup import GAPS_S, drafter_wake, fit_wake, target_wake
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.profiles import DraftProfile, Host, Line, Model, Range, TargetProfile, parse_profile, render_profile
 from foredraft.profiles.compute import wake_s
-from foredraft.profiles.waking import GAPS_S, drafter_wake, fit_wake, target_wake
-from foredraft_sim.loop import SimLoop
+from foredraft.protocol.ports import Guess
+from foredraft_sim.loop.event_loop import SimLoop
 
 REACH = Range(new_tokens=(1, 128), context=(0, 4096))
 LINE = Line(base_s=0.002, range=REACH)

@@ -13,12 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from api import clouds
+from foredraft.api.cloud import Cloud
 from foredraft.cli.generate import policy_spec
 from foredraft.cli.generated import local_line
 from foredraft.cli.main import app
-from foredraft.core.local import Confirmed, Unverified, Withdrawn
-from foredraft.core.report import SessionReport
-from foredraft.hosting import Cloud
+from foredraft.edge.local import Confirmed, Unverified, Withdrawn
+from foredraft.edge.session_report import SessionReport
 
 runner = CliRunner()
 PROMPT = clouds.TEXT[:13]

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foredraft.core import messages
-from foredraft.core.ledger import BY_CHANCE, SHARE, Ledger
-from foredraft.core.messages import Chain, Open, Steer, pack
-from foredraft.core.ports import Reading, TargetCard, Verdict
-from foredraft.core.walker import Go, Limits, Timing, Wait, Walker
+from foredraft.cloud.ledger import BY_CHANCE, SHARE, Ledger
+from foredraft.cloud.state import Go, Limits, Timing, Wait, Walker
+from foredraft.protocol import messages
+from foredraft.protocol.messages import Chain, Open, Steer, pack
+from foredraft.protocol.ports import Reading, TargetCard, Verdict
 
 CARD = TargetCard("m", "t", 2000, 100_000, 8)
 

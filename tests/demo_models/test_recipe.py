@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from foredraft.demo_models import recipe, samples, steps, verdict
 from foredraft.demo_models.corpus import Corpus, SourceFile, library_root, normalise
 from foredraft.demo_models.pair import Pair
+from foredraft.demo_models.plan import Plan
 from foredraft.demo_models.report import REQUIRED
 from foredraft.demo_models.train import Shape
 
@@ -41,7 +42,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("tiny")
 def test_the_recipe_makes_a_pair_and_its_card(tmp_path: Path) -> None:
-    plan = recipe.Plan(tmp_path / "work", tmp_path / "out", minutes=0.05, threads=1, samples=4)
+    plan = Plan(tmp_path / "work", tmp_path / "out", minutes=0.05, threads=1, samples=4)
     corpus = small_corpus()
     pair = recipe.make_pair(plan, corpus)
     assert pair == Pair.below(tmp_path / "out")

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.estimates import ENOUGH, STALE_PASSES, WIDTHS, Average, Estimates, Typical, width_class
+from foredraft.edge.estimates import Estimates
+from foredraft.protocol.averages import ENOUGH, STALE_PASSES, WIDTHS, Average, Typical, width_class
 
 
 def test_an_average_counts_its_first_samples_fully() -> None:

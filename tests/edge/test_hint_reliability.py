@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from foredraft.core.estimates import Estimates
-from foredraft.core.grower import Grower
-from foredraft.core.messages import Commit, Hint, Ready, pack
-from foredraft.core.sampling import StopRules
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.state import Grower
 from foredraft.policies.ahead import AheadPolicy
 from foredraft.policies.auto import AutoPolicy
 from foredraft.policies.hints import PROBE_EVERY, PROBE_TOKENS, worth_asking
-from foredraft_sim.policy_bench.setting import reference_pair
+from foredraft.protocol.messages import Commit, Hint, Ready, pack
+from foredraft.protocol.sampling import StopRules
+from foredraft_sim.bench.policies.setting import reference_pair
 from policies.stage import play
 
 EARLY, LATE = 8, 16

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from foredraft.core.local import Confirmed, LocalText, Told, Unverified, Withdrawn
+from foredraft.edge.local import Confirmed, LocalText, Told, Unverified, Withdrawn
 from foredraft.profiles import Outage
 from policies.stage import ROBOT, Played, play
 

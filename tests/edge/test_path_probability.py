@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foredraft.core.reach import expected_tokens, reaches
-from foredraft.core.tree import DraftTree
+from foredraft.edge.path_probability import expected_tokens, reaches
+from foredraft.protocol.tree import DraftTree
 
 RANKS = st.lists(st.floats(0.0, 0.5), min_size=1, max_size=3).map(
     lambda ranks: tuple(sorted((rank / max(1.0, sum(ranks)) for rank in ranks), reverse=True))

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.estimates import STALE_PASSES, Estimates
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Orders, Step
-from foredraft.core.tree import Node
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.saved_estimates import estimates_from_profiles, load_estimates, save_estimates
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.errors import ConfigError, EstimatesError
-from foredraft.learned import estimates_from_profiles, load_estimates, save_estimates
 from foredraft.policies.auto import AutoPolicy, Choice, choose
 from foredraft.profiles import load_profile
-from foredraft_sim.policy_bench.setting import Times, reference_pair
+from foredraft.protocol.averages import STALE_PASSES
+from foredraft.protocol.tree import Node
+from foredraft_sim.bench.policies.setting import Times, reference_pair
 from policies.stage import ROBOT, play
 
 NEAR = Times(pass_s=0.03, flat_tokens=8, step_s=0.003, round_trip_s=0.009)

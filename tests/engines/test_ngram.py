@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.ports import Drafter, Guess
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree
 from foredraft.engines.ngram import NgramDrafter, SuffixIndex
 from foredraft.errors import ConfigError
+from foredraft.protocol.ports import Drafter, Guess
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import DraftTree
 
 SAMPLING = Sampling()
 TEXTS = st.lists(st.integers(0, 3), max_size=40)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from foredraft.core.sampling import Sampling
 from foredraft.engines.noise import filter_logits, gumbel, perturb, sample
+from foredraft.protocol.sampling import Sampling
 
 DRAWS = 40_000
 CHI_SQUARE_999 = {3: 16.27, 7: 24.32, 15: 37.70, 19: 43.82}

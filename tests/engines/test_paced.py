@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from foredraft.core.ports import Drafter, Guess, Pass, Reading, Target, Verdict
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree
 from foredraft.engines.device import Device, Work
 from foredraft.engines.pace import Pace
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
 from foredraft.errors import ProfileError, RefusedError
 from foredraft.profiles import DraftProfile, Line, Memory, Model, Range, TargetProfile
-from foredraft_sim.loop import SimLoop
+from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Target, Verdict
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import DraftTree
+from foredraft_sim.loop.event_loop import SimLoop
 
 SAMPLING = Sampling()
 PASS_S, STEP_S, PREFILL_S = 0.080, 0.010, 0.030

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from engines.conftest import TinyModel
 from engines.tiny_models import FAMILIES, VOCABULARY
-from foredraft.core.ports import Guess
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree, Node
 from foredraft.engines import torch_draft, torch_model
 from foredraft.engines.noise import perturb
 from foredraft.engines.torch_draft import TorchDrafter
 from foredraft.engines.torch_model import LoadedModel, load_model, run_layers
 from foredraft.errors import ModelError
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import DraftTree, Node
 
 GREEDY = Sampling()
 WARM = Sampling(temperature=0.8, top_k=60, top_p=0.95, seed=5)

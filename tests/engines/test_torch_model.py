@@ -14,7 +14,7 @@ from engines.tiny_models import EOS, FAMILIES, VOCABULARY
 from foredraft.engines.model_files import locate
 from foredraft.engines.torch_model import load_model, run_layers
 from foredraft.errors import ConfigError, ModelError
-from foredraft.text import tokenizer_digest
+from foredraft.text.tokenizer import tokenizer_digest
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",

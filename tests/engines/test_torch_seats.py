@@ -9,12 +9,12 @@ import pytest
 
 from engines.tiny_models import VOCABULARY
 from engines.torch_reference import GREEDY, WARM, decode, ignore, prompt_of, text_alone
-from foredraft.core.ports import Pass
 from foredraft.engines.cache_pool import GROWTH_ROWS
 from foredraft.engines.flat_cache import row_bytes
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.torch_target import TorchTarget
 from foredraft.errors import RefusedError
+from foredraft.protocol.ports import Pass
 
 
 async def test_interleaved_seats_write_the_texts_that_they_write_alone(target: TorchTarget) -> None:

@@ -15,11 +15,11 @@ from torch import Tensor
 from engines.conftest import TinyModel
 from engines.tiny_models import VOCABULARY
 from engines.torch_reference import GREEDY, WARM, WINDOWS, PlainHeads, decode, ignore, next_token, prompt_of, text_alone
-from foredraft.core.ports import Pass, Reading
 from foredraft.engines import target_pass, torch_model
 from foredraft.engines.torch_model import LoadedModel, load_model
 from foredraft.engines.torch_target import TorchSeat, TorchTarget
 from foredraft.errors import ModelError
+from foredraft.protocol.ports import Pass, Reading
 
 
 @pytest.mark.parametrize("family", WINDOWS)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from engines.tiny_models import FAMILIES, VOCABULARY
-from foredraft.core.ports import Pass, Reading, Seat
-from foredraft.core.sampling import Sampling
 from foredraft.engines.noise import sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
+from foredraft.protocol.ports import Pass, Reading, Seat
+from foredraft.protocol.sampling import Sampling
 
 GREEDY = Sampling()
 WARM = Sampling(temperature=0.8, top_k=50, top_p=0.95, seed=11)

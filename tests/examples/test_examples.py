@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines.tiny_models import save_model
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from paths import EXAMPLES
 
 
 @pytest.fixture(scope="module")

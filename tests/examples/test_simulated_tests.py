@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "simulated_tests"
+from paths import EXAMPLES
+
+EXAMPLES = EXAMPLES / "simulated_tests"
 
 
 def test_the_example_suite_passes() -> None:

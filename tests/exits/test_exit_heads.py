@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from foredraft.core.sampling import Sampling
 from foredraft.engines.noise import gumbel, sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
 from foredraft.errors import ModelError
@@ -22,6 +21,7 @@ from foredraft.exits.card import (
     write_card,
 )
 from foredraft.exits.heads import WEIGHTS_FILE, ExitHead, ExitHeads, merged, save_heads, weights_digest
+from foredraft.protocol.sampling import Sampling
 
 SAMPLINGS = [Sampling(), Sampling(temperature=0.8, seed=5), Sampling(temperature=1.1, top_k=3, top_p=0.9, seed=6)]
 

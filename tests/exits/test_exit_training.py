@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from foredraft.core.sampling import Sampling
 from foredraft.engines.noise import sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
 from foredraft.errors import ConfigError, ModelError
@@ -15,6 +14,7 @@ from foredraft.exits.card import CARD_FILE, ExitCard, read_card
 from foredraft.exits.data import batch_rows, find_files
 from foredraft.exits.heads import WEIGHTS_FILE, ExitHeads
 from foredraft.exits.train import RESUME_FILE, train_exits
+from foredraft.protocol.sampling import Sampling
 
 SMALL: dict[str, Any] = {"rank": 4, "steps": 30, "batch": 4, "window": 64, "learning_rate": 0.01, "save_every": 10}
 

@@ -1,7 +1,7 @@
 """The measurements measure: every round trip that was asked for, over real sockets."""
 
-from foredraft.core.messages import Close
-from foredraft.links.measure import bare_echo_round_trips, link_round_trips, measure_precision
+from foredraft.bench.link_costs import bare_echo_round_trips, link_round_trips, measure_precision
+from foredraft.protocol.messages import Close
 
 
 async def test_each_round_trip_is_timed() -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.messages import MAX_MESSAGE_BYTES, Chain, Close, Grow, Hello, Message, encode, pack
 from foredraft.errors import LinkClosedError, ProtocolError
 from foredraft.links.framing import framed_bytes
 from foredraft.links.memory import memory_link
+from foredraft.protocol.messages import MAX_MESSAGE_BYTES, Chain, Close, Grow, Hello, Message, encode, pack
 
 
 async def test_messages_arrive_in_order_and_are_not_the_same_objects() -> None:

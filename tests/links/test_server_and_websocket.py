@@ -19,14 +19,26 @@ import aiohttp
 import pytest
 import uvloop
 
-from foredraft.core.messages import MAX_MESSAGE_BYTES, Chain, Close, Drain, Grow, Hello, Message, Refused, encode, pack
-from foredraft.core.ports import Link, TargetCard
-from foredraft.core.walking import Counters
+from foredraft.cloud.session import Counters
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
+from foredraft.links.tokenizer_fetch import fetch_tokenizer
 from foredraft.links.websocket import connect
-from foredraft.listening import is_loopback, tls_context
-from foredraft.server import Bounds, Server, run_server, serving
-from foredraft.text import fetch_tokenizer, tokenizer_digest
+from foredraft.protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    Chain,
+    Close,
+    Drain,
+    Grow,
+    Hello,
+    Message,
+    Refused,
+    encode,
+    pack,
+)
+from foredraft.protocol.ports import Link, TargetCard
+from foredraft.server.app import Bounds, Server, run_server, serving
+from foredraft.server.listening import is_loopback, tls_context
+from foredraft.text.tokenizer import tokenizer_digest
 
 TOKENIZER = b'{"the bytes of": "a tokenizer.json"}'
 DIGEST = tokenizer_digest(TOKENIZER)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from foredraft.core.sampling import Sampling
 from foredraft.engines.noise import perturb
+from foredraft.protocol.sampling import Sampling
 
 EPSILON = 1e-3
 """A margin below this is a tie: in fp32, logits of passes of different width differ by about 1e-5, which the

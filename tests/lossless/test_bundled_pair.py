@@ -6,8 +6,8 @@ import pytest
 import pytest_asyncio
 
 import foredraft
-from foredraft.core.sampling import Sampling
 from foredraft.demo_models import bundled_pair
+from foredraft.protocol.sampling import Sampling
 from lossless.oracle import Oracle
 
 LENGTH = 32

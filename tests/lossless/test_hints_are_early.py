@@ -9,14 +9,14 @@ from torch import Tensor
 
 import foredraft
 from engines.torch_reference import PlainHeads, prompt_of
-from foredraft.core.events import Event
-from foredraft.core.sampling import Sampling
 from foredraft.engines import target_pass, torch_model
 from foredraft.engines.torch_draft import TorchDrafter
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.torch_target import TorchTarget
 from foredraft.errors import RefusedError
-from foredraft.text import Tokenizer
+from foredraft.protocol.events import Event
+from foredraft.protocol.sampling import Sampling
+from foredraft.text.tokenizer import Tokenizer
 from lossless.oracle import Oracle
 
 LENGTH = 16

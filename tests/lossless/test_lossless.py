@@ -9,17 +9,17 @@ import pytest_asyncio
 
 from engines.tiny_models import FAMILIES, save_model
 from engines.torch_reference import PlainHeads, prompt_of
-from foredraft.core.edge import Connect, EdgeSession, Retry
-from foredraft.core.ports import Drafter, Guess
-from foredraft.core.report import SessionReport
-from foredraft.core.sampling import Sampling, StopRules
+from foredraft.api.cloud import Cloud
+from foredraft.edge.session import Connect, EdgeSession, Retry
+from foredraft.edge.session_report import SessionReport
 from foredraft.engines.ngram import NgramDrafter
 from foredraft.engines.scripted import ScriptedDrafter
 from foredraft.engines.torch_draft import TorchDrafter
 from foredraft.engines.torch_model import LoadedModel, load_model
 from foredraft.engines.torch_target import TorchTarget
-from foredraft.hosting import Cloud
 from foredraft.policies import make_policy
+from foredraft.protocol.ports import Drafter, Guess
+from foredraft.protocol.sampling import Sampling, StopRules
 from lossless.oracle import EPSILON, Oracle, Tally, Text
 from lossless.weather import Weather
 

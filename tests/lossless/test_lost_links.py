@@ -12,13 +12,13 @@ import pytest
 
 import foredraft
 from engines.torch_reference import PlainHeads
-from foredraft.core.sampling import Sampling
 from foredraft.engines.torch_draft import TorchDrafter
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.torch_target import TorchTarget
 from foredraft.links.proxy import ShapingProxy, run_proxy_in_thread
 from foredraft.links.shaping import Shape
-from foredraft.text import Tokenizer
+from foredraft.protocol.sampling import Sampling
+from foredraft.text.tokenizer import Tokenizer
 from lossless.oracle import Oracle
 
 FOREDRAFT = [sys.executable, "-m", "foredraft"]

@@ -8,16 +8,16 @@ from typing import Any
 
 import foredraft
 from engines.torch_reference import PlainHeads, prompt_of
-from foredraft.core import messages
-from foredraft.core.events import Event
-from foredraft.core.messages import Hello, Open, Refused, Steer
-from foredraft.core.ports import Link
-from foredraft.core.sampling import Sampling
-from foredraft.core.walker import Limits
+from foredraft.cloud.state import Limits
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.torch_target import TorchSeat, TorchTarget
 from foredraft.links import websocket
-from foredraft.text import Tokenizer
+from foredraft.protocol import messages
+from foredraft.protocol.events import Event
+from foredraft.protocol.messages import Hello, Open, Refused, Steer
+from foredraft.protocol.ports import Link
+from foredraft.protocol.sampling import Sampling
+from foredraft.text.tokenizer import Tokenizer
 from lossless.oracle import Oracle
 
 LENGTH = 24

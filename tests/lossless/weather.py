@@ -4,11 +4,11 @@ import asyncio
 import random
 from collections import deque
 
-from foredraft.core import messages
-from foredraft.core.edge import Connect
-from foredraft.core.messages import Commit, Hint, Message
-from foredraft.core.ports import Link
+from foredraft.edge.session import Connect
 from foredraft.errors import LinkClosedError
+from foredraft.protocol import messages
+from foredraft.protocol.messages import Commit, Hint, Message
+from foredraft.protocol.ports import Link
 
 
 class Weather:

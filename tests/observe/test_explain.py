@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from foredraft.bound import bound_s, knowing_bound_s
-from foredraft.core.estimates import WIDTHS, Snapshot
-from foredraft.core.reach import expected_tokens
-from foredraft.explain import explain, outlook
+from foredraft.edge.estimates import Snapshot
+from foredraft.edge.path_probability import expected_tokens
+from foredraft.observe.bound import bound_s, knowing_bound_s
+from foredraft.observe.explain import explain, outlook
+from foredraft.protocol.averages import WIDTHS
 from policies.stage import ROBOT, play
 
 FLAT = Snapshot(0.12, 0.0, 0.072, 0.3, 2.0, 8.0, (0.62,) * len(WIDTHS), (0.58, 0.12, 0.06, 0.04, 0.03), 99)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from foredraft.errors import ConfigError
-from foredraft.picture import draw
-from foredraft.record.frames import Noted
-from foredraft.timeline import Span, Timeline, timeline
+from foredraft.observe.picture import draw
+from foredraft.observe.record.frames import Noted
+from foredraft.observe.timeline import Span, Timeline, timeline
 
 
 def edge(t_s: float, kind: str, **data: Any) -> Noted:

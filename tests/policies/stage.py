@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from foredraft.core.cloud import CloudService
-from foredraft.core.edge import EdgeSession
-from foredraft.core.estimates import Estimates
-from foredraft.core.local import LocalText
-from foredraft.core.policy import Policy
-from foredraft.core.ports import Link, Pass, Reading, Seat, Target, TargetCard, Verdict
-from foredraft.core.report import SessionReport
-from foredraft.core.sampling import Sampling, StopRules
+from foredraft.cloud.service import CloudService
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.local import LocalText
+from foredraft.edge.policy import Policy
+from foredraft.edge.session import EdgeSession
+from foredraft.edge.session_report import SessionReport
 from foredraft.engines.device import Device
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.policies import make_policy
 from foredraft.profiles import Outage
-from foredraft_sim.loop import SimLoop
-from foredraft_sim.network import SimNetwork
-from foredraft_sim.policy_bench.setting import Times, scaled_pair
+from foredraft.protocol.ports import Link, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft_sim.bench.policies.setting import Times, scaled_pair
+from foredraft_sim.loop.event_loop import SimLoop
+from foredraft_sim.network.network import SimNetwork
 from foredraft_sim.streams import Streams
-from foredraft_sim.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
+from foredraft_sim.tokens.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
 
 ROBOT = Times(pass_s=0.62, flat_tokens=32, step_s=0.072, round_trip_s=0.12)
 USELESS = SyntheticPair(ranks=(0.002, 0.001), exits=((8, 0.55),))

@@ -6,15 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.anchor import ORIGIN, Anchor
-from foredraft.core.estimates import ENOUGH, WIDTHS, Estimates, Snapshot, width_class
-from foredraft.core.grower import Grower
-from foredraft.core.messages import Ready
-from foredraft.core.policy import Orders, Policy, Step
-from foredraft.core.ports import Guess
-from foredraft.core.reach import expected_tokens
-from foredraft.core.sampling import StopRules
-from foredraft.core.tree import Node
+from foredraft.edge.estimates import Estimates, Snapshot
+from foredraft.edge.path_probability import expected_tokens
+from foredraft.edge.policy import Policy
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.errors import ConfigError
 from foredraft.policies import make_policy
 from foredraft.policies.auto import (
@@ -30,7 +26,13 @@ from foredraft.policies.auto import (
     token_worth_s,
 )
 from foredraft.policies.hints import PROBE_EVERY, PROBE_TOKENS
-from foredraft_sim.policy_bench.setting import Times
+from foredraft.protocol.anchor import ORIGIN, Anchor
+from foredraft.protocol.averages import ENOUGH, WIDTHS, width_class
+from foredraft.protocol.messages import Ready
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import StopRules
+from foredraft.protocol.tree import Node
+from foredraft_sim.bench.policies.setting import Times
 from policies.stage import ROBOT, USELESS, Played, play
 
 FAR = Times(pass_s=0.03, flat_tokens=8, step_s=0.003, round_trip_s=0.3)

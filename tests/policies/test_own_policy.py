@@ -1,14 +1,12 @@
 """A policy of one's own, by module and class: the same one simulated and for real."""
 
-from pathlib import Path
-
 import pytest
 
-from core.room import collect, room, text
 from foredraft.policies import make_policy
+from paths import EXAMPLES
 from policies.stage import ROBOT, play
+from sessions.room import collect, room, text
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SPEC = "own_policy:Confident:least=0.2"
 
 

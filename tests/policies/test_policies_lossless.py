@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.chaos import Weather, World
-from core.test_safety_and_liveness import check, outcome_in
 from foredraft.policies import make_policy
+from sessions.chaos import Weather, World
+from sessions.test_safety_and_liveness import check, outcome_in
 
 SPECS = (
     "cloud",

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.room import collect, room, text
 from foredraft.cli.generate import policy_spec
 from foredraft.errors import ConfigError
 from foredraft.policies import make_policy, policy_names
@@ -20,8 +19,9 @@ from foredraft.policies.policy_file import (
     render_policy_file,
     spec_of,
 )
-from foredraft_sim.scenario import read_scenario
-from sim.scenario_files import write
+from foredraft_sim.scenario.scenario import read_scenario
+from sessions.room import collect, room, text
+from sim.scenario.scenario_files import write
 
 ORIGIN = Origin(
     scenario='robot "two".toml',

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 import foredraft
 from api import clouds
-from foredraft.core.grower import Grower
-from foredraft.core.messages import PROTOCOL_VERSION, Ready, Steer, decode, encode
-from foredraft.core.report import EDGE, NOBODY, SERVER
-from foredraft.core.sampling import StopRules
+from foredraft.edge.session_report import EDGE, NOBODY, SERVER
+from foredraft.edge.state import Grower
 from foredraft.errors import ConfigError
+from foredraft.observe.report import read_sources, report_page
 from foredraft.policies import make_policy, policy_class
 from foredraft.policies.recommended import Recommended, own_names, recommendation, recommended_policy
-from foredraft.report import read_sources, report_page
+from foredraft.protocol.messages import PROTOCOL_VERSION, Ready, Steer, decode, encode
+from foredraft.protocol.sampling import StopRules
 
 READY = Ready(PROTOCOL_VERSION, "m", "t", 2000, 1000, 8, (2, 4), 64, 8, 8, ())
 PROMPT = clouds.TEXT[:13]

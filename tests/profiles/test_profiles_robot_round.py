@@ -5,15 +5,15 @@ from itertools import pairwise
 
 import pytest
 
-from foredraft.core.cloud import CloudService
-from foredraft.core.edge import EdgeSession
-from foredraft.core.ports import Guess
-from foredraft.core.sampling import Sampling, StopRules
+from foredraft.cloud.service import CloudService
+from foredraft.edge.session import EdgeSession
 from foredraft.engines.device import Device
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.policies import make_policy
 from foredraft.profiles import load_profile
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft_sim import SimLink, SimLoop, SimNetwork, Streams
 
 

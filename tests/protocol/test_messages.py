@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core import messages
-from foredraft.core.messages import (
+from foredraft.errors import ProtocolError
+from foredraft.protocol import messages
+from foredraft.protocol.messages import (
     MAX_MESSAGE_BYTES,
     MAX_TOKEN_ID,
     Chain,
@@ -30,7 +31,6 @@ from foredraft.core.messages import (
     pack,
     unpack,
 )
-from foredraft.errors import ProtocolError
 
 COUNT = st.integers(0, 2**63 - 1)
 SECONDS = st.floats(0, 1e9)

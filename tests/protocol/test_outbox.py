@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from foredraft.core.messages import Close, Message
-from foredraft.core.outbox import Outbox
 from foredraft.errors import LinkClosedError
 from foredraft.links.memory import MemoryLink, memory_link
+from foredraft.protocol.messages import Close, Message
+from foredraft.protocol.outbox import Outbox
 
 
 def numbers(messages: list[Message]) -> list[int]:

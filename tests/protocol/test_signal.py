@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from foredraft.core.signal import Pause, Signal
+from foredraft.protocol.signal import Pause, Signal
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

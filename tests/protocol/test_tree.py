@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from foredraft.core.anchor import ORIGIN, Anchor
-from foredraft.core.tree import DraftTree, Node
+from foredraft.protocol.anchor import ORIGIN, Anchor
+from foredraft.protocol.tree import DraftTree, Node
 
 TOKENS = st.integers(0, 2)  # few, so that chains meet
 CHAINS = st.lists(TOKENS, max_size=5)
@@ -167,7 +167,7 @@ def test_anchors_are_the_same_in_every_version_of_this_protocol() -> None:
 
 
 def test_of_two_prefixes_with_one_hash_the_older_is_meant_and_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foredraft.core.tree.hash_after", lambda prefix, token: 0)
+    monkeypatch.setattr("foredraft.protocol.tree.hash_after", lambda prefix, token: 0)
     tree = DraftTree([1])
     node, other = tree.add(tree.root, 2), tree.add(tree.root, 3)
     assert tree.find(other.anchor) is node

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.ports import Reading
-from foredraft.core.walk import TIP, accept, foresee
+from foredraft.protocol.ports import Reading
+from foredraft.protocol.walk import TIP, accept, foresee
 
 TOKENS = st.integers(0, 2)
 

@@ -9,17 +9,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from random import Random
 
-from foredraft.core import messages
-from foredraft.core.cloud import CloudService
-from foredraft.core.edge import EdgeSession, Retry
-from foredraft.core.grower import Grower
-from foredraft.core.messages import Message, decode, encode
-from foredraft.core.policy import Orders, Policy, Step
-from foredraft.core.ports import Guess, Link, Pass, Reading, TargetCard, Verdict
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.core.tree import Node
-from foredraft.core.walker import Limits
+from foredraft.cloud.service import CloudService
+from foredraft.cloud.state import Limits
+from foredraft.edge.policy import Policy
+from foredraft.edge.session import EdgeSession, Retry
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.errors import LinkClosedError, RefusedError
+from foredraft.protocol import messages
+from foredraft.protocol.messages import Message, decode, encode
+from foredraft.protocol.ports import Guess, Link, Pass, Reading, TargetCard, Verdict
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.tree import Node
 
 EXITS = (2, 4)
 RELIABLE = (messages.Hello, messages.Ready, messages.Open, messages.Close)
@@ -49,7 +50,7 @@ class Storm:
 
 
 class StormyLink(Link):
-    """One end of a link in a storm. Implements ``core.ports.Link``."""
+    """One end of a link in a storm. Implements ``protocol.ports.Link``."""
 
     bytes_sent = 0
     bytes_received = 0

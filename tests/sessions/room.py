@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
-from foredraft.core.cloud import CloudService
-from foredraft.core.edge import EdgeSession, Retry
-from foredraft.core.messages import Chain, Grow, Message, Open
-from foredraft.core.policy import Policy
-from foredraft.core.ports import Drafter, Guess, Link, Pass, Reading, Target, Verdict
-from foredraft.core.sampling import Sampling, StopRules
+from foredraft.cloud.service import CloudService
+from foredraft.edge.policy import Policy
+from foredraft.edge.session import EdgeSession, Retry
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
 from foredraft.links.memory import MemoryLink, memory_link
 from foredraft.policies import make_policy
+from foredraft.protocol.messages import Chain, Grow, Message, Open
+from foredraft.protocol.ports import Drafter, Guess, Link, Pass, Reading, Target, Verdict
+from foredraft.protocol.sampling import Sampling, StopRules
 
 PROMPT = [1, 2, 3]
 
@@ -57,7 +57,7 @@ class SlowSeat(ScriptedSeat):
 
 
 class Tap(Link):
-    """The edge's end of a link, with all that went through it. Implements ``core.ports.Link``."""
+    """The edge's end of a link, with all that went through it. Implements ``protocol.ports.Link``."""
 
     def __init__(self, link: MemoryLink) -> None:
         self.link = link

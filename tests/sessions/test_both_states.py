@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.room import PROMPT, text
-from foredraft.core import messages
-from foredraft.core.grower import MAX_REFUSALS, Grower
-from foredraft.core.messages import MAX_CHAINS, Chain, Commit, Hint, Open, Ready, Refused, Steer, pack, unpack
-from foredraft.core.ports import Guess, Reading, TargetCard, Verdict
-from foredraft.core.sampling import StopRules
-from foredraft.core.walker import Go, Limits, Timing, Wait, Walker
+from foredraft.cloud.state import Go, Limits, Timing, Wait, Walker
+from foredraft.edge.state import MAX_REFUSALS, Grower
+from foredraft.protocol import messages
+from foredraft.protocol.messages import MAX_CHAINS, Chain, Commit, Hint, Open, Ready, Refused, Steer, pack, unpack
+from foredraft.protocol.ports import Guess, Reading, TargetCard, Verdict
+from foredraft.protocol.sampling import StopRules
+from sessions.room import PROMPT, text
 
 READY = Ready(1, "m", "t", 2000, 1000, 8, (4,), 6, 8, 2, ())
 CARD = TargetCard("m", "t", 2000, 1000, 8, (4,), max_pass_nodes=3)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.room import Room, collect, every_third_wrong, hopeless, perfect, room, text
-from foredraft.core.messages import Commit, Grow
-from foredraft.core.ports import Guess
 from foredraft.engines.scripted import GuessAt, ScriptedDrafter
 from foredraft.errors import RefusedError
+from foredraft.protocol.messages import Commit, Grow
+from foredraft.protocol.ports import Guess
+from sessions.room import Room, collect, every_third_wrong, hopeless, perfect, room, text
 
 
 def clueless(position: int, width: int) -> Sequence[Guess]:

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from core.room import Room, collect, every_third_wrong, room, text, truth, watching
-from foredraft.core import messages
-from foredraft.core.cloud import MAX_UNSENT
-from foredraft.core.messages import Commit
-from foredraft.core.walker import Limits
+from foredraft.cloud.service import MAX_UNSENT
+from foredraft.cloud.state import Limits
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
+from foredraft.protocol import messages
+from foredraft.protocol.messages import Commit
+from sessions.room import Room, collect, every_third_wrong, room, text, truth, watching
 
 POLICIES = ("cloud", "sync", "seed", "ahead")
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.room import Room, SlowTarget, collect, hopeless, perfect, room, text, truth
-from foredraft.core.messages import Close, Commit, Grow, Hello, Hint, Open, Steer, unpack
-from foredraft.core.ports import Guess, Link
-from foredraft.core.report import SessionReport
-from foredraft.core.tree import Node
+from foredraft.edge.session_report import SessionReport
 from foredraft.engines.scripted import Foresight, ScriptedDrafter
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft.policies import make_policy, policy_names
+from foredraft.protocol.messages import Close, Commit, Grow, Hello, Hint, Open, Steer, unpack
+from foredraft.protocol.ports import Guess, Link
+from foredraft.protocol.tree import Node
+from sessions.room import Room, SlowTarget, collect, hopeless, perfect, room, text, truth
 
 
 def sure(layer: int, position: int) -> tuple[int, float]:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.room import PROMPT, SlowTarget, perfect, room, text, truth, watching
-from foredraft.core.messages import Open, unpack
-from foredraft.core.ports import Guess
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import Node
 from foredraft.engines.scripted import ScriptedDrafter
+from foredraft.protocol.messages import Open, unpack
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import Node
+from sessions.room import PROMPT, SlowTarget, perfect, room, text, truth, watching
 
 
 class GatedDrafter(ScriptedDrafter):

@@ -7,11 +7,11 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.chaos import AnyPolicy, Outcome, Weather, World, live_through
-from foredraft.core.policy import Policy
-from foredraft.core.walker import Limits
+from foredraft.cloud.state import Limits
+from foredraft.edge.policy import Policy
 from foredraft.policies import make_policy
-from foredraft_sim.loop import SimLoop
+from foredraft_sim.loop.event_loop import SimLoop
+from sessions.chaos import AnyPolicy, Outcome, Weather, World, live_through
 
 CHANCE = st.sampled_from((0.0, 0.1, 0.4))
 WEATHERS = st.builds(

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from foredraft.core.cloud import CloudService
-from foredraft.core.edge import EdgeSession, Retry
-from foredraft.core.ports import Guess, Link
-from foredraft.core.sampling import Sampling, StopRules
+from foredraft.cloud.service import CloudService
+from foredraft.edge.session import EdgeSession, Retry
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.errors import ModelError
 from foredraft.links.memory import MemoryLink, memory_link
 from foredraft.policies import make_policy
+from foredraft.protocol.ports import Guess, Link
+from foredraft.protocol.sampling import Sampling, StopRules
 
 
 def truth(position: int) -> int:

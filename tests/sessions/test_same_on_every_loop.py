@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from conftest import LOOPS
-from core.room import collect, every_third_wrong, room, text, truth
-from foredraft.core.messages import Commit, Hint, Message, encode
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
+from foredraft.protocol.messages import Commit, Hint, Message, encode
+from sessions.room import collect, every_third_wrong, room, text, truth
 
 
 def unsteady(layer: int, position: int) -> tuple[int, float]:

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.room import PROMPT, Room, SlowTarget, collect, perfect, room, text, truth, watching
-from foredraft.core import messages
-from foredraft.core.cloud import MAX_UNSENT
-from foredraft.core.grower import Grower
-from foredraft.core.messages import Commit, Drain, Refused
-from foredraft.core.policy import Orders
-from foredraft.core.ports import Guess, Link, Pass, Reading, Verdict
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.core.tree import Node
-from foredraft.core.walker import Limits
+from foredraft.cloud.service import MAX_UNSENT
+from foredraft.cloud.state import Limits
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
 from foredraft.errors import ConfigError, ForedraftError, LinkClosedError, RefusedError
 from foredraft.policies.sync import SyncPolicy
-from foredraft_sim.loop import SimLoop
+from foredraft.protocol import messages
+from foredraft.protocol.messages import Commit, Drain, Refused
+from foredraft.protocol.ports import Guess, Link, Pass, Reading, Verdict
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.tree import Node
+from foredraft_sim.loop.event_loop import SimLoop
+from sessions.room import PROMPT, Room, SlowTarget, collect, perfect, room, text, truth, watching
 
 POLICIES = ("cloud", "sync", "seed", "ahead", "auto")
 

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from foredraft.core.grower import Grower
-from foredraft.core.growing import Growing
-from foredraft.core.policy import Orders, Step
-from foredraft.core.ports import Guess
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.core.tree import Node
+from foredraft.edge.drafting import Growing
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.engines.scripted import ScriptedDrafter
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.tree import Node
 
 
 class Threes:

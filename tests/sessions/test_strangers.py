@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.room import PROMPT, Room, collect, perfect, room, text, truth
-from core.test_messages import MESSAGES
-from foredraft.core import messages
-from foredraft.core.anchor import ORIGIN
-from foredraft.core.edge import EdgeSession, Retry
-from foredraft.core.messages import (
+from foredraft.edge.session import EdgeSession, Retry
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
+from foredraft.errors import ForedraftError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
+from foredraft.links.memory import MemoryLink, memory_link
+from foredraft.policies import make_policy
+from foredraft.protocol import messages
+from foredraft.protocol.anchor import ORIGIN
+from foredraft.protocol.messages import (
     Chain,
     Close,
     Commit,
@@ -30,13 +32,11 @@ from foredraft.core.messages import (
     pack,
     unpack,
 )
-from foredraft.core.ports import Link
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
-from foredraft.errors import ForedraftError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
-from foredraft.links.memory import MemoryLink, memory_link
-from foredraft.policies import make_policy
-from foredraft_sim.loop import SimLoop
+from foredraft.protocol.ports import Link
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft_sim.loop.event_loop import SimLoop
+from protocol.test_messages import MESSAGES
+from sessions.room import PROMPT, Room, collect, perfect, room, text, truth
 
 HELLO = Hello(messages.PROTOCOL_VERSION)
 OPEN = Open(1, pack(PROMPT), 3, 0.0, 0, 1.0, 0, 10, (), (), Steer(1, 1))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from foredraft.errors import ConfigError, ModelError
-from foredraft.stops import StopScanner
-from foredraft.text import Tokenizer, tokenizer_digest
+from foredraft.text.stops import StopScanner
+from foredraft.text.tokenizer import Tokenizer, tokenizer_digest
 
 CORPUS = ["def f(x):\n    return x + 1\n", "Straße, café, 中文 text, 日本語, emoji 🙂🙃", "the cat the hat"] * 5
 

@@ -8,19 +8,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from foredraft.core.cloud import CloudService
-from foredraft.core.colocated import NewDrafter
-from foredraft.core.events import Observer
-from foredraft.core.ports import Link, Target
-from foredraft.core.walker import Limits
-from foredraft.engines.loading import ModelOptions, load_cloud_drafter, load_target
+from foredraft.api.loading import ModelOptions, load_cloud_drafter, load_target
+from foredraft.cloud.drafter import NewDrafter
+from foredraft.cloud.service import CloudService
+from foredraft.cloud.state import Limits
 from foredraft.errors import ConfigError
 from foredraft.links.memory import memory_link
 from foredraft.policies.recommended import recommendation
-from foredraft.text import Tokenizer
+from foredraft.protocol.events import Observer
+from foredraft.protocol.ports import Link, Target
+from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from foredraft.server import Server
+    from foredraft.server.app import Server
 
 
 class Cloud:
@@ -118,7 +118,7 @@ class Cloud:
         self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
     ) -> AsyncIterator[str]:
         """Serve over HTTP within the context; yields the URL. Port 0 takes a free one. Raises ConfigError."""
-        from foredraft.server import serving
+        from foredraft.server.app import serving
 
         async with serving(self._server(), host=host, port=port, tls=tls) as url:
             yield url
@@ -131,12 +131,12 @@ class Cloud:
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
         """Serve over HTTP until SIGINT or SIGTERM; ``on_ready`` is told the URL. Raises ConfigError."""
-        from foredraft.server import run_server
+        from foredraft.server.app import run_server
 
         await run_server(self._server(), host=host, port=port, tls=tls, on_ready=on_ready)
 
     def _server(self) -> "Server":
-        from foredraft.server import Bounds, Server
+        from foredraft.server.app import Bounds, Server
 
         if self.tokenizer is None:
             raise ConfigError("a cloud without a tokenizer cannot listen: edges ask for it; give one to Cloud(...)")

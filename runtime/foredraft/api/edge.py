@@ -20,26 +20,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from foredraft.core.edge import Connect, EdgeSession, Retry
-from foredraft.core.estimates import Estimates
-from foredraft.core.events import Observer
-from foredraft.core.local import LocalText
-from foredraft.core.messages import Ready
-from foredraft.core.policy import Policy
-from foredraft.core.ports import Drafter
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.engines.loading import NGRAM, ModelOptions, load_drafter
+from foredraft.api.cloud import Cloud
+from foredraft.api.generation import Generation
+from foredraft.api.loading import NGRAM, ModelOptions, load_drafter
+from foredraft.api.servers import Servers
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.local import LocalText
+from foredraft.edge.policy import Policy
+from foredraft.edge.session import Connect, EdgeSession, Retry
 from foredraft.errors import ConfigError, ModelError
-from foredraft.generation import Generation
-from foredraft.hosting import Cloud
 from foredraft.links import websocket
 from foredraft.links.address import SESSION_PATH, endpoint
+from foredraft.links.tokenizer_fetch import fetch_tokenizer
+from foredraft.observe.record.recorder import Recorded, Recorder
 from foredraft.policies import make_policy
 from foredraft.policies.recommended import Recommended, spec_of_running
 from foredraft.profiles import load_profile
-from foredraft.record.recorder import Recorded, Recorder
-from foredraft.servers import Servers
-from foredraft.text import Tokenizer, fetch_tokenizer
+from foredraft.protocol.events import Observer
+from foredraft.protocol.messages import Ready
+from foredraft.protocol.ports import Drafter
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.text.tokenizer import Tokenizer
 
 Server = str | Cloud
 """A server's URL, or a cloud in this process."""

@@ -5,13 +5,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Self
 
-from foredraft.core.edge import EdgeSession
-from foredraft.core.report import SessionReport
+from foredraft.edge.session import EdgeSession
+from foredraft.edge.session_report import SessionReport
 from foredraft.errors import ConfigError
-from foredraft.explain import explain
+from foredraft.observe.explain import explain
+from foredraft.observe.record.recorder import Recorder
 from foredraft.policies.recommended import origin_of, spec_of_running, told
-from foredraft.record.recorder import Recorder
-from foredraft.text import TextStream
+from foredraft.text.tokenizer import TextStream
 
 
 @dataclass(frozen=True, slots=True)

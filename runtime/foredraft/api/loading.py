@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from foredraft.core.colocated import NewDrafter
-from foredraft.core.ports import Drafter, Target, TargetCard
+from foredraft.cloud.drafter import NewDrafter
 from foredraft.errors import ConfigError, ModelError
-from foredraft.text import Tokenizer
+from foredraft.protocol.ports import Drafter, Target, TargetCard
+from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from foredraft.engines.torch_draft import TorchDrafter

@@ -8,11 +8,11 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from foredraft.core.edge import Connect, Retry
-from foredraft.core.handshake import shake_hands
-from foredraft.core.messages import Ready
-from foredraft.core.ports import Link
+from foredraft.edge.handshake import shake_hands
+from foredraft.edge.session import Connect, Retry
 from foredraft.errors import LinkClosedError, RefusedError, UnreachableError
+from foredraft.protocol.messages import Ready
+from foredraft.protocol.ports import Link
 
 log = logging.getLogger("foredraft.edge")
 

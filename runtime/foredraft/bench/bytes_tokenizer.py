@@ -5,7 +5,7 @@ import random
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from foredraft.text import Tokenizer
+from foredraft.text.tokenizer import Tokenizer
 
 
 def byte_tokenizer(size: int = 256, seed: int = 0) -> Tokenizer:

@@ -13,12 +13,12 @@ from os import environ
 from pathlib import Path
 from typing import Any
 
-from foredraft.api import connect
+from foredraft.api.cloud import Cloud
+from foredraft.api.edge import connect
 from foredraft.bench.bytes_tokenizer import byte_tokenizer
 from foredraft.bench.result import Figure, Result
 from foredraft.engines.scripted import ScriptedTarget
 from foredraft.errors import ForedraftError
-from foredraft.hosting import Cloud
 
 MOST_MB = 80.0
 BOUND_TO = 1 << 15

@@ -14,14 +14,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from foredraft.api import Edge, connect
+from foredraft.api.cloud import Cloud
+from foredraft.api.edge import Edge, connect
+from foredraft.api.loading import DEMO, ModelOptions
 from foredraft.bench.result import Figure, Result
-from foredraft.core.ports import Pass
-from foredraft.core.sampling import Sampling
-from foredraft.engines.loading import DEMO, ModelOptions
 from foredraft.engines.torch_target import TorchTarget
 from foredraft.errors import ModelError
-from foredraft.hosting import Cloud
+from foredraft.protocol.ports import Pass
+from foredraft.protocol.sampling import Sampling
 
 PROMPT = '''"""Read and write simple tables."""
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import web
 
-from foredraft.core.messages import Message
 from foredraft.errors import LinkClosedError
 from foredraft.links.address import SESSION_PATH
 from foredraft.links.proxy_process import proxy_process
 from foredraft.links.shaping import ProxyReport, Shape, percentile
 from foredraft.links.websocket import accept, connect
+from foredraft.protocol.messages import Message
 
 WARM_UP = 100
 

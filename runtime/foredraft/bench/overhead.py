@@ -14,15 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from statistics import median
 
-from foredraft.api import connect
+from foredraft.api.cloud import Cloud
+from foredraft.api.edge import connect
 from foredraft.bench.bytes_tokenizer import byte_tokenizer
+from foredraft.bench.link_costs import bare_echo_round_trips
 from foredraft.bench.result import Figure, Result
-from foredraft.core.ports import Guess
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.engines.worker_thread import WorkerThread
-from foredraft.hosting import Cloud
 from foredraft.links.framing import framed_bytes
-from foredraft.links.measure import bare_echo_round_trips
+from foredraft.protocol.ports import Guess
 
 MOST_MS = 0.3
 WARM_UP_ROUNDS = 100

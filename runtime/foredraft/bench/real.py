@@ -17,8 +17,8 @@ from typing import Any, Final
 from foredraft.bench.child import Child, child, cores
 from foredraft.bench.engine import PROMPT
 from foredraft.bench.result import Figure, Result
-from foredraft.cli.emulation import proxies
 from foredraft.errors import ForedraftError
+from foredraft.links.emulation import proxies
 from foredraft.links.proxy_process import ProxyProcess
 from foredraft.links.shaping import Shape
 from foredraft.profiles import load_profile, seconds

@@ -12,7 +12,7 @@ import torch
 from foredraft.bench.child import answer
 from foredraft.bench.engine import Transformers
 from foredraft.demo_models import bundled_pair
-from foredraft.text import Tokenizer
+from foredraft.text.tokenizer import Tokenizer
 
 
 def main() -> None:

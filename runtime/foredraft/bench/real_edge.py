@@ -5,11 +5,11 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from foredraft.api import connect
+from foredraft.api.edge import connect
+from foredraft.api.loading import DEMO, ModelOptions, load_drafter
 from foredraft.bench.child import answer
-from foredraft.core.sampling import Sampling
-from foredraft.engines.loading import DEMO, ModelOptions, load_drafter
 from foredraft.loop import new_event_loop
+from foredraft.protocol.sampling import Sampling
 
 _OTHER_TEXT = 1
 """The end mark: a token that no prompt begins with."""

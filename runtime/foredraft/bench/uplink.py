@@ -5,12 +5,12 @@ so that half of the token ids (or nine in ten) take three bytes, and drafts righ
 prompt, the handshake and pings are left out; WebSocket framing is counted.
 """
 
-from foredraft.api import connect
+from foredraft.api.cloud import Cloud
+from foredraft.api.edge import connect
 from foredraft.bench.bytes_tokenizer import byte_tokenizer
 from foredraft.bench.result import Figure, Result
-from foredraft.core.ports import Guess
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
-from foredraft.hosting import Cloud
+from foredraft.protocol.ports import Guess
 
 MOST_BYTES = 40.0
 VOCABULARIES = (1 << 15, 152_000)

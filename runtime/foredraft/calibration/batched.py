@@ -13,12 +13,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from foredraft.calibration.fitting import Call, between
+from foredraft.calibration.measuring import Plan, Progress, Stopwatch, Taken
 from foredraft.engines.flat_cache import row_bytes
 from foredraft.engines.torch_layers import Store
 from foredraft.engines.torch_model import LoadedModel, run_range
 from foredraft.engines.worker import DeviceWorker
-from foredraft.profiles.fitting import Call, between
-from foredraft.profiles.measuring import Plan, Progress, Stopwatch, Taken
 
 CACHE_SHARE: Final = 0.5
 """How much of the device's free memory the caches of a batch may take."""

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 import msgspec
 
+from foredraft.calibration.fitting import Fit, Samples, fit_curve, variation
+from foredraft.calibration.host import drafter_host_s, target_host_s
+from foredraft.calibration.machine import this_machine
+from foredraft.calibration.measuring import Plan, Progress, Spoken, Taken, measure_drafter, measure_target
+from foredraft.calibration.request import Wanted, load_drafter, load_target
+from foredraft.calibration.wakeup import drafter_wake, target_wake
 from foredraft.errors import ConfigError
 from foredraft.profiles.compute import share_after
-from foredraft.profiles.fitting import Fit, Samples, fit_curve, variation
-from foredraft.profiles.host import drafter_host_s, target_host_s
-from foredraft.profiles.machine import this_machine
-from foredraft.profiles.measuring import Plan, Progress, Spoken, Taken, measure_drafter, measure_target
 from foredraft.profiles.schema import (
     Curve,
     DeviceProfile,
@@ -25,8 +27,6 @@ from foredraft.profiles.schema import (
     Residual,
     TargetProfile,
 )
-from foredraft.profiles.waking import drafter_wake, target_wake
-from foredraft.profiles.wanted import Wanted, load_drafter, load_target
 
 NOISIEST: Final = 0.2
 """Calls that vary by more than this share of their median are no measurement."""
@@ -96,7 +96,7 @@ async def _measure_target(wanted: Wanted, progress: Progress | None) -> Measured
     left_out: list[str] = []
     batches = tuple(batch for batch in wanted.batches if batch > 1)
     if batches:
-        from foredraft.profiles.batched import measure_batches
+        from foredraft.calibration.batched import measure_batches
 
         more, left_out = await measure_batches(model, plan, batches, progress=progress)
         taken.passes.fitted |= more.fitted

@@ -9,13 +9,13 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
-from foredraft.api import connect
-from foredraft.core.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import Node
+from foredraft.api.cloud import Cloud
+from foredraft.api.edge import connect
+from foredraft.calibration.measuring import Stopwatch
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
-from foredraft.hosting import Cloud
-from foredraft.profiles.measuring import Stopwatch
+from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import Node
 
 _TOKENS: Final = 96
 _GAMMA: Final = 4

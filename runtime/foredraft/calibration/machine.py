@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from foredraft.engines.loading import ModelOptions
+from foredraft.api.loading import ModelOptions
 from foredraft.profiles.schema import Machine
 
 _PACKAGES: Final = ("foredraft", "torch", "transformers", "uvloop")

@@ -13,12 +13,12 @@ from random import Random
 from statistics import median
 from typing import Final, Self
 
-from foredraft.core.ports import Drafter, Pass, Seat, Target
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree, Node
+from foredraft.calibration.fitting import Call, Samples, between
 from foredraft.engines.device import fine_clock
 from foredraft.errors import ConfigError
-from foredraft.profiles.fitting import Call, Samples, between
+from foredraft.protocol.ports import Drafter, Pass, Seat, Target
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import DraftTree, Node
 
 Progress = Callable[[float], None]
 """Told which share of the measurement is done."""

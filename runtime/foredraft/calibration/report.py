@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from foredraft.profiles.device import Measured
-from foredraft.profiles.fitting import Fit, error_at
+from foredraft.calibration.device import Measured
+from foredraft.calibration.fitting import Fit, error_at
 from foredraft.profiles.schema import Line
 
 

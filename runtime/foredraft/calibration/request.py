@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from foredraft.core.ports import Drafter, Target
-from foredraft.engines import loading
-from foredraft.engines.loading import DEMO, NGRAM, ModelOptions
+from foredraft.api import loading
+from foredraft.api.loading import DEMO, NGRAM, ModelOptions
 from foredraft.errors import ConfigError
+from foredraft.protocol.ports import Drafter, Target
 
 if TYPE_CHECKING:
     from foredraft.engines.torch_model import LoadedModel
@@ -75,7 +75,7 @@ def load_target(wanted: Wanted) -> tuple[Target, "LoadedModel", Named]:
         if not isinstance(target, TorchTarget):
             raise ConfigError("an emulated device cannot be measured: leave the pace out")
         return target, target.model, _named(target.model, wanted)
-    from foredraft.profiles.shapes import random_exits, random_model
+    from foredraft.calibration.shapes import random_exits, random_model
 
     _set_threads(wanted.options)
     model = random_model(wanted.shape, wanted.options.dtype, wanted.options.device)
@@ -95,7 +95,7 @@ def load_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
         if not isinstance(drafter, TorchDrafter):
             raise ConfigError("an emulated device cannot be measured: leave the pace out")
         return drafter, _named(drafter.model, wanted)
-    from foredraft.profiles.shapes import random_model
+    from foredraft.calibration.shapes import random_model
 
     _set_threads(wanted.options)
     model = random_model(wanted.shape, wanted.options.dtype, wanted.options.device)

@@ -9,11 +9,11 @@ from random import Random
 from statistics import median
 from typing import Final
 
-from foredraft.core.ports import Drafter, Pass, Target
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree
-from foredraft.profiles.measuring import Stopwatch
+from foredraft.calibration.measuring import Stopwatch
 from foredraft.profiles.schema import Host
+from foredraft.protocol.ports import Drafter, Pass, Target
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import DraftTree
 
 GAPS_S: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 LEAST_SHARE: Final = 0.05

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 if TYPE_CHECKING:
-    from foredraft.api import Edge
-    from foredraft.core.report import SessionReport
+    from foredraft.api.edge import Edge
+    from foredraft.edge.session_report import SessionReport
     from foredraft.links.shaping import ProxyReport
-    from foredraft.record.frames import Noted
+    from foredraft.observe.record.frames import Noted
 
 EDGE, CLOUD, LINK = "robot-5-draft", "robot-5-target", "robot-5"
 POINT: Final = (
@@ -105,9 +105,9 @@ def demo(
 async def _run_all(plan: Plan) -> "tuple[list[Run], ProxyReport]":
     import asyncio
 
-    from foredraft.api import connect
-    from foredraft.cli.emulation import proxies
-    from foredraft.engines.loading import ModelOptions
+    from foredraft.api.edge import connect
+    from foredraft.api.loading import ModelOptions
+    from foredraft.links.emulation import proxies
     from foredraft.links.shaping import Shape
     from foredraft.profiles import load_profile
 
@@ -162,7 +162,7 @@ async def _cloud_process(plan: Plan) -> AsyncIterator[str]:
 async def _generate(plan: Plan, edge: "Edge", policy: str) -> Run:
     """One policy's session, its text printed as it comes."""
     from foredraft.cli.generated import show
-    from foredraft.record.recorder import Recorder
+    from foredraft.observe.record.recorder import Recorder
 
     recorder = Recorder(ask=False)
     generation = edge.generate(
@@ -191,8 +191,8 @@ def _draw(plan: Plan, runs: list[Run], link: "ProxyReport") -> Path | None:
     """The picture; None, and a word about it, where it cannot be drawn."""
     from foredraft.cli.main import complain
     from foredraft.errors import ConfigError
-    from foredraft.picture import draw
-    from foredraft.timeline import timeline
+    from foredraft.observe.picture import draw
+    from foredraft.observe.timeline import timeline
 
     sessions = [
         (WAYS.get(run.report.policy, run.report.policy), timeline(run.noted, link.round_trip_s)) for run in runs

@@ -9,11 +9,11 @@ import typer
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from foredraft.api import Edge
-    from foredraft.core.local import LocalText
-    from foredraft.generation import Generation
+    from foredraft.api.edge import Edge
+    from foredraft.api.generation import Generation
+    from foredraft.edge.local import LocalText
     from foredraft.links.shaping import Shape
-    from foredraft.record.recorder import Recorder
+    from foredraft.observe.record.recorder import Recorder
 
 
 def generate(
@@ -72,15 +72,15 @@ def generate(
     """Generate a text: drafted here, verified by the server, printed as it comes."""
     from contextlib import ExitStack
 
-    from foredraft.api import connect
-    from foredraft.cli.emulation import proxies, shape_of
+    from foredraft.api.edge import connect
+    from foredraft.api.loading import ModelOptions
     from foredraft.cli.generated import tell, write_views
-    from foredraft.core.edge import Retry
-    from foredraft.core.sampling import Sampling, StopRules
-    from foredraft.engines.loading import ModelOptions
+    from foredraft.edge.saved_estimates import load_estimates, save_estimates
+    from foredraft.edge.session import Retry
     from foredraft.files import check_folders
-    from foredraft.learned import load_estimates, save_estimates
+    from foredraft.links.emulation import proxies, shape_of
     from foredraft.policies import make_policy
+    from foredraft.protocol.sampling import Sampling, StopRules
 
     Sampling(temperature, top_k, top_p, seed or 0)  # what is wrong with them is said before anything is tried
     StopRules(max_new_tokens, strings=tuple(stop or ()))
@@ -146,9 +146,9 @@ def policy_spec(policy: str, **given: float | None) -> str:
 
 def _recorder(record: Path | None, private: bool, shape: "Shape | None", *, wanted: bool) -> "Recorder | None":
     """What records the session, to the file or to memory for other views of it; None where nothing is wanted."""
-    from foredraft.cli.emulation import link_profile
     from foredraft.errors import ConfigError
-    from foredraft.record.recorder import Recorder
+    from foredraft.links.emulation import link_profile
+    from foredraft.observe.record.recorder import Recorder
 
     if private and record is None:
         raise ConfigError("--private is about what is recorded: give --record FILE, too")
@@ -205,7 +205,7 @@ def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "G
 def _local_text(edge: "Edge") -> "LocalText":
     """Tells on stderr what is shown without a server, and what became of it."""
     from foredraft.cli.generated import local_line
-    from foredraft.core.local import LocalText, Told
+    from foredraft.edge.local import LocalText, Told
 
     def tell(told: Told) -> None:
         typer.echo(local_line(told, lambda tokens: edge.tokenizer.decode(tokens) if edge.tokenizer else ""), err=True)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from foredraft.core.report import SERVER
+from foredraft.edge.session_report import SERVER
 
 if TYPE_CHECKING:
-    from foredraft.core.local import Told
-    from foredraft.core.report import SessionReport
-    from foredraft.generation import Generation
+    from foredraft.api.generation import Generation
+    from foredraft.edge.local import Told
+    from foredraft.edge.session_report import SessionReport
     from foredraft.links.shaping import ProxyReport
-    from foredraft.record.reading import Record
+    from foredraft.observe.record.reading import Record
 
 
 def tell(generation: "Generation", extra: dict[str, Any], links: "Sequence[ProxyReport]", *, as_json: bool) -> None:
@@ -56,7 +56,7 @@ def summary(report: "SessionReport", policy_spec: str) -> list[str]:
 
 def local_line(told: "Told", decode: Callable[[list[int]], str]) -> str:
     """What happened to the text beyond the committed one, in a line."""
-    from foredraft.core.local import Confirmed, Unverified
+    from foredraft.edge.local import Confirmed, Unverified
 
     if isinstance(told, Confirmed):
         return f"CONFIRMED up to token {told.position}"
@@ -73,8 +73,8 @@ def show(text: str) -> None:
 def write_views(record: "Record", events: Path | None, trace: Path | None) -> None:
     """The session as lines of events, and as a trace."""
     from foredraft.files import written_together
-    from foredraft.record.event_lines import event_lines
-    from foredraft.trace import chrome_trace
+    from foredraft.observe.record.event_lines import event_lines
+    from foredraft.observe.trace import chrome_trace
 
     files: dict[Path, bytes] = {}
     if events is not None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 if TYPE_CHECKING:
-    from foredraft.profiles.device import Measured
-    from foredraft.profiles.link import MeasuredLink
+    from foredraft.calibration.device import Measured
+    from foredraft.calibration.link import MeasuredLink
     from foredraft.profiles.schema import Profile
 
 app = typer.Typer(help="Measure a device or a link, and write its hardware profile.", no_args_is_help=True)
@@ -55,11 +55,11 @@ def device(
     """
     import asyncio
 
-    from foredraft.engines.loading import ModelOptions
+    from foredraft.api.loading import ModelOptions
+    from foredraft.calibration.device import measure
+    from foredraft.calibration.report import as_json as plain
+    from foredraft.calibration.request import Wanted
     from foredraft.loop import new_event_loop
-    from foredraft.profiles.device import measure
-    from foredraft.profiles.report import as_json as plain
-    from foredraft.profiles.wanted import Wanted
 
     _refuse_both(model, shape, exits, exit_layers)
     wanted = Wanted(
@@ -101,9 +101,9 @@ def link(
     import asyncio
     import json
 
+    from foredraft.calibration.link import measured_link
     from foredraft.links.probing import probe
     from foredraft.loop import new_event_loop
-    from foredraft.profiles.link import measured_link
 
     name = _name(name)
     _check_folder(out)
@@ -193,7 +193,7 @@ def _progress(what: str) -> Iterator[Callable[[float], None]]:
 
 
 def _show_device(measured: "Measured") -> None:
-    from foredraft.profiles.report import device_lines
+    from foredraft.calibration.report import device_lines
 
     for line in device_lines(measured):
         typer.echo(line)

@@ -19,7 +19,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: latency, where the time went, acceptance, hints, cost."""
     from foredraft.files import check_folders, written_together
-    from foredraft.report import read_sources, report_page
+    from foredraft.observe.report import read_sources, report_page
 
     check_folders([out])
     sources = read_sources(files)

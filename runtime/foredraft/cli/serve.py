@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ssl import SSLContext
 
-    from foredraft.hosting import Cloud
+    from foredraft.api.cloud import Cloud
 
 
 def serve(
@@ -39,10 +39,10 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
     """Serve a target model to edges until Ctrl-C."""
-    from foredraft.engines.loading import ModelOptions
+    from foredraft.api.cloud import Cloud
+    from foredraft.api.loading import ModelOptions
     from foredraft.errors import ConfigError
-    from foredraft.hosting import Cloud
-    from foredraft.listening import tls_context
+    from foredraft.server.listening import tls_context
 
     if ssl_keyfile is not None and ssl_certfile is None:
         raise ConfigError("--ssl-keyfile needs --ssl-certfile")

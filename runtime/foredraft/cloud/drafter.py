@@ -7,9 +7,9 @@ the walker's decision (``walker``), by the edge's orders.
 
 from collections.abc import Callable, Sequence
 
-from foredraft.core.ports import Drafter
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree, Node
+from foredraft.protocol.ports import Drafter
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import DraftTree, Node
 
 NewDrafter = Callable[[], Drafter]
 """Makes the drafter of one session in the cloud; sessions share the model."""

@@ -12,7 +12,7 @@ no pass counts for more than twice what passes of its width typically take.
 
 import math
 
-from foredraft.core.estimates import ENOUGH, WIDTHS, Average, Typical, width_class
+from foredraft.protocol.averages import ENOUGH, WIDTHS, Average, Typical, width_class
 
 SHARE = 0.01
 

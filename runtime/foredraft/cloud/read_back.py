@@ -7,13 +7,13 @@ more, many tokens to a pass, with all exits, and through the draft.
 
 from collections.abc import AsyncIterator, Sequence
 
-from foredraft.core import messages
-from foredraft.core.colocated import NewDrafter
-from foredraft.core.messages import Open, Read, Readings, Steer, pack
-from foredraft.core.ports import Drafter, Guess, Pass, Reading, Target
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree
+from foredraft.cloud.drafter import NewDrafter
 from foredraft.errors import RefusedError
+from foredraft.protocol import messages
+from foredraft.protocol.messages import Open, Read, Readings, Steer, pack
+from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Target
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import DraftTree
 
 _BLOCK = 256
 """Tokens in a message about the draft alone."""

@@ -14,16 +14,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
-from foredraft.core import messages
-from foredraft.core.colocated import NewDrafter
-from foredraft.core.events import Observer
-from foredraft.core.messages import Close, Drain, Grow, Hello, Open, Read, Ready, Refused, Steer, ToEdge
-from foredraft.core.outbox import Outbox
-from foredraft.core.ports import Link, Target
-from foredraft.core.readback import opening_of, tell
-from foredraft.core.walker import Limits, Walker
-from foredraft.core.walking import Counters, NewDetokenizer, Session, Shared
+from foredraft.cloud.drafter import NewDrafter
+from foredraft.cloud.read_back import opening_of, tell
+from foredraft.cloud.session import Counters, NewDetokenizer, Session, Shared
+from foredraft.cloud.state import Limits, Walker
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
+from foredraft.protocol import messages
+from foredraft.protocol.events import Observer
+from foredraft.protocol.messages import Close, Drain, Grow, Hello, Open, Read, Ready, Refused, Steer, ToEdge
+from foredraft.protocol.outbox import Outbox
+from foredraft.protocol.ports import Link, Target
 
 log = logging.getLogger("foredraft.cloud")
 

@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from foredraft.core import messages
-from foredraft.core.colocated import CloudGrower, NewDrafter
-from foredraft.core.events import Event, Observer, Value
-from foredraft.core.messages import Chain, Grow, Hint, Steer, ToEdge
-from foredraft.core.ports import Detokenizer, Pass, Reading, Seat, Target, Verdict
-from foredraft.core.signal import Signal
-from foredraft.core.tree import Node
-from foredraft.core.walk import foresee
-from foredraft.core.walker import TICK_S, Extend, Go, StopSearch, Timing, Wait, Walker
+from foredraft.cloud.drafter import CloudGrower, NewDrafter
+from foredraft.cloud.state import TICK_S, Extend, Go, StopSearch, Timing, Wait, Walker
 from foredraft.errors import RefusedError
-from foredraft.stops import StopScanner
+from foredraft.protocol import messages
+from foredraft.protocol.events import Event, Observer, Value
+from foredraft.protocol.messages import Chain, Grow, Hint, Steer, ToEdge
+from foredraft.protocol.ports import Detokenizer, Pass, Reading, Seat, Target, Verdict
+from foredraft.protocol.signal import Signal
+from foredraft.protocol.tree import Node
+from foredraft.protocol.walk import foresee
+from foredraft.text.stops import StopScanner
 
 NewDetokenizer = Callable[[Sequence[int]], Detokenizer]
 """Makes the detokenizer of what comes after a prompt."""

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from foredraft.core import messages
-from foredraft.core.ledger import Ledger
-from foredraft.core.messages import Chain, Commit, Open, Refused, Steer
-from foredraft.core.ports import TargetCard, Verdict
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.core.tree import DraftTree, Node
-from foredraft.core.walk import TIP, accept
+from foredraft.cloud.ledger import Ledger
 from foredraft.errors import ConfigError, ProtocolError, RefusedError
+from foredraft.protocol import messages
+from foredraft.protocol.messages import Chain, Commit, Open, Refused, Steer
+from foredraft.protocol.ports import TargetCard, Verdict
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.tree import DraftTree, Node
+from foredraft.protocol.walk import TIP, accept
 
 MAX_PATIENCE_S = 60.0
 TICK_S = 1e-6

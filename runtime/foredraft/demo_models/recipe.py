@@ -15,30 +15,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from foredraft.demo_models.corpus import Corpus, load_corpus
 from foredraft.demo_models.pair import BUNDLED, Pair
+from foredraft.demo_models.plan import Plan
 
 MAX_MINUTES = 90.0
 """The most that the recipe may take on two cores."""
 
 TARGET_SHARE, DRAFT_SHARE, EXITS_SHARE = 0.60, 0.20, 0.06
 """Shares of the time for the three trainings; the rest is for corpus, tokenizer and judge."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to make, where, from which seed, and in how long."""
-
-    work: Path
-    out: Path
-    minutes: float = 80.0
-    seed: int = 1
-    threads: int = 2
-    samples: int = 120
-    note: str = ""
 
 
 class Ledger:

@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM
 
-from foredraft.core.sampling import Sampling
 from foredraft.demo_models.judge import Guesses
 from foredraft.engines.noise import perturb
 from foredraft.engines.torch_model import LoadedModel, run_layers
 from foredraft.exits.heads import ExitHeads
+from foredraft.protocol.sampling import Sampling
 
 TEMPERATURE = 0.8
 """The temperature of the card's figures."""

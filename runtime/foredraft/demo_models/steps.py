@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
@@ -16,15 +15,13 @@ from foredraft.demo_models.grammar import token_texts
 from foredraft.demo_models.growth import grow
 from foredraft.demo_models.losses import draft_loss, target_loss
 from foredraft.demo_models.pair import Pair
+from foredraft.demo_models.plan import Plan
 from foredraft.demo_models.progress import bar, training_bar
 from foredraft.demo_models.report import write_card
 from foredraft.demo_models.tokenizer import BOS, EOS, VOCABULARY, learn_tokenizer, save_tokenizer
 from foredraft.demo_models.train import Budget, Shape, Stream, build_model, train
 from foredraft.demo_models.verdict import Judged, fill_card, judge_pair
 from foredraft.exits.train import train_exits
-
-if TYPE_CHECKING:
-    from foredraft.demo_models.recipe import Plan
 
 SHALLOW = Shape(layers=10, hidden=96, intermediate=288, heads=3, kv_heads=3)
 """What the target is until it is grown."""

@@ -7,14 +7,15 @@ waits, for the drafter and for something to happen. It knows of no link and no c
 import asyncio
 from collections.abc import Callable, Sequence
 
-from foredraft.core.events import Note
-from foredraft.core.grower import Grower
-from foredraft.core.local import LocalText
-from foredraft.core.policy import Policy, Step
-from foredraft.core.ports import Drafter
-from foredraft.core.sampling import Sampling
-from foredraft.core.signal import Signal
-from foredraft.core.tree import Node
+from foredraft.edge.local import LocalText
+from foredraft.edge.policy import Policy
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Step
+from foredraft.protocol.events import Note
+from foredraft.protocol.ports import Drafter
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.signal import Signal
+from foredraft.protocol.tree import Node
 
 
 class Growing:

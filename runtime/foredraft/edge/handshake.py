@@ -1,8 +1,8 @@
 """The first words on a connection, as the edge says them: Hello, and what the cloud makes of it."""
 
-from foredraft.core.messages import BUSY, PROTOCOL_VERSION, Drain, Hello, Ready, Refused
-from foredraft.core.ports import Link
 from foredraft.errors import ProtocolError, RefusedError
+from foredraft.protocol.messages import BUSY, PROTOCOL_VERSION, Drain, Hello, Ready, Refused
+from foredraft.protocol.ports import Link
 
 
 async def shake_hands(link: Link, api_key: str = "") -> Ready:

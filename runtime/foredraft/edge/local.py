@@ -9,9 +9,9 @@ differs from some position on, and what was shown from there is withdrawn.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Step
-from foredraft.core.tree import Node
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Step
+from foredraft.protocol.tree import Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Mapping
 from functools import lru_cache
 
-from foredraft.core.tree import Node
+from foredraft.protocol.tree import Node
 
 
 def reaches(root: Node, told: Mapping[Node, tuple[Node, float]]) -> list[tuple[Node, float]]:

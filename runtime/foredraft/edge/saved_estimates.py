@@ -11,11 +11,12 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from foredraft.core.estimates import BINS, ENOUGH, KEPT, WIDTHS, Average, Estimates, Rate, Typical
+from foredraft.edge.estimates import BINS, Estimates
 from foredraft.errors import EstimatesError
 from foredraft.files import written_together
 from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile, seconds
 from foredraft.profiles.strict import convert, read_text
+from foredraft.protocol.averages import ENOUGH, KEPT, WIDTHS, Average, Rate, Typical
 
 VERSION: Final = 1
 SAMPLES: Final = 8
@@ -52,7 +53,7 @@ class _Hints(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Learned(msgspec.Struct, forbid_unknown_fields=True):
-    """The file. ``passes_s``: by ``core.estimates.WIDTHS``, the last samples of each."""
+    """The file. ``passes_s``: by ``edge.estimates.WIDTHS``, the last samples of each."""
 
     version: Literal[1]
     round_trip_s: _Mean

@@ -16,21 +16,21 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from foredraft.core import messages
-from foredraft.core.estimates import Estimates
-from foredraft.core.events import Event, Observer, Value
-from foredraft.core.grower import Grower
-from foredraft.core.growing import Growing
-from foredraft.core.handshake import shake_hands
-from foredraft.core.local import LocalText
-from foredraft.core.messages import Close, Commit, Drain, Hint, Message, Ready, Refused
-from foredraft.core.policy import Policy
-from foredraft.core.ports import Drafter, Link
-from foredraft.core.report import SessionReport, report_of
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.core.shipping import Shipping
-from foredraft.core.signal import Signal
+from foredraft.edge.drafting import Growing
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.handshake import shake_hands
+from foredraft.edge.local import LocalText
+from foredraft.edge.policy import Policy
+from foredraft.edge.session_report import SessionReport, report_of
+from foredraft.edge.shipping import Shipping
+from foredraft.edge.state import Grower
 from foredraft.errors import LinkClosedError, ModelError, ProtocolError, RefusedError, UnreachableError
+from foredraft.protocol import messages
+from foredraft.protocol.events import Event, Observer, Value
+from foredraft.protocol.messages import Close, Commit, Drain, Hint, Message, Ready, Refused
+from foredraft.protocol.ports import Drafter, Link
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.signal import Signal
 
 log = logging.getLogger("foredraft.edge")
 

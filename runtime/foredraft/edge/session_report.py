@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from foredraft.core.sampling import Sampling
+from foredraft.protocol.sampling import Sampling
 
 # Who named the policy that ran.
 EDGE: Final = "edge"

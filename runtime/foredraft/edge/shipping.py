@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from foredraft.core import messages
-from foredraft.core.events import Note, Value
-from foredraft.core.grower import Grower
-from foredraft.core.messages import Chain, Commit, Grow, Open, Steer
-from foredraft.core.outbox import Outbox
-from foredraft.core.policy import Orders, Policy
-from foredraft.core.ports import Link
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import Node
+from foredraft.edge.policy import Policy
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders
+from foredraft.protocol import messages
+from foredraft.protocol.events import Note, Value
+from foredraft.protocol.messages import Chain, Commit, Grow, Open, Steer
+from foredraft.protocol.outbox import Outbox
+from foredraft.protocol.ports import Link
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import Node
 
 
 class Shipping:

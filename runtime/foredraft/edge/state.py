@@ -6,17 +6,17 @@ Only a commit makes text; hints and drafts cost time when they are wrong, never 
 
 from collections.abc import Sequence
 
-from foredraft.core import messages
-from foredraft.core.anchor import Anchor
-from foredraft.core.estimates import Estimates
-from foredraft.core.messages import Chain, Commit, Hint, Ready, Refused
-from foredraft.core.policy import Step
-from foredraft.core.ports import Guess
-from foredraft.core.reach import reaches
-from foredraft.core.report import Tally
-from foredraft.core.sampling import StopRules
-from foredraft.core.tree import DraftTree, Node
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.path_probability import reaches
+from foredraft.edge.session_report import Tally
+from foredraft.edge.step import Step
 from foredraft.errors import ConfigError, ProtocolError
+from foredraft.protocol import messages
+from foredraft.protocol.anchor import Anchor
+from foredraft.protocol.messages import Chain, Commit, Hint, Ready, Refused
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import StopRules
+from foredraft.protocol.tree import DraftTree, Node
 
 MAX_HELD = 256
 """Commits held back because an earlier one is still missing."""

@@ -1,0 +1,1 @@
+"""Targets and drafters: torch, n-gram lookup, scripted, and any of them paced to another device."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from foredraft.core.messages import BUSY
 from foredraft.errors import RefusedError
+from foredraft.protocol.messages import BUSY
 
 GROWTH_ROWS = 256
 _Cache = TypeVar("_Cache")

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from foredraft.core.signal import Pause
 from foredraft.errors import ForedraftError
+from foredraft.protocol.signal import Pause
 
 TICK_S = 1e-9  # below the resolution of any loop's clock; "now", as far as anyone can tell
 

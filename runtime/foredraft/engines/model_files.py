@@ -11,8 +11,8 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from foredraft import text
 from foredraft.errors import ModelError
+from foredraft.text import tokenizer as text
 
 _WHOLE_BYTES = 256 << 20  # files up to this size are hashed whole
 _BLOCK_BYTES = 64 << 10

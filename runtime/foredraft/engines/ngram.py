@@ -10,10 +10,10 @@ torch nor transformers, and no model: the index is built from the committed text
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from foredraft.core.ports import Guess
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import Node
 from foredraft.errors import ConfigError
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import Node
 
 _NODES_PER_STEP = 64
 _LEAST_PROBABILITY, _MOST_PROBABILITY = 1e-6, 1.0 - 1e-6

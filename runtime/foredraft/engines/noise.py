@@ -14,7 +14,7 @@ wrapping 64-bit integer arithmetic, which is identical on every device.
 import torch
 from torch import Tensor
 
-from foredraft.core.sampling import Sampling
+from foredraft.protocol.sampling import Sampling
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9

@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from foredraft.core.messages import BUSY
-from foredraft.core.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import Node
 from foredraft.engines.device import TICK_S, Device, Turn, Work
 from foredraft.engines.pace import Outside, Overruns, Pace, Residual
 from foredraft.errors import RefusedError
 from foredraft.profiles.compute import seconds
 from foredraft.profiles.schema import DraftProfile, TargetProfile
+from foredraft.protocol.messages import BUSY
+from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import Node
 
 RETRY_AFTER_S = 1.0
 

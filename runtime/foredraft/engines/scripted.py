@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-from foredraft.core.ports import Guess, Pass, Reading, TargetCard, Verdict
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import Node
+from foredraft.protocol.ports import Guess, Pass, Reading, TargetCard, Verdict
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import Node
 
 Script = Callable[[int], int]
 """The token at a position of the text."""

@@ -7,12 +7,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from foredraft.core.ports import Pass, Reading
-from foredraft.core.sampling import Sampling
 from foredraft.engines.flat_cache import FlatCache
 from foredraft.engines.masks import Masks
 from foredraft.engines.noise import position_noise, sample
 from foredraft.engines.torch_model import LoadedModel, run_range
+from foredraft.protocol.ports import Pass, Reading
+from foredraft.protocol.sampling import Sampling
 
 
 class ExitReader(Protocol):

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foredraft.core.ports import Guess
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import Node
 from foredraft.engines.flat_cache import FlatCache
 from foredraft.engines.noise import perturb
 from foredraft.engines.target_pass import Place, run_trunk
@@ -22,6 +19,9 @@ from foredraft.engines.torch_model import LoadedModel, run_range
 from foredraft.engines.tree_cache import Feed, Step, TreeCache
 from foredraft.engines.worker import DeviceWorker
 from foredraft.errors import ModelError
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import Node
 
 
 @dataclass(frozen=True, slots=True)

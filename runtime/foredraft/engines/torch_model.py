@@ -9,11 +9,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from foredraft.core.messages import MAX_TOKEN_ID
 from foredraft.engines import model_files
 from foredraft.engines.masks import MaskMaker, Masks
 from foredraft.engines.torch_layers import Layer, Rotary, Store, lay_out_head, take_layers
 from foredraft.errors import ConfigError, ModelError
+from foredraft.protocol.messages import MAX_TOKEN_ID
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

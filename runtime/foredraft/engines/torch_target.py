@@ -14,9 +14,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from foredraft.core.messages import INTERNAL, INVALID, TOO_LONG
-from foredraft.core.ports import Pass, Reading, TargetCard, Verdict
-from foredraft.core.sampling import Sampling
 from foredraft.engines.cache_pool import CachePool, Held
 from foredraft.engines.device import fine_clock
 from foredraft.engines.flat_cache import FlatCache, row_bytes
@@ -24,6 +21,9 @@ from foredraft.engines.target_pass import ExitReader, Place, TargetPass, run_tru
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.worker import DeviceWorker
 from foredraft.errors import ModelError, RefusedError
+from foredraft.protocol.messages import INTERNAL, INVALID, TOO_LONG
+from foredraft.protocol.ports import Pass, Reading, TargetCard, Verdict
+from foredraft.protocol.sampling import Sampling
 
 _Result = TypeVar("_Result")
 

@@ -10,7 +10,7 @@ Plain bookkeeping: it says what to run and which rows to gather; it holds no ten
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foredraft.core.anchor import ORIGIN, Anchor
+from foredraft.protocol.anchor import ORIGIN, Anchor
 
 Step = tuple[Anchor, int]
 """A node: the prefix that ends with it, and its token."""

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import torch
 
-from foredraft.core.messages import INTERNAL
 from foredraft.engines.worker_thread import WorkerThread
 from foredraft.errors import ModelError, RefusedError
+from foredraft.protocol.messages import INTERNAL
 
 _Result = TypeVar("_Result")
 

@@ -20,12 +20,12 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foredraft.core.sampling import Sampling
 from foredraft.engines.noise import perturb
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.errors import ModelError
 from foredraft.exits.calibrate import ConfidenceMap
 from foredraft.exits.card import ExitCard, read_card, write_atomically, write_card
+from foredraft.protocol.sampling import Sampling
 
 WEIGHTS_FILE: Final = "heads.safetensors"
 _MERGED_NUMBERS: Final = 1 << 20  # width times vocabulary; up to here a head has an output matrix of its own

@@ -10,12 +10,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from foredraft.core.sampling import Sampling
 from foredraft.engines.noise import filter_logits, gumbel
 from foredraft.engines.torch_model import LoadedModel, run_layers
 from foredraft.exits.calibrate import TEMPERATURES, ConfidenceMap, fit, report
 from foredraft.exits.card import Calibration, Distance, LayerReport
 from foredraft.exits.heads import ExitHead
+from foredraft.protocol.sampling import Sampling
 
 _LOGITS_AT_ONCE: Final = 1 << 22
 

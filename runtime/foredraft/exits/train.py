@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from foredraft.core.sampling import SEED_BITS
 from foredraft.engines.torch_model import LoadedModel, load_model
 from foredraft.errors import ConfigError
 from foredraft.exits.card import CARD_FILE, CARD_FORMAT, ExitCard, read_card, write_atomically
 from foredraft.exits.data import TextReader, Windows, batch_rows, make_windows
 from foredraft.exits.heads import ExitHead, round_heads, save_heads, weights_digest
 from foredraft.exits.judge import divergence, judge, layer_states
+from foredraft.protocol.sampling import SEED_BITS
 
 RESUME_FILE: Final = ".resume.pt"
 _WARM_UP_STEPS: Final = 20

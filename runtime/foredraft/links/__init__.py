@@ -1,0 +1,1 @@
+"""Links: WebSocket, memory, and what measures, shapes or listens to them."""

@@ -5,12 +5,12 @@ from contextlib import ExitStack, contextmanager
 
 from yarl import URL
 
-from foredraft.core.messages import MAX_MESSAGE_BYTES
 from foredraft.errors import ConfigError
 from foredraft.links.address import endpoint
 from foredraft.links.proxy_process import ProxyProcess, proxy_process
 from foredraft.links.shaping import Shape
 from foredraft.profiles import Direction, LinkProfile, LinkRange
+from foredraft.protocol.messages import MAX_MESSAGE_BYTES
 
 
 def shape_of(rtt_ms: float, jitter_ms: float, rate_mbps: float | None) -> Shape | None:

@@ -7,10 +7,10 @@ was sent, and bytes count as they would over a WebSocket.
 import asyncio
 from collections import deque
 
-from foredraft.core.messages import MAX_MESSAGE_BYTES, Message, decode, encode
-from foredraft.core.ports import Link
 from foredraft.errors import LinkClosedError, ProtocolError
 from foredraft.links.framing import framed_bytes
+from foredraft.protocol.messages import MAX_MESSAGE_BYTES, Message, decode, encode
+from foredraft.protocol.ports import Link
 
 
 class _Pipe:
@@ -65,7 +65,7 @@ class _Pipe:
 
 
 class MemoryLink(Link):
-    """One end of an in-memory link; see ``memory_link``. Implements ``core.ports.Link``."""
+    """One end of an in-memory link; see ``memory_link``. Implements ``protocol.ports.Link``."""
 
     def __init__(self, outgoing: _Pipe, incoming: _Pipe, *, client: bool) -> None:
         self._outgoing = outgoing

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from foredraft.core.messages import Message
-from foredraft.core.ports import Link
+from foredraft.protocol.messages import Message
+from foredraft.protocol.ports import Link
 
 
 class Tap(Link):

@@ -18,11 +18,11 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
-from foredraft.core.messages import BUSY, MAX_MESSAGE_BYTES, UNAUTHORIZED, Message, decode, encode
-from foredraft.core.ports import Link
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.links.address import SESSION_PATH, auth_headers, endpoint
 from foredraft.links.framing import framed_bytes
+from foredraft.protocol.messages import BUSY, MAX_MESSAGE_BYTES, UNAUTHORIZED, Message, decode, encode
+from foredraft.protocol.ports import Link
 
 HEARTBEAT_S: Final = 10.0  # a ping after so long a silence; no answer for half of it, and the link is dead
 STALL_S: Final = 20.0  # a peer that takes nothing for so long is cut
@@ -35,7 +35,7 @@ _LOST: Final = (ConnectionError, aiohttp.ClientError)
 
 
 class WebSocketLink(Link):
-    """``core.ports.Link`` over an open WebSocket; from ``connect`` or ``accept``.
+    """``protocol.ports.Link`` over an open WebSocket; from ``connect`` or ``accept``.
 
     ``client``: whether this end connected. ``abort``: cuts the connection at once.
     ``release``: frees what belongs to the connection, once it is closed.

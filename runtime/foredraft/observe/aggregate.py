@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 TIMES: Final = ("ttft_s", "tpot_s", "e2e_s")
-"""Fields of ``core.report.SessionReport`` that are averaged over sessions."""
+"""Fields of ``edge.session_report.SessionReport`` that are averaged over sessions."""
 
 COUNTS: Final = (
     "prompt_tokens",

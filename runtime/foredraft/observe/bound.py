@@ -7,14 +7,14 @@ drafter that always knows the tokens brings N + 1.
 
 from collections.abc import Callable, Sequence
 
-from foredraft.core.reach import expected_tokens
+from foredraft.edge.path_probability import expected_tokens
 
 PassTime = Callable[[int], float]
 """Seconds of a target pass over so many draft nodes and the tip."""
 
 
 def bound_s(ranks: Sequence[float], pass_s: PassTime, most_nodes: int) -> float:
-    """Least seconds per token with this draft; ``ranks`` as in ``core.reach.expected_tokens``."""
+    """Least seconds per token with this draft; ``ranks`` as in ``edge.path_probability.expected_tokens``."""
     return min(pass_s(nodes) / expected_tokens(tuple(ranks), nodes, nodes) for nodes in range(most_nodes + 1))
 
 

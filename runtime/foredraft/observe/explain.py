@@ -7,7 +7,7 @@ in the steady state; none of them knows jitter or queues:
     sync    (gamma * t_d + rtt + T(gamma)) / tau(gamma), with the gamma that makes it least
     seed    the same, with all drafting hidden behind the pass at every hit
     ahead   (T(N) + misses * (rtt + k * t_d)) / tau(N, k): a hit needs no round trip
-    bound   drafting and link for nothing (``foredraft.bound``)
+    bound   drafting and link for nothing (``foredraft.observe.bound``)
 
 Synchronous rounds beat streaming only while ``rtt < (a - a^(gamma+1)) / (1 - a) * T - gamma * t_d``
 ("Speculation at a distance", arXiv 2606.25091).
@@ -16,11 +16,12 @@ Synchronous rounds beat streaming only while ``rtt < (a - a^(gamma+1)) / (1 - a)
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from foredraft.bound import bound_s, knowing_bound_s
-from foredraft.core.estimates import WIDTHS, Snapshot
-from foredraft.core.reach import expected_tokens
-from foredraft.core.report import SessionReport
+from foredraft.edge.estimates import Snapshot
+from foredraft.edge.path_probability import expected_tokens
+from foredraft.edge.session_report import SessionReport
+from foredraft.observe.bound import bound_s, knowing_bound_s
 from foredraft.policies.auto import MIN_SAMPLES, MOST_STEPS, choose
+from foredraft.protocol.averages import WIDTHS
 
 MOST_GAMMA = 15
 LITTLE = 0.03

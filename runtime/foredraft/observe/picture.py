@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from foredraft.errors import ConfigError
-from foredraft.timeline import LANES, Kind, Timeline
+from foredraft.observe.timeline import LANES, Kind, Timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

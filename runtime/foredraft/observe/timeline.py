@@ -1,14 +1,14 @@
 """Where the time of a session went, from what its edge noted: edge, uplink, cloud and downlink as lanes.
 
-The other end's doings are placed as ``record.placing`` says.
+The other end's doings are placed as ``observe.record.cloud_side`` says.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from foredraft.record.frames import Noted
-from foredraft.record.placing import placed
+from foredraft.observe.record.cloud_side import placed
+from foredraft.observe.record.frames import Noted
 
 Lane = Literal["edge", "uplink", "cloud", "downlink"]
 Kind = Literal["draft", "ahead", "tokens", "prefill", "pass", "hint", "commit"]

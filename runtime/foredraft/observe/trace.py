@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from foredraft.core.anchor import ORIGIN, Anchor
-from foredraft.record.frames import Asked, Noted
-from foredraft.record.placing import placed, round_trip_s
-from foredraft.record.reading import Record, RecordedSession
+from foredraft.observe.record.cloud_side import placed, round_trip_s
+from foredraft.observe.record.frames import Asked, Noted
+from foredraft.observe.record.reading import Record, RecordedSession
+from foredraft.protocol.anchor import ORIGIN, Anchor
 
 Drawn = dict[str, Any]
 

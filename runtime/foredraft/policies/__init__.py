@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, cast
 
-from foredraft.core.policy import Policy
+from foredraft.edge.policy import Policy
 from foredraft.errors import ConfigError, UnknownNameError
 
 GROUP = "foredraft.policies"

@@ -3,7 +3,7 @@
 It begins as streaming from the cloud: the walker never waits. Meanwhile the edge drafts in the
 shadow of the streamed commits, which teaches it the acceptance at no cost. The walker is told
 to wait for a branch only where the tokens that it brings are worth more than the waiting, and
-its own harm ledger (``core.ledger``) lets it spend no more than speculation has gained.
+its own harm ledger (``cloud.ledger``) lets it spend no more than speculation has gained.
 
 All choices weigh one thing: a committed token is worth what a token takes at present, plus its
 share of the cloud's seconds at the user's price (``cost_weight``).
@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from foredraft.core.estimates import UNSEEN, WIDTHS, Snapshot
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Orders, Step
-from foredraft.core.reach import expected_tokens
-from foredraft.core.tree import Node
+from foredraft.edge.estimates import UNSEEN, Snapshot
+from foredraft.edge.path_probability import expected_tokens
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.errors import ConfigError
 from foredraft.policies.frontier import unexpanded, unsent
 from foredraft.policies.hints import probing, worth_asking
 from foredraft.policies.parameters import Parameter
+from foredraft.protocol.averages import WIDTHS
+from foredraft.protocol.tree import Node
 
 MIN_SAMPLES = 6
 """Nothing is waited for before round trip, draft step and acceptance were each seen so often."""

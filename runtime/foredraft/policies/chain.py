@@ -1,8 +1,8 @@
 """What the policies that draft one chain at a time share."""
 
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Step
-from foredraft.core.tree import Node
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Step
+from foredraft.protocol.tree import Node
 
 
 def extend(node: Node, depth: int) -> Step | None:

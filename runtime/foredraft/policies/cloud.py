@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Orders, Step
-from foredraft.core.tree import Node
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
+from foredraft.protocol.tree import Node
 
 
 @dataclass(frozen=True, slots=True)

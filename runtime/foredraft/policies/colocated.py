@@ -11,13 +11,14 @@ from typing import ClassVar
 
 import msgspec
 
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Orders, Policy, Step
-from foredraft.core.sampling import StopRules
-from foredraft.core.tree import Node
+from foredraft.edge.policy import Policy
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.errors import ConfigError
 from foredraft.policies.ahead import AheadPolicy
 from foredraft.policies.parameters import Parameter
+from foredraft.protocol.sampling import StopRules
+from foredraft.protocol.tree import Node
 
 _CLOUD_GAMMA = Parameter("cloud_gamma", 1, 16)
 

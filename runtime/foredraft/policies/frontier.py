@@ -2,8 +2,8 @@
 
 import heapq
 
-from foredraft.core.grower import Grower
-from foredraft.core.tree import Node
+from foredraft.edge.state import Grower
+from foredraft.protocol.tree import Node
 
 
 def unexpanded(grower: Grower, most: int, min_reach: float) -> list[tuple[float, Node]]:

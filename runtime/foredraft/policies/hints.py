@@ -1,6 +1,6 @@
 """Which exits are worth asking, and for which of their hints."""
 
-from foredraft.core.grower import Grower
+from foredraft.edge.state import Grower
 
 PROBE_EVERY = 32
 PROBE_TOKENS = 8

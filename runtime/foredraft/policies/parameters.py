@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from foredraft.core.policy import Policy
+from foredraft.edge.policy import Policy
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft.policies import GROUP, policy_class
 

@@ -12,18 +12,19 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
-from foredraft.core.grower import Grower
-from foredraft.core.messages import Ready
-from foredraft.core.policy import Orders, Policy, Step
-from foredraft.core.report import EDGE, NOBODY, SERVER
-from foredraft.core.sampling import StopRules
-from foredraft.core.tree import Node
+from foredraft.edge.policy import Policy
+from foredraft.edge.session_report import EDGE, NOBODY, SERVER
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft.policies import GROUP, policy_class
 from foredraft.policies.auto import AutoPolicy
 from foredraft.policies.colocated import drafts_in_cloud
 from foredraft.policies.parameters import Parameter, describe_policy, with_parameters
 from foredraft.policies.policy_file import spec_of
+from foredraft.protocol.messages import Ready
+from foredraft.protocol.sampling import StopRules
+from foredraft.protocol.tree import Node
 
 log = logging.getLogger("foredraft.edge")
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Orders, Step
-from foredraft.core.tree import Node
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.errors import ConfigError
 from foredraft.policies.chain import extend_root, finished_chain
 from foredraft.policies.parameters import Parameter
+from foredraft.protocol.tree import Node
 
 _ORDERS = Orders()
 

@@ -14,8 +14,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from foredraft.core.anchor import Anchor
 from foredraft.errors import ProtocolError
+from foredraft.protocol.anchor import Anchor
 
 PROTOCOL_VERSION: Final = 2
 MAX_MESSAGE_BYTES: Final = 1 << 20

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from foredraft.core.messages import Message
-from foredraft.core.ports import Link
-from foredraft.core.signal import Signal
+from foredraft.protocol.messages import Message
+from foredraft.protocol.ports import Link
+from foredraft.protocol.signal import Signal
 
 
 class Outbox:

@@ -13,9 +13,9 @@ from typing import Protocol
 
 import msgspec
 
-from foredraft.core.messages import Message
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import Node
+from foredraft.protocol.messages import Message
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import Node
 
 
 class Link(Protocol):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from foredraft.core.anchor import ORIGIN, Anchor, hash_after
+from foredraft.protocol.anchor import ORIGIN, Anchor, hash_after
 
 _UNNAMED = -1
 

@@ -7,7 +7,7 @@ Nodes come as two parallel sequences, as in ``ports.Pass``: ``tokens[i]`` hangs 
 
 from collections.abc import Sequence
 
-from foredraft.core.ports import Reading
+from foredraft.protocol.ports import Reading
 
 TIP = -1
 

@@ -25,16 +25,16 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from foredraft.core.messages import INTERNAL, PROTOCOL_VERSION, Refused
-from foredraft.core.ports import Link, TargetCard
-from foredraft.core.walking import Counters
+from foredraft.cloud.session import Counters
 from foredraft.errors import ConfigError, ForedraftError
 from foredraft.links.address import MODEL_PATH, PROBE_PATH, SESSION_PATH, TOKENIZER_PATH
 from foredraft.links.probing import MOST_CONNECTIONS, serve_probe
 from foredraft.links.websocket import HEARTBEAT_S, STALL_S, WebSocketLink, accept
-from foredraft.listening import is_loopback
-from foredraft.metrics import ServiceCollector
-from foredraft.text import tokenizer_digest
+from foredraft.protocol.messages import INTERNAL, PROTOCOL_VERSION, Refused
+from foredraft.protocol.ports import Link, TargetCard
+from foredraft.server.listening import is_loopback
+from foredraft.server.metrics import ServiceCollector
+from foredraft.text.tokenizer import tokenizer_digest
 
 DEFAULT_PORT: Final = 8471
 _KEEPALIVE_S: Final = 15.0
@@ -46,7 +46,7 @@ log = logging.getLogger("foredraft.server")
 
 
 class Service(Protocol):
-    """What the server serves; ``core.cloud.CloudService`` is one."""
+    """What the server serves; ``cloud.service.CloudService`` is one."""
 
     @property
     def counters(self) -> Counters:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from foredraft.core.walking import Counters
+from foredraft.cloud.session import Counters
 
 
 class ServiceCollector(Collector):

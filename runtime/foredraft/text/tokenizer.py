@@ -1,35 +1,24 @@
-"""Tokens and text: the tokenizer, incremental text, and fetching a server's tokenizer.
+"""Tokens and text: the tokenizer, and text as it grows.
 
 Needs the ``tokenizers`` library alone, so an edge without torch speaks the target's tokens.
 """
 
-import asyncio
 import contextlib
 import ctypes
 import hashlib
-import logging
-import os
-import re
-import ssl as ssl_module
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import aiohttp
 import tokenizers
 from tokenizers.decoders import DecodeStream
 
-from foredraft.core.messages import MISMATCH, UNAUTHORIZED
-from foredraft.errors import ModelError, ProtocolError, RefusedError, UnreachableError
-from foredraft.links.address import TOKENIZER_PATH, auth_headers, endpoint
-from foredraft.stops import StopScanner
+from foredraft.errors import ModelError
+from foredraft.text.stops import StopScanner
 
-MAX_TOKENIZER_BYTES: Final = 64 << 20
 _CONTEXT_TOKENS: Final = 8  # enough of the prompt to decide about a leading space
 _MOST_HELD_TOKENS: Final = 16  # a character has at most four bytes; more than this is no character
 _BROKEN: Final = "\N{REPLACEMENT CHARACTER}"
-
-log = logging.getLogger("foredraft.text")
 
 
 def tokenizer_digest(data: bytes) -> str:
@@ -84,7 +73,7 @@ def _give_memory_back() -> None:
 
 
 class _Decoder:
-    """Tokens in, whole characters out. Implements ``core.ports.Detokenizer``."""
+    """Tokens in, whole characters out. Implements ``protocol.ports.Detokenizer``."""
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
         self._tokenizer = tokenizer
@@ -123,7 +112,7 @@ class _Decoder:
 class TextStream:
     """The text of a growing list of tokens, in whole characters, up to the first stop string.
 
-    Implements ``core.ports.Detokenizer``. ``context`` are the tokens before the first one; they
+    Implements ``protocol.ports.Detokenizer``. ``context`` are the tokens before the first one; they
     decide, with some tokenizers, about a space. ``stopped`` is set once a stop string is complete.
     """
 
@@ -144,74 +133,3 @@ class TextStream:
         """The end: the rest of the text, an incomplete character as U+FFFD."""
         rest = self._scanner.feed(self._decoder.flush())
         return rest + self._scanner.flush()
-
-
-def cache_folder() -> Path:
-    """Where fetched tokenizers are kept: below XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "foredraft" / "tokenizers"
-
-
-async def fetch_tokenizer(
-    url: str, digest: str, api_key: str = "", *, ssl: ssl_module.SSLContext | None = None, timeout_s: float = 30.0
-) -> bytes:
-    """The tokenizer.json with this digest: from the cache on disk, else from the server at ``url``.
-
-    Raises UnreachableError, RefusedError (wrong key, other tokenizer) or ProtocolError
-    (what came is not what the digest names).
-    """
-    if not re.fullmatch(r"[0-9a-f]{32}", digest):
-        raise ProtocolError(f"{digest!r} is no tokenizer digest: 32 hexadecimal digits")
-    file = cache_folder() / f"{digest}.json"
-    cached = await asyncio.to_thread(_read_cached, file, digest)
-    if cached is not None:
-        return cached
-    data = await _download(url, digest, api_key, True if ssl is None else ssl, timeout_s)
-    if tokenizer_digest(data) != digest:
-        raise ProtocolError(f"{url} sent another tokenizer than the {digest} that it promised")
-    await asyncio.to_thread(_write_cached, file, data)
-    return data
-
-
-async def _download(url: str, digest: str, api_key: str, ssl: ssl_module.SSLContext | bool, timeout_s: float) -> bytes:
-    address = endpoint(url, f"{TOKENIZER_PATH}/{digest}")
-    data = bytearray()
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
-            session.get(address, headers=auth_headers(api_key), ssl=ssl) as response,
-        ):
-            if response.status in (401, 403):
-                raise RefusedError(UNAUTHORIZED, f"{url} does not accept this API key")
-            if response.status == 404:
-                raise RefusedError(MISMATCH, f"{url} does not serve the tokenizer {digest}")
-            if response.status != 200:
-                raise UnreachableError(f"{url} answers HTTP {response.status} instead of its tokenizer")
-            async for chunk in response.content.iter_chunked(1 << 16):
-                data += chunk
-                if len(data) > MAX_TOKENIZER_BYTES:
-                    raise ProtocolError(f"the tokenizer of {url} is larger than {MAX_TOKENIZER_BYTES} bytes")
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise UnreachableError(f"cannot fetch the tokenizer from {url}: {error or 'timed out'}") from error
-    return bytes(data)
-
-
-def _read_cached(file: Path, digest: str) -> bytes | None:
-    try:
-        data = file.read_bytes()
-    except OSError:
-        return None
-    return data if tokenizer_digest(data) == digest else None
-
-
-def _write_cached(file: Path, data: bytes) -> None:
-    """Put it there in one step, so that nobody reads half a file; without a cache it works too."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(file)
-    except OSError as error:
-        log.warning("cannot keep the tokenizer in %s: %s", file.parent, error)
-        with contextlib.suppress(OSError):
-            part.unlink()

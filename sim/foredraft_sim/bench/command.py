@@ -18,7 +18,7 @@ def simulator(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What simulating costs, and how well it meets the wall clock. The whole takes some minutes."""
-    from foredraft_sim import sessions_bench
+    from foredraft_sim.bench import sessions as sessions_bench
 
     known: dict[str, Callable[[], Result]] = {
         "session-speed": sessions_bench.session_speed,

@@ -1,6 +1,6 @@
 """How fast the simulated loop is: ratios of wall time within one run, on one core.
 
-``python -m foredraft_sim.bench`` prints them. Ratios, because seconds depend on the machine.
+``python -m foredraft_sim.bench.loop`` prints them. Ratios, because seconds depend on the machine.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import Any, TypeVarTuple
 
 import simpy
 
-from foredraft_sim.environment import NS_PER_S
-from foredraft_sim.loop import SimLoop
-from foredraft_sim.real_io import NoRealIO
+from foredraft_sim.loop.environment import NS_PER_S
+from foredraft_sim.loop.event_loop import SimLoop
+from foredraft_sim.loop.real_io import NoRealIO
 
 _Ts = TypeVarTuple("_Ts")
 

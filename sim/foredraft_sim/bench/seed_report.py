@@ -6,17 +6,17 @@ from typing import Final
 
 import msgspec
 
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Orders
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders
 from foredraft.policies.cloud import CloudPolicy
 from foredraft.profiles import Line, Range
-from foredraft_sim.replications import replicate_all
-from foredraft_sim.results import interval
-from foredraft_sim.scenario import Scenario, assumed_in
-from foredraft_sim.seed_search import BASELINES, FURTHER, LOWER, READINGS, Baseline, Machine, consistent, machines
-from foredraft_sim.synthetic import SyntheticPair
+from foredraft_sim.bench.seed_search import BASELINES, FURTHER, LOWER, READINGS, Baseline, Machine, consistent, machines
+from foredraft_sim.scenario.replications import replicate_all
+from foredraft_sim.scenario.results import interval
+from foredraft_sim.scenario.scenario import Scenario, assumed_in
+from foredraft_sim.tokens.synthetic import SyntheticPair
 
-PER_TOKEN: Final = "foredraft_sim.seed_report:PerTokenPolicy"
+PER_TOKEN: Final = "foredraft_sim.bench.seed_report:PerTokenPolicy"
 ROBOT_CLAIM: Final = 1.21
 
 

@@ -19,24 +19,24 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from foredraft.api.cloud import Cloud
 from foredraft.bench.bytes_tokenizer import byte_tokenizer
 from foredraft.bench.result import Figure, Result
-from foredraft.core.edge import EdgeSession
-from foredraft.core.report import SessionReport
-from foredraft.core.sampling import StopRules
+from foredraft.edge.session import EdgeSession
+from foredraft.edge.session_report import SessionReport
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.errors import ForedraftError
-from foredraft.hosting import Cloud
 from foredraft.links import websocket
 from foredraft.links.proxy_process import proxy_process
 from foredraft.links.shaping import Shape
 from foredraft.profiles import Line, Range, Setup, load_profile
-from foredraft_sim.bench import PlainLoop, Round, bare_pair_rate, bare_process_rate, compare_loops
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.scenario_file import Balance, CloudTable, EdgeTable, Override, ScenarioFile, Workload
-from foredraft_sim.sources import token_source
-from foredraft_sim.synthetic import SyntheticPair
+from foredraft.protocol.sampling import StopRules
+from foredraft_sim.bench.loop import PlainLoop, Round, bare_pair_rate, bare_process_rate, compare_loops
+from foredraft_sim.scenario.pairs import token_source
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.scenario_file import Balance, CloudTable, EdgeTable, Override, ScenarioFile, Workload
+from foredraft_sim.tokens.synthetic import SyntheticPair
 
 LEAST_OF_PAIR: Final = 0.4
 MOST_GROWTH: Final = 1.6

@@ -10,8 +10,8 @@ import msgspec
 import simpy
 from simpy.events import NORMAL
 
-from foredraft_sim.describe import callback_name
 from foredraft_sim.errors import SimulationError
+from foredraft_sim.loop.describe import callback_name
 
 NS_PER_S: Final = 1_000_000_000
 

@@ -32,10 +32,10 @@ from typing import Any, Final, TypeVar, TypeVarTuple, cast
 import simpy
 from simpy.events import NORMAL
 
-from foredraft_sim.describe import callback_name, event_name, waiting_tasks
-from foredraft_sim.environment import NS_PER_S, SimEnvironment, SimTimer, is_cancelled
 from foredraft_sim.errors import DeadlockError, LivelockError
-from foredraft_sim.real_io import NoRealIO
+from foredraft_sim.loop.describe import callback_name, event_name, waiting_tasks
+from foredraft_sim.loop.environment import NS_PER_S, SimEnvironment, SimTimer, is_cancelled
+from foredraft_sim.loop.real_io import NoRealIO
 
 LIVELOCK_CALLBACKS: Final = 1_000_000
 

@@ -20,8 +20,8 @@ from typing import Final
 
 from foredraft.errors import ProfileError
 from foredraft.profiles import Direction, Framing, Loss, Outage
+from foredraft_sim.network.traces import Trace, TraceSender
 from foredraft_sim.streams import Streams
-from foredraft_sim.traces import Trace, TraceSender
 
 _CLOCK_S: Final = 1e-9  # event loops round timers: what is done within a nanosecond is done
 _LOGNORMAL_SIGMA: Final = math.sqrt(math.log(2.0))  # a coefficient of variation of 1

@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 
-from foredraft.core.signal import Signal
 from foredraft.errors import LinkClosedError
-from foredraft_sim.channel import Channel
+from foredraft.protocol.signal import Signal
+from foredraft_sim.network.channel import Channel
 
 
 class Way:

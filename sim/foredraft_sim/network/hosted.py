@@ -1,9 +1,9 @@
 """An end of an emulated link on the device that its messages take time from."""
 
-from foredraft.core.messages import Message
-from foredraft.core.ports import Link
 from foredraft.engines.device import Device
 from foredraft.links.tap import Tap
+from foredraft.protocol.messages import Message
+from foredraft.protocol.ports import Link
 
 
 class _HostedLink(Tap):

@@ -1,4 +1,4 @@
-"""Emulated links: ``core.ports.Link`` with the rate, delay, jitter, loss and outages of a profile.
+"""Emulated links: ``protocol.ports.Link`` with the rate, delay, jitter, loss and outages of a profile.
 
 Only the running event loop and named random streams are used, so a link works on a SimLoop and,
 as a shaped link in one process, on any other loop. Messages are encoded and decoded, so what
@@ -14,20 +14,20 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from foredraft.core.messages import MAX_MESSAGE_BYTES, Message, decode, encode
-from foredraft.core.ports import Link
 from foredraft.errors import ProtocolError, UnreachableError
 from foredraft.links.framing import framed_bytes
 from foredraft.profiles import Direction, LinkProfile
-from foredraft_sim.channel import Channel, merged
+from foredraft.protocol.messages import MAX_MESSAGE_BYTES, Message, decode, encode
+from foredraft.protocol.ports import Link
 from foredraft_sim.errors import ProfileRangeWarning
+from foredraft_sim.network.channel import Channel, merged
+from foredraft_sim.network.direction import Way
+from foredraft_sim.network.traces import read_trace
 from foredraft_sim.streams import Streams
-from foredraft_sim.traces import read_trace
-from foredraft_sim.way import Way
 
 
 class SimLink(Link):
-    """One end of an emulated link. Implements ``core.ports.Link``; from a SimNetwork."""
+    """One end of an emulated link. Implements ``protocol.ports.Link``; from a SimNetwork."""
 
     def __init__(self, outgoing: Way, incoming: Way, *, client: bool, least: int, most: int) -> None:
         self._outgoing = outgoing

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from foredraft_sim.replay import Changes, Replayed
+    from foredraft_sim.replay.replay import Changes, Replayed
 
 
 def replay(
@@ -34,8 +34,8 @@ def replay(
     """Replay a record in simulated time: the same tokens, as recorded or under another set-up."""
     from foredraft.errors import ForedraftError
     from foredraft.files import check_folders
-    from foredraft.record.reading import read_record
-    from foredraft_sim.replay import replay as replayed_of
+    from foredraft.observe.record.reading import read_record
+    from foredraft_sim.replay.replay import replay as replayed_of
 
     check_folders([path for path in (events, trace) if path is not None])
     record = read_record(file)
@@ -54,7 +54,7 @@ def replay(
 
 def _write_views(done: "Replayed", events: Path | None, trace: Path | None) -> None:
     from foredraft.files import written_together
-    from foredraft.trace import chrome_trace
+    from foredraft.observe.trace import chrome_trace
 
     files: dict[Path, bytes] = {}
     if events is not None:
@@ -67,7 +67,7 @@ def _write_views(done: "Replayed", events: Path | None, trace: Path | None) -> N
 def _changes(policy: str, edge: str, cloud: str, cloud_draft: str, link: str) -> "Changes":
     from foredraft.policies.policy_file import spec_of
     from foredraft.profiles import load_profile
-    from foredraft_sim.replay import Changes
+    from foredraft_sim.replay.replay import Changes
 
     return Changes(
         policy=spec_of(policy) if policy else None,

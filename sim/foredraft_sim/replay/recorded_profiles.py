@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Final
 
-from foredraft.core.messages import MAX_MESSAGE_BYTES
 from foredraft.errors import RecordError
+from foredraft.observe.record.reading import Record
 from foredraft.profiles import (
     Direction,
     DraftProfile,
@@ -24,8 +24,8 @@ from foredraft.profiles import (
     Setup,
     TargetProfile,
 )
-from foredraft.record.reading import Record
-from foredraft_sim.recorded_times import Calls, draft_calls, target_calls
+from foredraft.protocol.messages import MAX_MESSAGE_BYTES
+from foredraft_sim.tokens.recorded_times import Calls, draft_calls, target_calls
 
 NAME: Final = "recorded"
 _MOST_CONTEXT: Final = 1 << 40

@@ -9,24 +9,30 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from foredraft.core.ports import Drafter, Target
-from foredraft.core.walking import NewDetokenizer
+from foredraft.cloud.session import NewDetokenizer
 from foredraft.engines.pace import Pace
 from foredraft.errors import RecordError
-from foredraft.figures import COUNTS, TIMES
+from foredraft.observe.aggregate import COUNTS, TIMES
+from foredraft.observe.record.event_lines import event_lines
+from foredraft.observe.record.plain_profiles import profile_from_plain
+from foredraft.observe.record.reading import Record
 from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile
-from foredraft.record.event_lines import event_lines
-from foredraft.record.plain import profile_from_plain
-from foredraft.record.reading import Record
-from foredraft_sim.emulation import NewPace
-from foredraft_sim.finished import Replication
-from foredraft_sim.measured import NAME, measured_cloud_draft, measured_draft, measured_link, measured_target
-from foredraft_sim.recorded import RecordedDrafter, RecordedTarget, Replays, StopsWhereRecorded
-from foredraft_sim.recorded_times import RecordedPace, cloud_draft_calls, draft_calls, target_calls
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, RecordedPair, ScenarioFile, Workload
-from foredraft_sim.sources import Request
+from foredraft.protocol.ports import Drafter, Target
+from foredraft_sim.replay.recorded_profiles import (
+    NAME,
+    measured_cloud_draft,
+    measured_draft,
+    measured_link,
+    measured_target,
+)
+from foredraft_sim.scenario.emulation import NewPace
+from foredraft_sim.scenario.finished import Replication
+from foredraft_sim.scenario.pairs import Request
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.scenario_file import CloudTable, EdgeTable, Override, RecordedPair, ScenarioFile, Workload
+from foredraft_sim.tokens.recorded import RecordedDrafter, RecordedTarget, Replays, StopsWhereRecorded
+from foredraft_sim.tokens.recorded_times import RecordedPace, cloud_draft_calls, draft_calls, target_calls
 
 FIGURES: Final = (*TIMES, *COUNTS, "tokens_per_pass")
 """What is compared: fields of a session's report, as means over the sessions."""

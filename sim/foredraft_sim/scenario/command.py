@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from foredraft_sim.finished import Replication
-    from foredraft_sim.scenario import Scenario
+    from foredraft_sim.scenario.finished import Replication
+    from foredraft_sim.scenario.scenario import Scenario
 
 _MS, _PERCENT = 1e3, 100.0
 
@@ -42,9 +42,9 @@ def simulate(
     from foredraft.errors import ConfigError
     from foredraft.files import check_folders, written_together
     from foredraft.policies.policy_file import spec_of
-    from foredraft_sim.replications import replicate_all
-    from foredraft_sim.results import summarise
-    from foredraft_sim.scenario import read_scenario
+    from foredraft_sim.scenario.replications import replicate_all
+    from foredraft_sim.scenario.results import summarise
+    from foredraft_sim.scenario.scenario import read_scenario
 
     wanted = read_scenario(scenario)
     policies = [spec_of(one) for one in policy or ()] or list(wanted.file.policies)
@@ -76,8 +76,8 @@ def _views(
     private: bool,
 ) -> dict[Path, bytes]:
     """The files that were asked for: all events, the first seed's trace, the first replication's record."""
-    from foredraft.trace import chrome_trace
-    from foredraft_sim.simulated_record import complete
+    from foredraft.observe.trace import chrome_trace
+    from foredraft_sim.scenario.simulated_record import complete
 
     files: dict[Path, bytes] = {}
     first = done[0]
@@ -201,8 +201,8 @@ def _input_line(name: str, said: dict[str, Any]) -> str:
 
 
 def _pair_line(pair: Any) -> str:
-    from foredraft_sim.scenario_file import RecordedPair
-    from foredraft_sim.synthetic import SyntheticPair
+    from foredraft_sim.scenario.scenario_file import RecordedPair
+    from foredraft_sim.tokens.synthetic import SyntheticPair
 
     if isinstance(pair, SyntheticPair):
         exits = ", ".join(f"layer {layer}: {share:g}" for layer, share in pair.exits)

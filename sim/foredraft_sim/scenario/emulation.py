@@ -14,29 +14,29 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from foredraft.core.cloud import CloudService
-from foredraft.core.colocated import NewDrafter
-from foredraft.core.edge import EdgeSession, Retry
-from foredraft.core.events import Observer
-from foredraft.core.messages import PROTOCOL_VERSION, Hello
-from foredraft.core.ports import Drafter, Link
-from foredraft.core.report import SessionReport
+from foredraft.cloud.drafter import NewDrafter
+from foredraft.cloud.service import CloudService
+from foredraft.edge.session import EdgeSession, Retry
+from foredraft.edge.session_report import SessionReport
 from foredraft.engines.device import Device
 from foredraft.engines.pace import Pace, Residual
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.errors import ForedraftError
+from foredraft.observe.record.frames import Frame, encode_frame
+from foredraft.observe.record.journal import Journal
 from foredraft.profiles import DeviceProfile, residual_factor
-from foredraft.record.frames import Frame, encode_frame
-from foredraft.record.journal import Journal
+from foredraft.protocol.events import Observer
+from foredraft.protocol.messages import PROTOCOL_VERSION, Hello
+from foredraft.protocol.ports import Drafter, Link
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.finished import Finished
-from foredraft_sim.hosted import hosted
-from foredraft_sim.islands import Island, IslandDone
-from foredraft_sim.network import SimLink, SimNetwork
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.scenario_file import Closed, Poisson, most_of
-from foredraft_sim.simulated_record import closed, head_of
-from foredraft_sim.sources import Request, TokenSource
+from foredraft_sim.network.hosted import hosted
+from foredraft_sim.network.network import SimLink, SimNetwork
+from foredraft_sim.scenario.finished import Finished
+from foredraft_sim.scenario.islands import Island, IslandDone
+from foredraft_sim.scenario.pairs import Request, TokenSource
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.scenario_file import Closed, Poisson, most_of
+from foredraft_sim.scenario.simulated_record import closed, head_of
 from foredraft_sim.streams import Streams, uniform
 
 NewPace = Callable[[str], Pace | None]

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from foredraft.core.report import SessionReport
-from foredraft.record.event_lines import event_lines
-from foredraft.record.reading import Record, parse_record
+from foredraft.edge.session_report import SessionReport
+from foredraft.observe.record.event_lines import event_lines
+from foredraft.observe.record.reading import Record, parse_record
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ comes of it is, to the last bit, what would have come of it among the others.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from foredraft_sim.finished import Finished, Replication
-from foredraft_sim.scenario import Scenario
+from foredraft_sim.scenario.finished import Finished, Replication
+from foredraft_sim.scenario.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from foredraft.core.estimates import Estimates
-from foredraft.core.ports import Drafter, Target
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.core.walking import NewDetokenizer
+from foredraft.cloud.session import NewDetokenizer
+from foredraft.edge.estimates import Estimates
 from foredraft.errors import ProfileError
 from foredraft.profiles import check_model
-from foredraft.text import Tokenizer
+from foredraft.protocol.ports import Drafter, Target
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.text.tokenizer import Tokenizer
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.recorded import RecordedDrafter, RecordedTarget, read_replays
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.scenario_file import ModelPair, RecordedPair, length_of
-from foredraft_sim.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.scenario_file import ModelPair, RecordedPair, length_of
+from foredraft_sim.tokens.recorded import RecordedDrafter, RecordedTarget, read_replays
+from foredraft_sim.tokens.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
 
 if TYPE_CHECKING:
     from foredraft.engines.torch_model import LoadedModel

@@ -16,15 +16,15 @@ from typing import Final
 import msgspec
 
 from foredraft.errors import ForedraftError
-from foredraft_sim.emulation import NewPace, Run, arrivals, emulate
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.finished import Replication
-from foredraft_sim.islands import Island, IslandDone, everything, islands_of, joined, shares
-from foredraft_sim.loop import SimLoop
-from foredraft_sim.quietly import collected, rare_collections
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.scenario_file import ModelPair, most_of
-from foredraft_sim.sources import TokenSource, token_source
+from foredraft_sim.loop.event_loop import SimLoop
+from foredraft_sim.scenario.emulation import NewPace, Run, arrivals, emulate
+from foredraft_sim.scenario.finished import Replication
+from foredraft_sim.scenario.islands import Island, IslandDone, everything, islands_of, joined, shares
+from foredraft_sim.scenario.pairs import TokenSource, token_source
+from foredraft_sim.scenario.quiet import collected, rare_collections
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.scenario_file import ModelPair, most_of
 
 WORTH_TOKENS: Final = 4000
 """Processes take about a second to start; about a thousand tokens are simulated in one."""

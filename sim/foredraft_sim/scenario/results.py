@@ -14,10 +14,10 @@ from dataclasses import asdict
 from statistics import fmean, stdev
 from typing import Any, Final
 
-from foredraft.figures import COUNTS, TIMES, percentile
+from foredraft.observe.aggregate import COUNTS, TIMES, percentile
 from foredraft.profiles import Profile
-from foredraft_sim.finished import Replication
-from foredraft_sim.scenario import Scenario, assumed_in
+from foredraft_sim.scenario.finished import Replication
+from foredraft_sim.scenario.scenario import Scenario, assumed_in
 
 PERCENTILES: Final = (50, 90, 99)
 

@@ -12,8 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from foredraft.core.policy import Policy
-from foredraft.core.sampling import Sampling
+from foredraft.edge.policy import Policy
 from foredraft.errors import ConfigError, RecordError
 from foredraft.policies import make_policy
 from foredraft.policies.policy_file import spec_of
@@ -26,10 +25,11 @@ from foredraft.profiles import (
     load_profile,
 )
 from foredraft.profiles.strict import convert, parse_toml, read_text
-from foredraft_sim.channel import Channel
+from foredraft.protocol.sampling import Sampling
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.recorded import read_replays
-from foredraft_sim.scenario_file import (
+from foredraft_sim.network.channel import Channel
+from foredraft_sim.network.traces import read_trace
+from foredraft_sim.scenario.scenario_file import (
     ModelPair,
     Override,
     Pair,
@@ -40,8 +40,8 @@ from foredraft_sim.scenario_file import (
     most_of,
 )
 from foredraft_sim.streams import Streams, key
-from foredraft_sim.synthetic import SyntheticPair
-from foredraft_sim.traces import read_trace
+from foredraft_sim.tokens.recorded import read_replays
+from foredraft_sim.tokens.synthetic import SyntheticPair
 
 _SEED_BITS: Final = 62
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from foredraft_sim.streams import uniform
-from foredraft_sim.synthetic import SyntheticPair
+from foredraft_sim.tokens.synthetic import SyntheticPair
 
 AtLeastOne = Annotated[int, Meta(ge=1, le=10_000_000)]
 Seed = Annotated[int, Meta(ge=0)]

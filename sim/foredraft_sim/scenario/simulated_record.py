@@ -11,15 +11,15 @@ from typing import Final
 import msgspec
 
 from foredraft import __version__
-from foredraft.core.messages import Ready
-from foredraft.core.readback import guesses_along, read_back
-from foredraft.record.asking import RANKED, CloudSays, columns, told_of
-from foredraft.record.frames import HEADER, Closed, Frame, Setup, Told, encode_frame, models_of
-from foredraft.record.plain import profile_as_plain
-from foredraft.record.privacy import hidden
-from foredraft.record.reading import Record, frames_in
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.sources import TokenSource, token_source
+from foredraft.cloud.read_back import guesses_along, read_back
+from foredraft.observe.record.frames import HEADER, Closed, Frame, Setup, Told, encode_frame, models_of
+from foredraft.observe.record.plain_profiles import profile_as_plain
+from foredraft.observe.record.predictions import RANKED, CloudSays, columns, told_of
+from foredraft.observe.record.privacy import hidden
+from foredraft.observe.record.reading import Record, frames_in
+from foredraft.protocol.messages import Ready
+from foredraft_sim.scenario.pairs import TokenSource, token_source
+from foredraft_sim.scenario.scenario import Scenario
 
 _DRAFT: Final = "simulated"
 

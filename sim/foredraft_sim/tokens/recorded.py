@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from foredraft.core.anchor import ORIGIN, Anchor
-from foredraft.core.estimates import Estimates
-from foredraft.core.messages import STOP
-from foredraft.core.ports import Guess, Pass, Reading, TargetCard, Verdict
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.core.tree import Node
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.saved_estimates import estimates_from_plain
 from foredraft.errors import RecordError
-from foredraft.learned import estimates_from_plain
-from foredraft.record.frames import Said
-from foredraft.record.reading import Position, Record, RecordedSession, read_record
-from foredraft_sim.recorded_cloud_draft import CloudDraft
+from foredraft.observe.record.frames import Said
+from foredraft.observe.record.reading import Position, Record, RecordedSession, read_record
+from foredraft.protocol.anchor import ORIGIN, Anchor
+from foredraft.protocol.messages import STOP
+from foredraft.protocol.ports import Guess, Pass, Reading, TargetCard, Verdict
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.tree import Node
+from foredraft_sim.tokens.recorded_cloud_draft import CloudDraft
 
 _NOTHING: Said = (0, 0.0)
 

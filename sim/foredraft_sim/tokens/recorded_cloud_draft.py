@@ -8,10 +8,10 @@ tells, and says which token a guess was. The two may differ in a token whose sco
 from collections.abc import Sequence
 from typing import Final
 
-from foredraft.core.ports import Guess
-from foredraft.record.frames import BEYOND, UNASKED
-from foredraft.record.reading import Position, RecordedSession
-from foredraft_sim.recorded_times import of_edge
+from foredraft.observe.record.frames import BEYOND, UNASKED
+from foredraft.observe.record.reading import Position, RecordedSession
+from foredraft.protocol.ports import Guess
+from foredraft_sim.tokens.recorded_times import of_edge
 
 _ANYTHING: Final = Guess(0, 0.0)
 """Beyond the recorded text any guess will do: nothing there is ever accepted."""

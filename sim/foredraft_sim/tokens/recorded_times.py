@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Final
 
-from foredraft.core.anchor import ORIGIN, Anchor
 from foredraft.engines.device import Work
 from foredraft.engines.pace import Pace
+from foredraft.observe.record.frames import Noted
+from foredraft.observe.record.reading import Record, RecordedSession
 from foredraft.profiles import Curve, DeviceProfile
 from foredraft.profiles.compute import call_curve
-from foredraft.record.frames import Noted
-from foredraft.record.reading import Record, RecordedSession
+from foredraft.protocol.anchor import ORIGIN, Anchor
 
 _LOOP_S: Final = 1e-3
 """A walker that began its next pass sooner did not wait for anything but its own loop."""

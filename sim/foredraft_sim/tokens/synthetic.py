@@ -16,10 +16,10 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from foredraft.core.ports import Guess, TargetCard
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import Node
 from foredraft.engines.scripted import ScriptedSeat
+from foredraft.protocol.ports import Guess, TargetCard
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import Node
 from foredraft_sim.streams import drawn, drawn_rows, key, rows_of, uniform
 
 

@@ -12,7 +12,7 @@ from foredraft.errors import ConfigError, ForedraftError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from foredraft_sim.scenario import Scenario
+    from foredraft_sim.scenario.scenario import Scenario
     from foredraft_sim.tune.outcome import Outcome, Scored
     from foredraft_sim.tune.search import Candidate, Search
     from foredraft_sim.tune.work import Tell
@@ -89,7 +89,7 @@ def search_of(
     """What the options ask for. Raises ConfigError, UnknownNameError, ScenarioError."""
     from foredraft.policies import policy_names
     from foredraft.policies.parameters import tunable
-    from foredraft_sim.scenario import read_scenario
+    from foredraft_sim.scenario.scenario import read_scenario
     from foredraft_sim.tune.metrics import check_known_here, known, limit_of
     from foredraft_sim.tune.search import Search
 
@@ -149,7 +149,7 @@ def _folder(path: Path) -> Path:
 
 
 def _worth(search: "Search", trials: int) -> int:
-    from foredraft_sim.replications import worthwhile_processes
+    from foredraft_sim.scenario.replications import worthwhile_processes
 
     return min(worthwhile_processes(search.scenario, trials * len(search.seeds)), trials)
 

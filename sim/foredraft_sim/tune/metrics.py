@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from foredraft.errors import ConfigError, UnknownNameError
-from foredraft.figures import percentile
-from foredraft_sim.finished import Replication
-from foredraft_sim.results import figures_of
-from foredraft_sim.scenario import Scenario
+from foredraft.observe.aggregate import percentile
+from foredraft_sim.scenario.finished import Replication
+from foredraft_sim.scenario.results import figures_of
+from foredraft_sim.scenario.scenario import Scenario
 
 PERCENTILES: Final = (50, 90, 95, 99)
 TIMES: Final = ("ttft", "tpot", "e2e")

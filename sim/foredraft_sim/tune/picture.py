@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from foredraft.report import charts
-from foredraft.report.style import CHART_STYLE
+from foredraft.observe.report import charts
+from foredraft.observe.report.style import CHART_STYLE
 from foredraft_sim.tune.metrics import UNITS
 from foredraft_sim.tune.outcome import Outcome
 from foredraft_sim.tune.search import Candidate

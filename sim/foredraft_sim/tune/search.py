@@ -15,9 +15,9 @@ import msgspec
 from foredraft import __version__
 from foredraft.errors import ConfigError
 from foredraft.policies.parameters import Number, default_of, tunable, with_parameters
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.scenario_file import RecordedPair
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.scenario_file import RecordedPair
 from foredraft_sim.tune.metrics import metrics_of
 
 MOST_COUNTED: Final = 100_000

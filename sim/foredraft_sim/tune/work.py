@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from foredraft.errors import ForedraftError
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.replications import portable
+from foredraft_sim.scenario.replications import portable
 from foredraft_sim.streams import key
 from foredraft_sim.tune.search import Candidate, Search
 from foredraft_sim.tune.storage import CANDIDATE, Place, candidates, joined, opened

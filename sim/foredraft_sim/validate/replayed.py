@@ -10,8 +10,8 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from foredraft.record.reading import read_record
-from foredraft_sim.replay import replay
+from foredraft.observe.record.reading import read_record
+from foredraft_sim.replay.replay import replay
 from foredraft_sim.validate.plan import SEED, Plan
 from foredraft_sim.validate.sessions import Profiles, Stage, scenario_of
 from foredraft_sim.validate.verdict import Pair

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from foredraft.bench.child import Child, child
 from foredraft.bench.real import places
-from foredraft.cli.emulation import proxies
-from foredraft.core.report import SessionReport
+from foredraft.edge.session_report import SessionReport
 from foredraft.errors import ConfigError, ForedraftError
+from foredraft.links.emulation import proxies
 from foredraft.profiles import DraftProfile, LinkProfile, Profile, TargetProfile, load_profile
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.scenario_file import (
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.scenario_file import (
     CloudTable,
     EdgeTable,
     ModelPair,

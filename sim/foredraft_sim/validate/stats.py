@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
-from foredraft.figures import percentile
-from foredraft_sim.results import interval
+from foredraft.observe.aggregate import percentile
+from foredraft_sim.scenario.results import interval
 
 
 @dataclass(frozen=True, slots=True)

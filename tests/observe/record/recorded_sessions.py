@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from api import clouds
-from foredraft.api import connect
-from foredraft.core.report import SessionReport
-from foredraft.record.frames import Models, Setup
-from foredraft.record.recorder import Recorder
+from foredraft.api.edge import connect
+from foredraft.edge.session_report import SessionReport
+from foredraft.observe.record.frames import Models, Setup
+from foredraft.observe.record.recorder import Recorder
 
 PROMPT = clouds.TEXT[:13]
 START = len(PROMPT.encode())

@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foredraft import RecordError, read_record
-from foredraft.core.anchor import ORIGIN
-from foredraft.core.messages import MAX_TOKEN_ID, pack
-from foredraft.record import BEYOND, UNASKED
-from foredraft.record.frames import (
+from foredraft.observe.record import BEYOND, UNASKED
+from foredraft.observe.record.frames import (
     HEADER,
     Asked,
     Began,
@@ -26,9 +24,11 @@ from foredraft.record.frames import (
     decode_frame,
     encode_frame,
 )
-from foredraft.record.privacy import hidden
-from foredraft.record.reading import parse_record
-from record.recorded_sessions import MODELS, SETUP, START, recorded
+from foredraft.observe.record.privacy import hidden
+from foredraft.observe.record.reading import parse_record
+from foredraft.protocol.anchor import ORIGIN
+from foredraft.protocol.messages import MAX_TOKEN_ID, pack
+from observe.record.recorded_sessions import MODELS, SETUP, START, recorded
 
 COUNT = st.integers(0, 2**63 - 1)
 TOKEN = st.integers(0, MAX_TOKEN_ID)

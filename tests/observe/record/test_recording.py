@@ -11,27 +11,27 @@ from typer.testing import CliRunner, Result
 from api import clouds
 from cli.test_cli_generate import serving
 from foredraft import RecordError, connect, read_record
+from foredraft.api.cloud import Cloud
 from foredraft.cli.main import app
-from foredraft.core.edge import Retry
-from foredraft.core.events import Event
-from foredraft.core.handshake import shake_hands
-from foredraft.core.messages import Message, Open, Read, Readings, Refused, Steer, pack
-from foredraft.core.policy import Policy
-from foredraft.core.ports import Guess, Link
-from foredraft.core.readback import read_back
-from foredraft.core.sampling import Sampling
+from foredraft.cloud.read_back import read_back
+from foredraft.edge.handshake import shake_hands
+from foredraft.edge.policy import Policy
+from foredraft.edge.session import Retry
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.errors import LinkClosedError
-from foredraft.hosting import Cloud
 from foredraft.links.memory import MemoryLink
 from foredraft.links.tap import Tap
+from foredraft.observe.record import BEYOND
+from foredraft.observe.record.event_lines import event_lines
+from foredraft.observe.trace import chrome_trace
 from foredraft.policies import make_policy
 from foredraft.policies.parameters import describe_policy
-from foredraft.record import BEYOND
-from foredraft.record.event_lines import event_lines
-from foredraft.trace import chrome_trace
-from record.recorded_sessions import PROMPT, START, recorded, session
-from record.trace_checks import checked, names
+from foredraft.protocol.events import Event
+from foredraft.protocol.messages import Message, Open, Read, Readings, Refused, Steer, pack
+from foredraft.protocol.ports import Guess, Link
+from foredraft.protocol.sampling import Sampling
+from observe.record.recorded_sessions import PROMPT, START, recorded, session
+from observe.record.trace_checks import checked, names
 
 POLICIES = ("cloud", "sync:gamma=3", "seed", "ahead", "auto")
 

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from foredraft.cli.main import app
-from foredraft.record.reading import read_record
-from foredraft.report import read_sources, report_page
-from foredraft.report.charts import axis, letter, percent, plain, seconds
-from foredraft.report.recorded import swept
-from sim.scenario_files import workload, write
+from foredraft.observe.record.reading import read_record
+from foredraft.observe.report import read_sources, report_page
+from foredraft.observe.report.charts import axis, letter, percent, plain, seconds
+from foredraft.observe.report.recorded import swept
+from sim.scenario.scenario_files import workload, write
 
 TINY = workload(prompt_tokens=8, new_tokens=48)
 

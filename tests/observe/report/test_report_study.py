@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from foredraft.cli.main import app
-from foredraft.report import read_sources, report_page
-from report.test_report_page import Page, foredraft, page_of, session
-from sim.scenario_files import workload, write
+from foredraft.observe.report import read_sources, report_page
+from observe.report.test_report_page import Page, foredraft, page_of, session
+from sim.scenario.scenario_files import workload, write
 
 UNITS = {"p50-tpot": "s", "cost": "USD per million tokens"}
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.synthetic import SyntheticPair
-from sim.scenario_files import scenario, workload
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.tokens.synthetic import SyntheticPair
+from sim.scenario.scenario_files import scenario, workload
 
 RANKS = "ranks = [0.58, 0.12, 0.06, 0.04, 0.03]"
 UNBOUNDED = ("[link]", "[cloud.override]\ntarget_pass.range.context = [0, 1_000_000]\n[link]")

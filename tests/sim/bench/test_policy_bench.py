@@ -7,8 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from foredraft.errors import UnknownNameError
-from foredraft_sim.policy_bench.command import Part, policies
-from foredraft_sim.policy_bench.setting import (
+from foredraft_sim.bench.policies.command import Part, policies
+from foredraft_sim.bench.policies.setting import (
     Outcome,
     Setting,
     Shipped,
@@ -17,7 +17,7 @@ from foredraft_sim.policy_bench.setting import (
     scaled_pair,
     try_policy,
 )
-from foredraft_sim.policy_bench.suites import GAMMAS, best_gammas, grid, suites
+from foredraft_sim.bench.policies.suites import GAMMAS, best_gammas, grid, suites
 
 app = typer.Typer()
 app.command()(policies)

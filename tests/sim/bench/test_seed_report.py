@@ -1,22 +1,20 @@
 """The seed's claims beside simulated figures, and the search for machines that are consistent with them."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from foredraft_sim.replications import replicate_all
-from foredraft_sim.scenario import Scenario, read_scenario
-from foredraft_sim.seed_report import PER_TOKEN, at_point, nano_lines, robot_lines, simulated
-from foredraft_sim.seed_search import FURTHER, LOWER, READINGS, Machine, consistent
-
-EXAMPLES = Path(__file__).parents[2] / "examples" / "scenarios"
+from foredraft_sim.bench.seed_report import PER_TOKEN, at_point, nano_lines, robot_lines, simulated
+from foredraft_sim.bench.seed_search import FURTHER, LOWER, READINGS, Machine, consistent
+from foredraft_sim.scenario.replications import replicate_all
+from foredraft_sim.scenario.scenario import Scenario, read_scenario
+from paths import SCENARIOS
 
 
 def short(name: str, tokens: int = 40) -> Scenario:
     """One of the examples, one seed, few tokens."""
-    read = read_scenario(EXAMPLES / f"{name}.toml")
+    read = read_scenario(SCENARIOS / f"{name}.toml")
     work = msgspec.structs.replace(read.file.workload, new_tokens=tokens)
     return replace(read, file=msgspec.structs.replace(read.file, seeds=1, workload=work))
 

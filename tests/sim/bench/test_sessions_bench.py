@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from foredraft.bench.result import Figure, Result
 from foredraft.cli.main import app
-from foredraft_sim.sessions_bench import bench_scenario, fleet, rounds_per_s, session_speed, wall_clock
+from foredraft_sim.bench.sessions import bench_scenario, fleet, rounds_per_s, session_speed, wall_clock
 
 
 def test_a_session_is_compared_with_a_bare_pair_of_the_same_sleeps() -> None:
@@ -50,7 +50,7 @@ def test_the_benches_are_found_below_foredraft_bench() -> None:
 
 def test_a_bound_that_does_not_hold_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Result("session-speed", "made up", (Figure("a ratio", 0.1, "x", bound=0.4, at_least=True),))
-    monkeypatch.setattr("foredraft_sim.sessions_bench.session_speed", lambda: slow)
+    monkeypatch.setattr("foredraft_sim.bench.sessions.session_speed", lambda: slow)
     done = CliRunner().invoke(app, ["bench", "simulator", "--only", "session-speed", "--json"])
     assert done.exit_code == 1
     assert json.loads(done.stdout)["session-speed"]["figures"][0]["holds"] is False

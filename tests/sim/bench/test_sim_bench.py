@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from foredraft_sim import SimLoop
-from foredraft_sim.bench import (
+from foredraft_sim.bench.loop import (
     LoopFactory,
     PlainLoop,
     Round,

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import asyncio, hashlib, sys
-from foredraft.core.messages import Chain, Grow
+from foredraft.protocol.messages import Chain, Grow
 from foredraft.profiles import Direction, LinkProfile, LinkRange, Loss
 from foredraft_sim import SimLoop, Streams, sim_link
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foredraft_sim import DeadlockError, LivelockError, RealIOError, SimLoop, SimulationError
-from foredraft_sim.real_io import NoRealIO
+from foredraft_sim.loop.real_io import NoRealIO
 
 T = TypeVar("T")
 DELAYS_NS = st.integers(min_value=0, max_value=5)

@@ -130,7 +130,8 @@ def test_the_plugin_costs_nothing_where_it_is_not_used(pytester: pytest.Pytester
 import sys
 
 def test_what_is_loaded():
-    loaded = {"simpy", "asyncio", "foredraft", "foredraft_sim.loop", "foredraft_sim.pytest_plugin"} & set(sys.modules)
+    modules = {"simpy", "asyncio", "foredraft", "foredraft_sim.loop", "foredraft_sim.pytest_plugin"}
+    loaded = modules & set(sys.modules)
     assert loaded == {"foredraft_sim.pytest_plugin"}
 """
     )

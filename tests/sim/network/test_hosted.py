@@ -4,16 +4,16 @@ import asyncio
 
 import pytest
 
-from foredraft.core.messages import Close
-from foredraft.core.ports import Guess
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree
 from foredraft.engines.device import Device
 from foredraft.engines.paced import PacedDrafter
 from foredraft.engines.scripted import ScriptedDrafter
 from foredraft.links.memory import memory_link
 from foredraft.profiles import DraftProfile, Line, Model, Range
-from foredraft_sim.hosted import hosted
+from foredraft.protocol.messages import Close
+from foredraft.protocol.ports import Guess
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import DraftTree
+from foredraft_sim.network.hosted import hosted
 
 REACH = Range(new_tokens=(1, 64), context=(0, 4096))
 PROFILE = DraftProfile(

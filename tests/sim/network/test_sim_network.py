@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.messages import Chain, Commit, Grow, Message, encode, pack
 from foredraft.errors import LinkClosedError, ProfileError, ProtocolError, UnreachableError
 from foredraft.profiles import Direction, Framing, LinkProfile, LinkRange, Loss, Outage, Setup
+from foredraft.protocol.messages import Chain, Commit, Grow, Message, encode, pack
 from foredraft_sim import DeadlockError, ProfileRangeWarning, SimLink, SimLoop, SimNetwork, Streams, sim_link
-from foredraft_sim.channel import Channel, LossProcess, jitter_s, merged
+from foredraft_sim.network.channel import Channel, LossProcess, jitter_s, merged
 
 T = TypeVar("T")
 FREE = Direction(delay_s=0.0)

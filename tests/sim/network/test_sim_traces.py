@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.messages import Chain, Grow, Message, encode
 from foredraft.errors import LinkClosedError, ProfileError
 from foredraft.profiles import Direction, LinkProfile, LinkRange, Outage
+from foredraft.protocol.messages import Chain, Grow, Message, encode
 from foredraft_sim import SimLink, SimLoop, Streams, Trace, parse_trace, read_trace, sim_link
-from foredraft_sim.traces import OPPORTUNITY_BYTES, TraceSender
+from foredraft_sim.network.traces import OPPORTUNITY_BYTES, TraceSender
+from paths import SHARED
 
-LINK_TRACES = Path(__file__).parents[2].parent / "shared" / "data" / "link_traces"
+LINK_TRACES = SHARED / "link_traces"
 
 times_ms = st.lists(st.integers(0, 20), min_size=1, max_size=12).map(sorted).filter(lambda times: times[-1] > 0)
 

@@ -14,30 +14,30 @@ from typer.testing import CliRunner, Result
 from api import clouds
 from foredraft import Cloud, RecordError, connect, read_record
 from foredraft.cli.main import app
-from foredraft.core.estimates import Estimates
-from foredraft.core.ports import Link
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.saved_estimates import estimates_as_plain
 from foredraft.engines.device import Work
 from foredraft.engines.pace import Pace, Residual
 from foredraft.engines.paced import PacedDrafter, PacedTarget
-from foredraft.learned import estimates_as_plain
+from foredraft.observe.record.event_lines import event_lines
+from foredraft.observe.record.frames import HEADER, Began, Frame, encode_frame
+from foredraft.observe.record.reading import Record, frames_in
 from foredraft.profiles import load_profile, seconds
 from foredraft.profiles.compute import share_after
-from foredraft.record.event_lines import event_lines
-from foredraft.record.frames import HEADER, Began, Frame, encode_frame
-from foredraft.record.reading import Record, frames_in
+from foredraft.protocol.ports import Link
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.loop import SimLoop
-from foredraft_sim.measured import measured_draft, measured_link, measured_target
-from foredraft_sim.network import SimNetwork
-from foredraft_sim.recorded_times import Calls, RecordedPace, target_calls
-from foredraft_sim.replay import Changes, ReplaySource, replay
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.simulated_record import complete
+from foredraft_sim.loop.event_loop import SimLoop
+from foredraft_sim.network.network import SimNetwork
+from foredraft_sim.replay.recorded_profiles import measured_draft, measured_link, measured_target
+from foredraft_sim.replay.replay import Changes, ReplaySource, replay
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.simulated_record import complete
 from foredraft_sim.streams import Streams
-from record.recorded_sessions import PROMPT, recorded
-from record.trace_checks import checked, names
-from sim.scenario_files import PAIR, scenario, workload, write
+from foredraft_sim.tokens.recorded_times import Calls, RecordedPace, target_calls
+from observe.record.recorded_sessions import PROMPT, recorded
+from observe.record.trace_checks import checked, names
+from sim.scenario.scenario_files import PAIR, scenario, workload, write
 
 POLICIES = ("cloud", "sync:gamma=4", "seed:gamma=4", "ahead", "auto")
 FLEET = workload(

@@ -16,24 +16,24 @@ from typer.testing import CliRunner
 from api import clouds
 from foredraft import Cloud, RecordError, connect, read_record
 from foredraft.cli.main import app
-from foredraft.core.colocated import NewDrafter
-from foredraft.core.ports import Drafter, Guess, Link
+from foredraft.cloud.drafter import NewDrafter
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.engines.scripted import ScriptedDrafter
+from foredraft.observe.record import BEYOND, UNASKED
+from foredraft.observe.record.frames import HEADER, Frame, Noted, Told, encode_frame
+from foredraft.observe.record.reading import Record, frames_in
+from foredraft.observe.record.recorder import Recorder
 from foredraft.profiles import load_profile, seconds
-from foredraft.record import BEYOND, UNASKED
-from foredraft.record.frames import HEADER, Frame, Noted, Told, encode_frame
-from foredraft.record.reading import Record, frames_in
-from foredraft.record.recorder import Recorder
-from foredraft_sim.loop import SimLoop
-from foredraft_sim.measured import measured_cloud_draft, measured_target
-from foredraft_sim.network import SimNetwork
-from foredraft_sim.recorded_times import cloud_draft_calls
-from foredraft_sim.replay import Changes, Replayed, replay
+from foredraft.protocol.ports import Drafter, Guess, Link
+from foredraft_sim.loop.event_loop import SimLoop
+from foredraft_sim.network.network import SimNetwork
+from foredraft_sim.replay.recorded_profiles import measured_cloud_draft, measured_target
+from foredraft_sim.replay.replay import Changes, Replayed, replay
 from foredraft_sim.streams import Streams
-from record.recorded_sessions import PROMPT, START
-from sim.scenario_files import scenario
-from sim.test_replay import record_of
+from foredraft_sim.tokens.recorded_times import cloud_draft_calls
+from observe.record.recorded_sessions import PROMPT, START
+from sim.replay.test_replay import record_of
+from sim.scenario.scenario_files import scenario
 
 TIMES = ("ttft_s", "tpot_s", "e2e_s")
 COUNTS = ("passes", "drafted", "accepted")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from foredraft_sim.scenario import Scenario, read_scenario
+from foredraft_sim.scenario.scenario import Scenario, read_scenario
 
 PAIR = """\
 kind = "synthetic"

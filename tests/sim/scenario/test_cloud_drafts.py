@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.finished import Replication
-from foredraft_sim.replications import replicate
-from sim.scenario_files import scenario, workload
+from foredraft_sim.scenario.finished import Replication
+from foredraft_sim.scenario.replications import replicate
+from sim.scenario.scenario_files import scenario, workload
 
 WITH_DRAFT = ('profile = "a100-qwen2-vl-7b"', 'profile = "a100-qwen2-vl-7b"\ndraft = "robot-5-draft"')
 ONE = workload(prompt_tokens=8, new_tokens=64)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from foredraft_sim.replications import replicate
-from sim.scenario_files import scenario, workload, write
+from foredraft_sim.scenario.replications import replicate
+from sim.scenario.scenario_files import scenario, workload, write
 
 NOISY = (
     "[pair]",
@@ -26,8 +26,8 @@ PROGRAM = """
 import hashlib, sys
 from pathlib import Path
 waste = [object() for _ in range(int(sys.argv[2]))]  # other allocations, other addresses
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import read_scenario
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import read_scenario
 for policy in ("cloud", "sync", "seed", "ahead", "auto"):
     print(policy, hashlib.sha256(replicate(read_scenario(Path(sys.argv[1])), policy, 1, log=True).log).hexdigest())
 """

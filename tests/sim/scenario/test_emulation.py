@@ -10,16 +10,16 @@ import msgspec
 import pytest
 
 from foredraft import Cloud, connect
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Step
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Step
 from foredraft.policies.sync import SyncPolicy
-from foredraft_sim.emulation import arrivals
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.finished import Replication
-from foredraft_sim.replications import replicate, replicate_all
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.synthetic import SyntheticPair
-from sim.scenario_files import PAIR, scenario, workload
+from foredraft_sim.scenario.emulation import arrivals
+from foredraft_sim.scenario.finished import Replication
+from foredraft_sim.scenario.replications import replicate, replicate_all
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.tokens.synthetic import SyntheticPair
+from sim.scenario.scenario_files import PAIR, scenario, workload
 
 POLICIES = ("cloud", "sync", "seed", "ahead", "auto")
 ONE = workload(prompt_tokens=8, new_tokens=24)

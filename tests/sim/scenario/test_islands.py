@@ -12,20 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foredraft.core.grower import Grower
-from foredraft.core.policy import Step
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Step
 from foredraft.policies.sync import SyncPolicy
-from foredraft_sim import replications
-from foredraft_sim.emulation import Run, emulate
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.finished import Finished, Replication
-from foredraft_sim.islands import Island, IslandDone, everything, islands_of, joined, shares
-from foredraft_sim.network import SimNetwork
-from foredraft_sim.replications import replicate, replicate_all, simulated
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.simulated_record import complete
-from foredraft_sim.sources import token_source
-from sim.scenario_files import PAIR, scenario, workload
+from foredraft_sim.network.network import SimNetwork
+from foredraft_sim.scenario import replications
+from foredraft_sim.scenario.emulation import Run, emulate
+from foredraft_sim.scenario.finished import Finished, Replication
+from foredraft_sim.scenario.islands import Island, IslandDone, everything, islands_of, joined, shares
+from foredraft_sim.scenario.pairs import token_source
+from foredraft_sim.scenario.replications import replicate, replicate_all, simulated
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.simulated_record import complete
+from sim.scenario.scenario_files import PAIR, scenario, workload
 
 SERVER = '"a100-qwen2-vl-7b"'
 FLEET = workload(prompt_tokens=8, new_tokens="{ least = 4, most = 20 }", devices=5, requests=9)

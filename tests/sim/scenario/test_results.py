@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from foredraft.figures import percentile
-from foredraft_sim.replications import replicate, replicate_all
-from foredraft_sim.results import figures_of, interval, student_t, summarise
-from sim.scenario_files import scenario, workload
+from foredraft.observe.aggregate import percentile
+from foredraft_sim.scenario.replications import replicate, replicate_all
+from foredraft_sim.scenario.results import figures_of, interval, student_t, summarise
+from paths import PROFILES
+from sim.scenario.scenario_files import scenario, workload
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_cost_is_price_times_time_held_and_energy_is_active_and_idle_watts(tmp_p
 
 
 def test_unknown_watts_and_prices_are_null_with_a_note(tmp_path: Path) -> None:
-    profiles = Path(__file__).parents[2] / "hardware_profiles"
+    profiles = PROFILES
     text = (profiles / "a100-qwen2-vl-7b.toml").read_text()
     (tmp_path / "mine.toml").write_text(text[: text.index("[cost]")])
     read = scenario(tmp_path, ('"a100-qwen2-vl-7b"', '"mine.toml"'), ("seeds = [1, 2]", "seeds = [1]"))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from foredraft.core.edge import EdgeSession
-from foredraft.core.tree import DraftTree
-from foredraft.core.walking import Session
-from foredraft_sim.network import SimLink
-from foredraft_sim.replications import replicate
+from foredraft.cloud.session import Session
+from foredraft.edge.session import EdgeSession
+from foredraft.protocol.tree import DraftTree
+from foredraft_sim.network.network import SimLink
+from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.streams import Streams
-from sim.scenario_files import scenario, workload
+from sim.scenario.scenario_files import scenario, workload
 
 FIVE = workload(prompt_tokens=8, new_tokens=12, requests=5)
 HELD = (EdgeSession, Session, DraftTree, SimLink)

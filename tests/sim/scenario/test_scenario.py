@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario import assumed_in, read_scenario
-from foredraft_sim.scenario_file import Closed, Poisson, Uniform, length_of, most_of
-from sim.scenario_files import PAIR, scenario, workload, write
+from foredraft_sim.scenario.scenario import assumed_in, read_scenario
+from foredraft_sim.scenario.scenario_file import Closed, Poisson, Uniform, length_of, most_of
+from paths import PROFILES, SCENARIOS
+from sim.scenario.scenario_files import PAIR, scenario, workload, write
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "scenarios"
 
-
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.toml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(SCENARIOS.glob("*.toml")), ids=lambda file: file.stem)
 def test_every_example_can_be_read(file: Path) -> None:
     read = read_scenario(file)
     assert read.file.title
@@ -34,7 +33,7 @@ def test_overridden_numbers_take_the_place_of_the_profiles_and_count_as_assumed(
 
 
 def test_a_profile_may_lie_beside_the_scenario(tmp_path: Path) -> None:
-    shipped = Path(__file__).parents[2] / "hardware_profiles" / "robot.toml"
+    shipped = PROFILES / "robot.toml"
     (tmp_path / "mine.toml").write_text(shipped.read_text().replace("0.06,", "0.07,"))
     assert scenario(tmp_path, ('"robot"', '"mine.toml"')).link.up.delay_s == 0.07
 
@@ -131,7 +130,7 @@ def test_a_request_that_memory_cannot_hold_is_refused_before_anything_runs(tmp_p
 
 def test_a_malformed_trace_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "bad.trace").write_text("1\nnine\n")
-    profile = Path(__file__).parents[2] / "hardware_profiles" / "robot.toml"
+    profile = PROFILES / "robot.toml"
     (tmp_path / "mine.toml").write_text(profile.read_text().replace("[up]", '[up]\ntrace = "bad.trace"'))
     with pytest.raises(ScenarioError, match=r"link\.profile = 'mine\.toml', up: .*bad\.trace:2: 'nine'"):
         scenario(tmp_path, ('"robot"', '"mine.toml"'))

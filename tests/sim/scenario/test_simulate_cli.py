@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from foredraft.cli.main import app
-from record.trace_checks import checked, names
-from sim.scenario_files import workload, write
+from observe.record.trace_checks import checked, names
+from sim.scenario.scenario_files import workload, write
 
 
 def simulate(*arguments: str | Path) -> Result:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from foredraft.record import read_record
+from foredraft.observe.record import read_record
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.simulated_record import complete
-from foredraft_sim.synthetic import SyntheticPair
-from sim.scenario_files import PAIR, scenario, workload
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.simulated_record import complete
+from foredraft_sim.tokens.synthetic import SyntheticPair
+from sim.scenario.scenario_files import PAIR, scenario, workload
 
 POLICIES = ("cloud", "sync", "seed", "ahead")
 RECORDED = (PAIR, 'kind = "recorded"\nfile = "r.rec"')

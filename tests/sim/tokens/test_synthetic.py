@@ -5,10 +5,10 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.core.ports import Pass
-from foredraft.core.sampling import Sampling
-from foredraft.core.tree import DraftTree
-from foredraft_sim.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
+from foredraft.protocol.ports import Pass
+from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.tree import DraftTree
+from foredraft_sim.tokens.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
 
 PAIR = SyntheticPair(ranks=(0.6, 0.2, 0.1), ranks_from=((40, (0.1, 0.0, 0.8)),), vocab_size=1000)
 

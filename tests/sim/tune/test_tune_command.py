@@ -14,13 +14,13 @@ from foredraft.cli.main import app
 from foredraft.errors import ConfigError
 from foredraft.policies import policy_names
 from foredraft.policies.policy_file import read_policy_file
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import read_scenario
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import read_scenario
 from foredraft_sim.tune.command import best_so_far, search_of
 from foredraft_sim.tune.metrics import check_known_here, metrics_of
 from foredraft_sim.tune.search import Candidate
-from sim.scenario_files import scenario, write
-from tune.tuning import SHORT, search
+from sim.scenario.scenario_files import scenario, write
+from sim.tune.tuning import SHORT, search
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from foredraft.errors import ConfigError
 from foredraft_sim.tune.storage import CANDIDATE, Place, begin, candidates, joined, lost, opened
 from foredraft_sim.tune.work import Job, run
-from tune.tuning import place, search, study
+from sim.tune.tuning import place, search, study
 
 pytestmark = pytest.mark.timeout(240)  # processes start slowly on a busy machine
 
@@ -26,7 +26,7 @@ import sys, threading
 from pathlib import Path
 from foredraft_sim.tune.search import Search
 from foredraft_sim.tune.work import Job, work
-from tune.tuning import place, search
+from sim.tune.tuning import place, search
 
 folder = Path(sys.argv[1])
 calls = []

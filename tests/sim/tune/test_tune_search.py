@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from foredraft_sim.replications import replicate
+from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.tune.metrics import metrics_of
 from foredraft_sim.tune.search import Candidate, Search, digest
-from sim.scenario_files import scenario
-from tune.tuning import SHORT, place, search, study
+from sim.scenario.scenario_files import scenario
+from sim.tune.tuning import SHORT, place, search, study
 
 pytestmark = pytest.mark.timeout(180)  # a storage is slow on a busy machine
 

@@ -14,7 +14,7 @@ import pytest
 from foredraft.errors import ConfigError
 from foredraft_sim.errors import StorageError
 from foredraft_sim.tune.storage import CANDIDATE, Place, begin, joined, opened, place_of
-from tune.tuning import place, search, study
+from sim.tune.tuning import place, search, study
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 from foredraft_sim.tune.search import Search
 from foredraft_sim.tune.storage import Place, begin, candidates, opened
 from foredraft_sim.tune.work import Job, run
-from sim.scenario_files import scenario, workload
+from sim.scenario.scenario_files import scenario, workload
 
 SHORT = workload(prompt_tokens=8, new_tokens=16)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.figures import percentile
+from foredraft.observe.aggregate import percentile
 from foredraft_sim.validate.stats import errors_of, ks_distance, ranking_of
 
 positive = st.floats(0.001, 1000.0)

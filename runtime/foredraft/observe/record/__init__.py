@@ -1,7 +1,7 @@
 """Records of sessions: one file format, written by live and simulated sessions alike, read by ``read_record``."""
 
-from foredraft.record.frames import BEYOND, HIDDEN, UNASKED, VERSION, Models, Noted, Said, Setup
-from foredraft.record.reading import Cut, Position, Record, RecordedSession, read_record
+from foredraft.observe.record.frames import BEYOND, HIDDEN, UNASKED, VERSION, Models, Noted, Said, Setup
+from foredraft.observe.record.reading import Cut, Position, Record, RecordedSession, read_record
 
 __all__ = [
     "BEYOND",

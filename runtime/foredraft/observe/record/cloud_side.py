@@ -10,7 +10,7 @@ from statistics import median
 
 import msgspec
 
-from foredraft.record.frames import Noted
+from foredraft.observe.record.frames import Noted
 
 
 def round_trip_s(noted: Sequence[Noted]) -> float:

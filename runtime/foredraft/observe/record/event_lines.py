@@ -9,7 +9,7 @@ their data; on a real link an edge sees its own end alone.
 
 import msgspec
 
-from foredraft.record.reading import Record
+from foredraft.observe.record.reading import Record
 
 
 def event_lines(record: Record) -> bytes:

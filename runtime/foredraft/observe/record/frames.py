@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from foredraft.core.messages import Ready
+from foredraft.protocol.messages import Ready
 
 VERSION: Final = 1
 TITLE: Final = b"foredraft record "
@@ -102,7 +102,7 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=0):
 class Began(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """A session begins, on device ``place``; seconds are of the recording machine's clock, or simulated.
 
-    ``prompt`` is packed as on the wire (``core.messages.pack``), and empty in a private record, where
+    ``prompt`` is packed as on the wire (``protocol.messages.pack``), and empty in a private record, where
     stop strings are as many ``*`` as they are long. ``arrived_s``: when the request came. ``estimates``: what
     the edge knew of link and models already (``learned.estimates_as_plain``); None: nothing.
     """
@@ -126,7 +126,7 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag=1):
 class Noted(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Something happened at ``t_s`` of the clock of whoever noted it.
 
-    ``where``: ``edge`` or ``cloud`` for the events of ``core.events``; ``uplink`` or ``downlink`` for a
+    ``where``: ``edge`` or ``cloud`` for the events of ``protocol.events``; ``uplink`` or ``downlink`` for a
     message (``kind`` is its name). ``place``: which device, which server.
     """
 
@@ -154,7 +154,7 @@ class Asked(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Passed(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """What the exits said in a pass whose tip is at ``position``, over these draft nodes (see ``core.ports.Pass``).
+    """What the exits said in a pass whose tip is at ``position``, over these draft nodes (see ``protocol.ports.Pass``).
 
     ``readings``: per exit its layer, and the token and confidence after the tip and after each node.
     """

@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from foredraft.core.edge import Connect
-from foredraft.core.estimates import Estimates
-from foredraft.core.events import Event, Observer
-from foredraft.core.messages import pack
-from foredraft.core.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
-from foredraft.core.report import SessionReport
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.core.tree import Node
-from foredraft.learned import estimates_as_plain
-from foredraft.record.frames import Asked, Began, Ended, Frame, Noted, Passed
-from foredraft.record.taps import BothEnds, Note, tapped
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.saved_estimates import estimates_as_plain
+from foredraft.edge.session import Connect
+from foredraft.edge.session_report import SessionReport
+from foredraft.observe.record.frames import Asked, Began, Ended, Frame, Noted, Passed
+from foredraft.observe.record.taps import BothEnds, Note, tapped
+from foredraft.protocol.events import Event, Observer
+from foredraft.protocol.messages import pack
+from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.tree import Node
 
 LEFT_OUT = ("text", "tokens", "finish_reason")
 """Fields of a report that are told elsewhere in a record, or not at all."""

@@ -7,13 +7,13 @@ target added by itself, and all of a text that was streamed. Without them no oth
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from foredraft.core.edge import Connect
-from foredraft.core.handshake import shake_hands
-from foredraft.core.messages import Read, Readings, Refused, pack, unpack
-from foredraft.core.ports import Guess, Link, Reading
-from foredraft.core.sampling import Sampling
+from foredraft.edge.handshake import shake_hands
+from foredraft.edge.session import Connect
 from foredraft.errors import ForedraftError, RefusedError
-from foredraft.record.frames import BEYOND, UNASKED, Said, Told
+from foredraft.observe.record.frames import BEYOND, UNASKED, Said, Told
+from foredraft.protocol.messages import Read, Readings, Refused, pack, unpack
+from foredraft.protocol.ports import Guess, Link, Reading
+from foredraft.protocol.sampling import Sampling
 
 RANKED = 64
 """Among so many of the draft's guesses the true token is looked for."""

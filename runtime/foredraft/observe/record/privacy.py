@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from foredraft.record.frames import HIDDEN, Asked, Began, Ended, Frame, Noted, Passed, Said, Told
+from foredraft.observe.record.frames import HIDDEN, Asked, Began, Ended, Frame, Noted, Passed, Said, Told
 
 _DURATIONS: Final = ("draft_us",)
 """Lists in the data of events that are no tokens."""

@@ -10,11 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from foredraft.core.anchor import ORIGIN, Anchor
-from foredraft.core.messages import unpack
-from foredraft.core.sampling import Sampling, StopRules
 from foredraft.errors import ConfigError, ProtocolError, RecordError
-from foredraft.record.frames import (
+from foredraft.observe.record.frames import (
     BEYOND,
     HEADER,
     TITLE,
@@ -33,6 +30,9 @@ from foredraft.record.frames import (
     Told,
     decode_frame,
 )
+from foredraft.protocol.anchor import ORIGIN, Anchor
+from foredraft.protocol.messages import unpack
+from foredraft.protocol.sampling import Sampling, StopRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class RecordedSession:
 
     @property
     def figures(self) -> dict[str, float | int | str]:
-        """The session's report (fields of ``core.report.SessionReport``), text left out; empty if it was cut off."""
+        """The session's report (``edge.session_report.SessionReport``), text left out; empty if it was cut off."""
         return {} if self.ended is None else dict(self.ended.figures)
 
     @property

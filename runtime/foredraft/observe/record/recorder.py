@@ -13,27 +13,27 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from foredraft.core.edge import Connect
-from foredraft.core.estimates import Estimates
-from foredraft.core.events import Observer
-from foredraft.core.messages import Ready
-from foredraft.core.ports import Drafter, Guess
-from foredraft.core.readback import guesses_along
-from foredraft.core.report import SessionReport
-from foredraft.core.sampling import Sampling, StopRules
+from foredraft.cloud.read_back import guesses_along
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.session import Connect
+from foredraft.edge.session_report import SessionReport
 from foredraft.errors import ForedraftError, RecordError
+from foredraft.observe.record.frames import HEADER, Closed, Frame, Setup, encode_frame, models_of
+from foredraft.observe.record.journal import Journal
+from foredraft.observe.record.plain_profiles import profile_as_plain
+from foredraft.observe.record.predictions import RANKED, CloudSays, ask_cloud, told_of
+from foredraft.observe.record.privacy import hidden
+from foredraft.observe.record.reading import Record, parse_record, read_record
 from foredraft.profiles import DraftProfile, LinkProfile
-from foredraft.record.asking import RANKED, CloudSays, ask_cloud, told_of
-from foredraft.record.frames import HEADER, Closed, Frame, Setup, encode_frame, models_of
-from foredraft.record.journal import Journal
-from foredraft.record.plain import profile_as_plain
-from foredraft.record.privacy import hidden
-from foredraft.record.reading import Record, parse_record, read_record
+from foredraft.protocol.events import Observer
+from foredraft.protocol.messages import Ready
+from foredraft.protocol.ports import Drafter, Guess
+from foredraft.protocol.sampling import Sampling, StopRules
 
 ASKING_S: Final = 300.0
 """So long the cloud may take to tell what its exits and its draft say."""
 PREFILL_CHUNK: Final = 512
-"""What is assumed of a target that says nothing of it (``core.ports.TargetCard``)."""
+"""What is assumed of a target that says nothing of it (``protocol.ports.TargetCard``)."""
 SESSION: Final = 0
 
 

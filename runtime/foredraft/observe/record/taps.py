@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from foredraft.core.edge import Connect
-from foredraft.core.messages import Commit, Grow, Message, Open, Refused, Steer
-from foredraft.core.ports import Link
+from foredraft.edge.session import Connect
 from foredraft.links.tap import Tap
+from foredraft.protocol.messages import Commit, Grow, Message, Open, Refused, Steer
+from foredraft.protocol.ports import Link
 
 Note = Callable[[str, str, dict[str, Any]], None]
 """Told ``where``, ``kind`` and data, at the moment at which it happens."""
@@ -19,7 +19,7 @@ def tapped(connect: Connect, note: Note) -> Connect:
 
     What goes up is noted when it leaves, what comes down when it arrives; with a commit go the round trip that
     it closes and what it tells of the cloud's time (``heard``, ``heard_s``, ``waited_s``, and ``draft_us`` where
-    the cloud drafted, of ``core.messages.Commit``).
+    the cloud drafted, of ``protocol.messages.Commit``).
     """
 
     async def connected() -> Link:

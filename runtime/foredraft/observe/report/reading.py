@@ -7,14 +7,25 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from foredraft.core.report import SERVER
+from foredraft.edge.session_report import SERVER
 from foredraft.errors import ConfigError
-from foredraft.figures import TIMES
+from foredraft.observe.aggregate import TIMES
+from foredraft.observe.record.frames import TITLE
+from foredraft.observe.report.recorded import source_of_record
+from foredraft.observe.report.studies import source_of_study
+from foredraft.observe.report.subjects import (
+    COST,
+    ENERGY,
+    Bench,
+    Promise,
+    Source,
+    Subject,
+    number,
+    pooled,
+    spread_of,
+    told_in,
+)
 from foredraft.profiles.strict import convert
-from foredraft.record.frames import TITLE
-from foredraft.report.recorded import source_of_record
-from foredraft.report.studies import source_of_study
-from foredraft.report.subjects import COST, ENERGY, Bench, Promise, Source, Subject, number, pooled, spread_of, told_in
 
 KINDS: Final = "a record, or what generate, simulate, tune or bench policies print with --json"
 _MILLION: Final = 1e6

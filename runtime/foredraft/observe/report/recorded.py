@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from foredraft.core.report import SERVER
+from foredraft.edge.session_report import SERVER
 from foredraft.errors import RecordError
-from foredraft.record.frames import UNASKED, Noted
-from foredraft.record.placing import placed, round_trip_s
-from foredraft.record.reading import Record, RecordedSession, read_record
-from foredraft.report.subjects import Exit, Source, Subject, pooled, spread_of, told_in
+from foredraft.observe.record.cloud_side import placed, round_trip_s
+from foredraft.observe.record.frames import UNASKED, Noted
+from foredraft.observe.record.reading import Record, RecordedSession, read_record
+from foredraft.observe.report.subjects import Exit, Source, Subject, pooled, spread_of, told_in
 
 PARTS: Final = ("prefill", "pass", "pass and draft", "draft", "link", "other")
 """Where a moment goes, in this order of preference: ``link`` is what nothing but a message on its way accounts for."""

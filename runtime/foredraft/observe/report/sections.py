@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Final
 
-from foredraft.figures import TIMES
-from foredraft.report import charts
-from foredraft.report.charts import colour, letter, percent, plain, seconds, seconds_as
-from foredraft.report.recorded import PARTS, STRETCH
-from foredraft.report.subjects import COST, ENERGY, Subject
+from foredraft.observe.aggregate import TIMES
+from foredraft.observe.report import charts
+from foredraft.observe.report.charts import colour, letter, percent, plain, seconds, seconds_as
+from foredraft.observe.report.recorded import PARTS, STRETCH
+from foredraft.observe.report.subjects import COST, ENERGY, Subject
 
 Numbered = Sequence[tuple[int, str, Subject]]
 """Subjects with their number, which is their letter and colour, and their name on the page."""

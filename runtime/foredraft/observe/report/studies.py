@@ -8,11 +8,11 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Struct
 
 from foredraft.errors import ConfigError
+from foredraft.observe.report import charts
+from foredraft.observe.report.charts import Say, colour, plain, seconds_as
+from foredraft.observe.report.sections import panel
+from foredraft.observe.report.subjects import Source, Study, Trial, number
 from foredraft.profiles.strict import convert
-from foredraft.report import charts
-from foredraft.report.charts import Say, colour, plain, seconds_as
-from foredraft.report.sections import panel
-from foredraft.report.subjects import Source, Study, Trial, number
 
 PRICES: Final = ("cost", "energy")
 LATENCY: Final = "p50-tpot"

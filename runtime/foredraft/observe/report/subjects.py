@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Final
 
-from foredraft import figures
 from foredraft.errors import ConfigError
-from foredraft.figures import TIMES, percentile
+from foredraft.observe import aggregate as figures
+from foredraft.observe.aggregate import TIMES, percentile
 
 COUNTS: Final = tuple(name for name in figures.COUNTS if name not in ("prompt_tokens", "opening_bytes_up"))
 COST: Final = "cost_usd_per_million_tokens"

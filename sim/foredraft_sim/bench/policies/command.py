@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from foredraft.bench.result import Figure
-    from foredraft_sim.policy_bench.setting import Outcome
-    from foredraft_sim.policy_bench.suites import Outcomes, Row, Trial
+    from foredraft_sim.bench.policies.setting import Outcome
+    from foredraft_sim.bench.policies.suites import Outcomes, Row, Trial
 
 REAL = "real"
 """``foredraft bench real`` as a part of this: the one that is not simulated."""
@@ -47,7 +47,7 @@ def policies(
 ) -> None:
     """Every policy against streaming from the cloud, on the same tokens: in simulated time, and (real) on the clock."""
     from foredraft.errors import UnknownNameError
-    from foredraft_sim.policy_bench.suites import suites
+    from foredraft_sim.bench.policies.suites import suites
 
     known = {suite.name: suite for suite in suites(quick, seeds)}
     for name in only or ():
@@ -92,8 +92,8 @@ def run_all(trials: "list[Trial]", processes: int = 0) -> "Outcomes":
 
 def run_one(trial: "Trial") -> "Outcome":
     """One trial, in whatever process."""
-    from foredraft_sim.policy_bench.drift import Drift, try_drift
-    from foredraft_sim.policy_bench.setting import try_policy
+    from foredraft_sim.bench.policies.drift import Drift, try_drift
+    from foredraft_sim.bench.policies.setting import try_policy
 
     if isinstance(trial.where, Drift):
         return try_drift(trial.where, trial.policy, trial.seed)

@@ -12,23 +12,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from foredraft.core.cloud import CloudService
-from foredraft.core.edge import EdgeSession
-from foredraft.core.estimates import Estimates
-from foredraft.core.grower import Grower
-from foredraft.core.messages import Message
-from foredraft.core.policy import Orders, Step
-from foredraft.core.ports import Guess, Link
-from foredraft.core.sampling import Sampling, StopRules
-from foredraft.core.tree import Node
+from foredraft.cloud.service import CloudService
+from foredraft.edge.estimates import Estimates
+from foredraft.edge.session import EdgeSession
+from foredraft.edge.state import Grower
+from foredraft.edge.step import Orders, Step
 from foredraft.engines.device import Device
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.policies.auto import AutoPolicy
-from foredraft_sim.loop import SimLoop
-from foredraft_sim.network import SimNetwork
-from foredraft_sim.policy_bench.setting import Outcome, Times, scaled_pair
+from foredraft.protocol.messages import Message
+from foredraft.protocol.ports import Guess, Link
+from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.tree import Node
+from foredraft_sim.bench.policies.setting import Outcome, Times, scaled_pair
+from foredraft_sim.loop.event_loop import SimLoop
+from foredraft_sim.network.network import SimNetwork
 from foredraft_sim.streams import Streams
-from foredraft_sim.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
+from foredraft_sim.tokens.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
 
 STEP_AT: Final = 96
 FOLLOWING: Final = 64

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from foredraft.bound import bound_s, knowing_bound_s
+from foredraft.observe.bound import bound_s, knowing_bound_s
 from foredraft.profiles import (
     Direction,
     DraftProfile,
@@ -21,10 +21,10 @@ from foredraft.profiles import (
 )
 from foredraft.profiles.strict import convert, parse_toml, read_text
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.replications import replicate
-from foredraft_sim.scenario import Scenario
-from foredraft_sim.scenario_file import CloudTable, EdgeTable, Override, ScenarioFile, Workload
-from foredraft_sim.synthetic import SyntheticPair
+from foredraft_sim.scenario.replications import replicate
+from foredraft_sim.scenario.scenario import Scenario
+from foredraft_sim.scenario.scenario_file import CloudTable, EdgeTable, Override, ScenarioFile, Workload
+from foredraft_sim.tokens.synthetic import SyntheticPair
 
 REFERENCE_FILE = Path(__file__).with_name("reference_pair.toml")
 _ANY = Range(new_tokens=(0, 1 << 20), context=(0, 1 << 30))

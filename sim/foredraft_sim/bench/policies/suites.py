@@ -11,10 +11,10 @@ from statistics import fmean
 from typing import Any, Final
 
 from foredraft.bench.result import Figure
-from foredraft.core.reach import expected_tokens
-from foredraft.figures import percentile
-from foredraft_sim.policy_bench.drift import Drift
-from foredraft_sim.policy_bench.setting import Outcome, Setting, Shipped, Times, reference_pair, scaled_pair
+from foredraft.edge.path_probability import expected_tokens
+from foredraft.observe.aggregate import percentile
+from foredraft_sim.bench.policies.drift import Drift
+from foredraft_sim.bench.policies.setting import Outcome, Setting, Shipped, Times, reference_pair, scaled_pair
 
 PASS_S: Final = 0.03
 ROUND_TRIPS: Final = (0.03, 0.1, 0.3, 0.6, 1.0, 3.0, 10.0)

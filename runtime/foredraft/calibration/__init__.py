@@ -1,0 +1,1 @@
+"""Hardware profiles from measurements on this machine: devices, links, and what sessions add to both."""

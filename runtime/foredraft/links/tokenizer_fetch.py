@@ -1,0 +1,92 @@
+"""Fetching a server's tokenizer: once per digest, then it is on disk."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import ssl as ssl_module
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from foredraft.errors import ProtocolError, RefusedError, UnreachableError
+from foredraft.links.address import TOKENIZER_PATH, auth_headers, endpoint
+from foredraft.protocol.messages import MISMATCH, UNAUTHORIZED
+from foredraft.text.tokenizer import tokenizer_digest
+
+MAX_TOKENIZER_BYTES: Final = 64 << 20
+
+log = logging.getLogger("foredraft.text")
+
+
+def cache_folder() -> Path:
+    """Where fetched tokenizers are kept: below XDG_CACHE_HOME, or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "foredraft" / "tokenizers"
+
+
+async def fetch_tokenizer(
+    url: str, digest: str, api_key: str = "", *, ssl: ssl_module.SSLContext | None = None, timeout_s: float = 30.0
+) -> bytes:
+    """The tokenizer.json with this digest: from the cache on disk, else from the server at ``url``.
+
+    Raises UnreachableError, RefusedError (wrong key, other tokenizer) or ProtocolError
+    (what came is not what the digest names).
+    """
+    if not re.fullmatch(r"[0-9a-f]{32}", digest):
+        raise ProtocolError(f"{digest!r} is no tokenizer digest: 32 hexadecimal digits")
+    file = cache_folder() / f"{digest}.json"
+    cached = await asyncio.to_thread(_read_cached, file, digest)
+    if cached is not None:
+        return cached
+    data = await _download(url, digest, api_key, True if ssl is None else ssl, timeout_s)
+    if tokenizer_digest(data) != digest:
+        raise ProtocolError(f"{url} sent another tokenizer than the {digest} that it promised")
+    await asyncio.to_thread(_write_cached, file, data)
+    return data
+
+
+async def _download(url: str, digest: str, api_key: str, ssl: ssl_module.SSLContext | bool, timeout_s: float) -> bytes:
+    address = endpoint(url, f"{TOKENIZER_PATH}/{digest}")
+    data = bytearray()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+            session.get(address, headers=auth_headers(api_key), ssl=ssl) as response,
+        ):
+            if response.status in (401, 403):
+                raise RefusedError(UNAUTHORIZED, f"{url} does not accept this API key")
+            if response.status == 404:
+                raise RefusedError(MISMATCH, f"{url} does not serve the tokenizer {digest}")
+            if response.status != 200:
+                raise UnreachableError(f"{url} answers HTTP {response.status} instead of its tokenizer")
+            async for chunk in response.content.iter_chunked(1 << 16):
+                data += chunk
+                if len(data) > MAX_TOKENIZER_BYTES:
+                    raise ProtocolError(f"the tokenizer of {url} is larger than {MAX_TOKENIZER_BYTES} bytes")
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise UnreachableError(f"cannot fetch the tokenizer from {url}: {error or 'timed out'}") from error
+    return bytes(data)
+
+
+def _read_cached(file: Path, digest: str) -> bytes | None:
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return None
+    return data if tokenizer_digest(data) == digest else None
+
+
+def _write_cached(file: Path, data: bytes) -> None:
+    """Put it there in one step, so that nobody reads half a file; without a cache it works too."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(file)
+    except OSError as error:
+        log.warning("cannot keep the tokenizer in %s: %s", file.parent, error)
+        with contextlib.suppress(OSError):
+            part.unlink()

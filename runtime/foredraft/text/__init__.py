@@ -1,0 +1,1 @@
+"""Tokens and text: the tokenizer, whole characters as they come, stop strings."""

@@ -1,0 +1,1 @@
+"""What ``foredraft bench`` measures of the simulator, and policies in it."""

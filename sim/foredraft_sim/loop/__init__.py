@@ -1,0 +1,1 @@
+"""Simulated time: an asyncio event loop on SimPy."""

@@ -1,0 +1,1 @@
+"""Recorded sessions again in simulated time, as they were or under another link, device or policy."""

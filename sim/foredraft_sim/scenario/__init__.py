@@ -1,0 +1,1 @@
+"""Scenarios: who talks to whom over what; their replications, and what came of them."""

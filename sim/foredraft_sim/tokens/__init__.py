@@ -1,0 +1,1 @@
+"""What models say in a simulation, without the models: synthetic pairs, and pairs out of records."""
