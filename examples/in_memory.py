@@ -17,7 +17,7 @@ def truth(position: int) -> int:
 
 async def main() -> None:
     target = ScriptedTarget(
-        truth, foresight=lambda layer, position: (truth(position), 0.9) if position % 4 else (0, 0.6), exits=(4,)
+        truth, exit_script=lambda layer, position: (truth(position), 0.9) if position % 4 else (0, 0.6), exits=(4,)
     )
     draft = ScriptedDrafter(lambda position, width: [Guess(truth(position) if position % 5 else 1, 0.8)])
     async with foredraft.Cloud(target) as cloud, foredraft.connect(cloud, draft=draft) as edge:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.protocol.tree import Node
 
 
@@ -23,20 +23,20 @@ class Confident:
     least: float = 0.3
     name: str = "confident"
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """Verify what comes; no hints, no decoding alone."""
-        return Orders()
+        return VerifyParams()
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """One more guess below the last one, while none is at the cloud and it is likely enough."""
-        last, reach = grower.reaches[-1]  # parents first: of a chain, its end
-        enough = reach < self.least or last.position >= grower.position + grower.useful_depth
-        return None if grower.verifying or enough or last.barren else Step((last,))
+        last, probability = state.path_probabilities[-1]  # parents first: of a chain, its end
+        enough = probability < self.least or last.position >= state.position + state.useful_depth
+        return None if state.verifying or enough or last.barren else Step((last,))
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """The chain, once there is nothing more to draft."""
-        complete = not grower.verifying and self.step(grower) is None
-        return [grower.reaches[-1][0]] if complete else []
+        complete = not state.verifying and self.step(state) is None
+        return [state.path_probabilities[-1][0]] if complete else []
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ def main(file: str) -> None:
     for rank in range(4):
         print(f"the draft's guess number {rank + 1} is the target's token: {ranks[rank] / len(positions):.0%}")
 
-    told = [position for position in positions if position.readings]
+    told = [position for position in positions if position.predictions]
     for index, layer in enumerate(record.setup.models.exits):
         right = sum(position.right[index] for position in told)
-        sure = sum(position.readings[index][1] for position in told)
+        sure = sum(position.predictions[index][1] for position in told)
         print(f"the exit after layer {layer} is right {right / len(told):.0%}, and claims {sure / len(told):.0%}")
 
 

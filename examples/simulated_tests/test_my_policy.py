@@ -8,8 +8,8 @@ import pytest
 from foredraft import SessionReport, make_policy
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.policies.chain import extend_root, finished_chain
 from foredraft.protocol.tree import Node
 
@@ -23,20 +23,20 @@ class WarmingUp:
     warm_after: int = 10
     name: str = "warming-up"
 
-    def _gamma(self, grower: Grower) -> int:
-        return self.many if grower.position - grower.start >= self.warm_after else self.few
+    def _gamma(self, state: EdgeState) -> int:
+        return self.many if state.position - state.start >= self.warm_after else self.few
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """Verify whatever comes; never decode alone."""
-        return Orders()
+        return VerifyParams()
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """Extend the chain below the tip, unless it is being verified."""
-        return None if grower.verifying else extend_root(grower, self._gamma(grower))
+        return None if state.verifying else extend_root(state, self._gamma(state))
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """The chain, once it is complete."""
-        return () if grower.verifying else finished_chain(grower, self._gamma(grower))
+        return () if state.verifying else finished_chain(state, self._gamma(state))
 
 
 async def report_of(session: EdgeSession) -> SessionReport:

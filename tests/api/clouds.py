@@ -41,7 +41,7 @@ def target(*, exits: bool = True, tokenizer: Tokenizer = TOKENIZER, context: int
     """Says the text; its exits are right except at every third position."""
     return ScriptedTarget(
         truth,
-        foresight=(lambda layer, position: (truth(position) if position % 3 else 0, 0.8)) if exits else None,
+        exit_script=(lambda layer, position: (truth(position) if position % 3 else 0, 0.8)) if exits else None,
         exits=(2, 4) if exits else (),
         vocab_size=257,
         context=context,

@@ -215,7 +215,7 @@ def stamped(profile: Profile, folder: Path) -> Path:
 def test_a_profile_of_another_model_paces_nothing(load: str, tmp_path: Path) -> None:
     pace = stamped(load_profile(f"robot-5-{load}"), tmp_path)
     loads: dict[str, Callable[[], object]] = {
-        "target": lambda: load_target("demo", None, ModelOptions(pace=pace), cache_bytes=1 << 28, max_seats=1),
+        "target": lambda: load_target("demo", None, ModelOptions(pace=pace), cache_bytes=1 << 28, max_slots=1),
         "draft": lambda: load_drafter("demo", ModelOptions(pace=pace)),
     }
     with pytest.raises(ProfileError, match=r"measured with another model.*0{32}.*foredraft profile device"):

@@ -50,7 +50,7 @@ def paced_target() -> PacedTarget:
         target_pass=PASS,
         prefill=PREFILL,
     )
-    inner = ScriptedTarget(lambda at: 1, foresight=lambda layer, at: (1, 0.5), exits=(2, 4), context=2048)
+    inner = ScriptedTarget(lambda at: 1, exit_script=lambda layer, at: (1, 0.5), exits=(2, 4), context=2048)
     return PacedTarget(inner, profile)
 
 
@@ -101,7 +101,7 @@ def test_every_point_is_measured_as_often_as_was_asked() -> None:
 
 def test_exits_that_speak_with_the_verdict_are_counted() -> None:
     async def main() -> None:
-        inner = ScriptedTarget(lambda at: 1, foresight=lambda layer, at: (1, 0.5), exits=(2,), context=700)
+        inner = ScriptedTarget(lambda at: 1, exit_script=lambda layer, at: (1, 0.5), exits=(2,), context=700)
         found = await measure_target(inner, Plan((1, 4), (1, 64), repeats=3))  # all in one instant
         assert found.spoken.late == 3 * (2 * 2 + 1)
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foredraft.cloud.ledger import BY_CHANCE, SHARE, Ledger
-from foredraft.cloud.state import Go, Limits, Timing, Wait, Walker
+from foredraft.cloud.state import CloudState, Go, Limits, Timing, Wait
 from foredraft.protocol import messages
 from foredraft.protocol.messages import Chain, Open, Steer, pack
-from foredraft.protocol.ports import Reading, TargetCard, Verdict
+from foredraft.protocol.ports import Prediction, TargetCard, Verdict
 
 CARD = TargetCard("m", "t", 2000, 100_000, 8)
 
@@ -78,33 +78,33 @@ def test_it_is_empty_until_one_token_was_decoded_alone() -> None:
 
 
 class Session:
-    """A walker that is always offered wrong branches: the clock and the text of a session of no use."""
+    """A cloud that is always offered wrong branches: the clock and the text of a session of no use."""
 
     def __init__(self, steer: Steer) -> None:
         opened = Open(1, pack([1]), 1, 0.0, 0, 1.0, 0, 5000, (), (), steer)
-        self.walker = Walker(opened, CARD, Limits(), 0.0)
+        self.state = CloudState(opened, CARD, Limits(), 0.0)
         self.now_s = 0.0
         self.passes: list[int] = []
 
     def offer(self, tokens: Sequence[int]) -> None:
-        root = self.walker.tree.root.anchor
-        self.walker.take_chain(Chain(root.position, root.hash, pack(tokens)))
+        root = self.state.tree.root.anchor
+        self.state.take_chain(Chain(root.position, root.hash, pack(tokens)))
 
     def commit(self, nodes: int, pass_s: float) -> None:
-        plan = self.walker.plan(self.now_s)
+        plan = self.state.plan(self.now_s)
         while isinstance(plan, Wait):
             waited_s = plan.until_s - self.now_s
             self.now_s = plan.until_s
-            plan = self.walker.plan(self.now_s)
+            plan = self.state.plan(self.now_s)
             assert waited_s > 0.0
         assert isinstance(plan, Go)
         began_s = self.now_s
         took_s = pass_s if plan.tokens else 1.0
         self.now_s += took_s
-        verdict = Verdict(Reading(8, (0,) * (len(plan.tokens) + 1), (1.0,) * (len(plan.tokens) + 1)), 0.0, took_s)
-        timing = Timing(waited_s=began_s - self.walker.idle_since_s)
+        verdict = Verdict(Prediction(8, (0,) * (len(plan.tokens) + 1), (1.0,) * (len(plan.tokens) + 1)), 0.0, took_s)
+        timing = Timing(waited_s=began_s - self.state.idle_since_s)
         self.passes.append(len(plan.tokens))
-        self.walker.commit(plan, verdict, timing, self.now_s)
+        self.state.commit(plan, verdict, timing, self.now_s)
 
 
 @settings(max_examples=50)
@@ -124,10 +124,10 @@ def test_whatever_the_orders_a_useless_draft_costs_little_more_than_decoding_alo
     assert session.now_s <= first_s + (tokens - 1) * (1.0 + SHARE) + patience_s + wide_s
 
 
-def test_a_walker_that_may_not_decode_alone_has_no_account_to_overdraw() -> None:
+def test_a_cloud_that_may_not_decode_alone_has_no_account_to_overdraw() -> None:
     session = Session(Steer(1, 1, alone_until=0))
     for _ in range(20):
         session.offer([5])
         session.commit(1, 100.0)
     assert session.passes == [1] * 20
-    assert not session.walker.finish or session.walker.finish == messages.LENGTH
+    assert not session.state.finish or session.state.finish == messages.LENGTH

@@ -4,15 +4,15 @@ from itertools import pairwise
 
 import pytest
 
-from foredraft.edge.local import Confirmed, LocalText, Told, Unverified, Withdrawn
+from foredraft.edge.local import Confirmed, LocalEvent, LocalText, Unverified, Withdrawn
 from foredraft.profiles import Outage
 from policies.stage import ROBOT, Played, play
 
 OUT = (Outage(start_s=6.0, duration_s=5.0, cuts=True),)
 
 
-def through_an_outage(policy: str, acceptance: float) -> tuple[Played, list[Told]]:
-    told: list[Told] = []
+def through_an_outage(policy: str, acceptance: float) -> tuple[Played, list[LocalEvent]]:
+    told: list[LocalEvent] = []
     played = play(policy, ROBOT, acceptance=acceptance, outages=OUT, local=LocalText(told.append))
     assert played.report.reconnects >= 1
     return played, told
@@ -48,6 +48,6 @@ def test_every_shown_token_is_confirmed_or_withdrawn_when_the_cloud_is_back(poli
 
 
 def test_without_an_outage_nothing_is_shown_unverified() -> None:
-    told: list[Told] = []
+    told: list[LocalEvent] = []
     play("auto", ROBOT, new_tokens=24, local=LocalText(told.append))
     assert told == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foredraft.edge.path_probability import expected_tokens, reaches
+from foredraft.edge.path_probability import expected_tokens, path_probabilities
 from foredraft.protocol.tree import DraftTree
 
 RANKS = st.lists(st.floats(0.0, 0.5), min_size=1, max_size=3).map(
@@ -53,14 +53,14 @@ def test_probabilities_multiply_down_the_path() -> None:
     tree = DraftTree([1])
     first = tree.add(tree.root, 2, 0.5)
     second = tree.add(first, 3, 0.4)
-    assert dict(reaches(tree.root, {})) == {tree.root: 1.0, first: 0.5, second: pytest.approx(0.2)}
+    assert dict(path_probabilities(tree.root, {})) == {tree.root: 1.0, first: 0.5, second: pytest.approx(0.2)}
 
 
 def test_a_hint_reweighs_a_node_and_its_siblings_share_the_rest() -> None:
     tree = DraftTree([1])
     heir, sibling = tree.add(tree.root, 2, 0.2), tree.add(tree.root, 3, 0.6)
     below = tree.add(sibling, 4, 0.5)
-    found = dict(reaches(tree.root, {tree.root: (heir, 0.9)}))
+    found = dict(path_probabilities(tree.root, {tree.root: (heir, 0.9)}))
     assert found[heir] == pytest.approx(0.9)
     assert found[sibling] == pytest.approx(0.6 * 0.1 / 0.8)
     assert found[below] == pytest.approx(0.5 * found[sibling])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.saved_estimates import estimates_from_profiles, load_estimates, save_estimates
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import ConfigError, EstimatesError
 from foredraft.policies.auto import AutoPolicy, Choice, choose
 from foredraft.profiles import load_profile
@@ -31,21 +31,21 @@ class Watched:
 
     def __init__(self) -> None:
         self.inner = AutoPolicy()
-        self.first: Orders | None = None
+        self.first: VerifyParams | None = None
 
-    def orders(self, grower: Grower) -> Orders:
-        orders = self.inner.orders(grower)
-        self.first = self.first or orders
-        return orders
+    def verify_params(self, state: EdgeState) -> VerifyParams:
+        verify_params = self.inner.verify_params(state)
+        self.first = self.first or verify_params
+        return verify_params
 
-    def step(self, grower: Grower) -> Step | None:
-        return self.inner.step(grower)
+    def step(self, state: EdgeState) -> Step | None:
+        return self.inner.step(state)
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
-        return self.inner.ship(grower)
+    def ship(self, state: EdgeState) -> Sequence[Node]:
+        return self.inner.ship(state)
 
 
-def first_orders(place: Times, estimates: Estimates | None) -> Orders:
+def first_orders(place: Times, estimates: Estimates | None) -> VerifyParams:
     policy = Watched()
     play(policy, place, new_tokens=8, estimates=estimates)
     assert policy.first is not None
@@ -57,7 +57,7 @@ def choice_of(estimates: Estimates) -> Choice:
 
 
 def learned_at(place: Times) -> Estimates:
-    return play("auto", place, new_tokens=256, seed=3).session.grower.estimates
+    return play("auto", place, new_tokens=256, seed=3).session.state.estimates
 
 
 def test_what_was_learned_comes_back_from_the_file(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pytest
 from foredraft.engines.device import Device, Work
 from foredraft.engines.pace import Pace
 from foredraft.engines.paced import PacedDrafter, PacedTarget
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.errors import ProfileError, RefusedError
 from foredraft.profiles import DraftProfile, Line, Memory, Model, Range, TargetProfile
-from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Target, Verdict
+from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Target, Verdict
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import DraftTree
 from foredraft_sim.loop.event_loop import SimLoop
@@ -54,7 +54,7 @@ def draft_profile() -> DraftProfile:
 
 
 def script() -> ScriptedTarget:
-    return ScriptedTarget(lambda position: position % 7, foresight=lambda layer, at: (at % 7, 0.9), exits=(2, 4))
+    return ScriptedTarget(lambda position: position % 7, exit_script=lambda layer, at: (at % 7, 0.9), exits=(2, 4))
 
 
 def guesser() -> ScriptedDrafter:
@@ -70,14 +70,14 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Slow(ScriptedSeat):
-    """A seat whose real pass takes this long, as a slow machine's would."""
+class Slow(ScriptedSlot):
+    """A slot whose real pass takes this long, as a slow machine's would."""
 
     def __init__(self, real_s: float) -> None:
         super().__init__(8, lambda position: 1, lambda layer, position: (1, 0.9))
         self.real_s = real_s
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         await asyncio.sleep(self.real_s)
         return await super().verify(batch, on_exit)
 
@@ -87,52 +87,52 @@ class SlowTarget(ScriptedTarget):
         super().__init__(lambda position: 1)
         self.real_s = real_s
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
         return Slow(self.real_s)
 
 
-def silent(reading: Reading) -> None:
+def silent(prediction: Prediction) -> None:
     """For passes whose exits nobody reads."""
 
 
 def test_exits_speak_at_their_share_of_the_pass_and_the_verdict_at_its_end() -> None:
     async def main() -> None:
         target = PacedTarget(script(), target_profile())
-        seat = await target.seat([1, 2, 3], SAMPLING)
+        slot = await target.slot([1, 2, 3], SAMPLING)
         heard: list[tuple[int, float]] = []
-        verdict = await seat.verify(
-            Pass((1, 2, 3), (4, 5), (-1, 0), (2, 4)), lambda reading: heard.append((reading.layer, now()))
+        verdict = await slot.verify(
+            Pass((1, 2, 3), (4, 5), (-1, 0), (2, 4)), lambda prediction: heard.append((prediction.layer, now()))
         )
         assert [layer for layer, _ in heard] == [2, 4]
         assert [at for _, at in heard] == pytest.approx([PASS_S / 4, PASS_S / 2])
         assert now() == pytest.approx(PASS_S)
         assert (verdict.queue_s, verdict.pass_s) == pytest.approx((0.0, PASS_S))
-        assert verdict.reading.tokens == (3, 4, 5)
+        assert verdict.prediction.tokens == (3, 4, 5)
         assert target.overruns.count == 0
-        assert seat.cached == 3
+        assert slot.cached == 3
 
     in_simulated_time(main)
 
 
 def test_prefill_takes_the_profiles_time() -> None:
     async def main() -> None:
-        seat = await PacedTarget(script(), target_profile()).seat([1, 2, 3], SAMPLING)
-        assert await seat.prefill([1, 2]) == pytest.approx(PREFILL_S)
+        slot = await PacedTarget(script(), target_profile()).slot([1, 2, 3], SAMPLING)
+        assert await slot.prefill([1, 2]) == pytest.approx(PREFILL_S)
         assert now() == pytest.approx(PREFILL_S)
-        assert seat.cached == 2
+        assert slot.cached == 2
 
     in_simulated_time(main)
 
 
-def test_passes_of_several_seats_go_one_after_another_in_order_of_arrival() -> None:
+def test_passes_of_several_slots_go_one_after_another_in_order_of_arrival() -> None:
     async def main() -> None:
         target = PacedTarget(script(), target_profile())
         ended: list[tuple[int, float, float]] = []
 
         async def work(number: int) -> None:
-            seat = await target.seat([1], SAMPLING)
+            slot = await target.slot([1], SAMPLING)
             for _ in range(2):
-                verdict = await seat.verify(Pass((1,)), silent)
+                verdict = await slot.verify(Pass((1,)), silent)
                 ended.append((number, now(), verdict.queue_s))
 
         async with asyncio.TaskGroup() as group:
@@ -156,9 +156,9 @@ def test_a_cancelled_pass_keeps_the_device_to_the_end_of_the_segment_in_flight(
 ) -> None:
     async def main() -> None:
         target = PacedTarget(script(), target_profile())
-        first, second = await target.seat([1], SAMPLING), await target.seat([1], SAMPLING)
+        first, second = await target.slot([1], SAMPLING), await target.slot([1], SAMPLING)
         heard: list[float] = []
-        given_up = asyncio.create_task(first.verify(Pass((1,), exits=(2, 4)), lambda reading: heard.append(now())))
+        given_up = asyncio.create_task(first.verify(Pass((1,), exits=(2, 4)), lambda prediction: heard.append(now())))
         await asyncio.sleep(0)
         other = asyncio.create_task(second.verify(Pass((1,)), silent))
         await asyncio.sleep(cancelled_at)
@@ -177,8 +177,8 @@ def test_a_cancelled_pass_keeps_the_device_to_the_end_of_the_segment_in_flight(
 def test_a_pass_cancelled_while_it_waits_never_takes_the_device() -> None:
     async def main() -> None:
         target = PacedTarget(script(), target_profile())
-        seats = [await target.seat([1], SAMPLING) for _ in range(3)]
-        tasks = [asyncio.create_task(seat.verify(Pass((1,)), silent)) for seat in seats]
+        slots = [await target.slot([1], SAMPLING) for _ in range(3)]
+        tasks = [asyncio.create_task(slot.verify(Pass((1,)), silent)) for slot in slots]
         await asyncio.sleep(0.010)
         tasks[1].cancel()
         verdict = await tasks[2]
@@ -207,8 +207,8 @@ def test_a_call_cancelled_in_the_moment_it_is_granted_frees_the_device() -> None
 def test_waiting_passes_run_as_one_batch_as_far_as_the_range_goes() -> None:
     async def main() -> None:
         target = PacedTarget(script(), target_profile(batch=2))
-        seats = [await target.seat([1], SAMPLING) for _ in range(5)]
-        verdicts = await asyncio.gather(*(seat.verify(Pass((1,), exits=(4,)), silent) for seat in seats))
+        slots = [await target.slot([1], SAMPLING) for _ in range(5)]
+        verdicts = await asyncio.gather(*(slot.verify(Pass((1,), exits=(4,)), silent) for slot in slots))
         pair_s = PASS_S + 0.010
         assert [verdict.queue_s for verdict in verdicts] == pytest.approx(
             [0.0, PASS_S, PASS_S, PASS_S + pair_s, PASS_S + pair_s]
@@ -222,8 +222,8 @@ def test_waiting_passes_run_as_one_batch_as_far_as_the_range_goes() -> None:
 def test_one_that_gives_up_does_not_stop_the_others_of_its_batch() -> None:
     async def main() -> None:
         target = PacedTarget(script(), target_profile(batch=4))
-        seats = [await target.seat([1], SAMPLING) for _ in range(3)]
-        tasks = [asyncio.create_task(seat.verify(Pass((1,)), silent)) for seat in seats]
+        slots = [await target.slot([1], SAMPLING) for _ in range(3)]
+        tasks = [asyncio.create_task(slot.verify(Pass((1,)), silent)) for slot in slots]
         await asyncio.sleep(PASS_S + 0.001)
         tasks[1].cancel()
         verdict = await tasks[2]
@@ -236,8 +236,8 @@ def test_one_that_gives_up_does_not_stop_the_others_of_its_batch() -> None:
 def test_a_batch_leaves_out_what_would_take_it_beyond_the_declared_tokens() -> None:
     async def main() -> None:
         target = PacedTarget(script(), target_profile(batch=4, most=5), outside="error")
-        seats = [await target.seat([1], SAMPLING) for _ in range(4)]
-        await asyncio.gather(*(seat.verify(Pass((1, 2)), silent) for seat in seats))
+        slots = [await target.slot([1], SAMPLING) for _ in range(4)]
+        await asyncio.gather(*(slot.verify(Pass((1, 2)), silent) for slot in slots))
         assert target.device.batches == 3  # 2, then 2 + 2, then 2 tokens
 
     in_simulated_time(main)
@@ -251,9 +251,9 @@ def test_residuals_stretch_calls_and_are_asked_by_kind() -> None:
             asked.append(kind)
             return 1.5
 
-        seat = await PacedTarget(script(), target_profile(), residual=residual).seat([1, 2], SAMPLING)
-        await seat.prefill([1])
-        verdict = await seat.verify(Pass((2,)), silent)
+        slot = await PacedTarget(script(), target_profile(), residual=residual).slot([1, 2], SAMPLING)
+        await slot.prefill([1])
+        verdict = await slot.verify(Pass((2,)), silent)
         assert verdict.pass_s == pytest.approx(1.5 * PASS_S)
         assert asked == ["prefill", "pass"]
 
@@ -263,10 +263,10 @@ def test_residuals_stretch_calls_and_are_asked_by_kind() -> None:
 def test_outside_the_declared_range_a_strict_run_fails_and_the_device_goes_on() -> None:
     async def main() -> None:
         target = PacedTarget(script(), target_profile(), outside="error")
-        seat = await target.seat([1], SAMPLING)
+        slot = await target.slot([1], SAMPLING)
         with pytest.raises(ProfileError, match=r"'slow'.*a pass outside.*new_tokens 100 \(declared: 1 to 64\)"):
-            await seat.verify(Pass(tuple(range(100))), silent)
-        verdict = await seat.verify(Pass((1,)), silent)
+            await slot.verify(Pass(tuple(range(100))), silent)
+        verdict = await slot.verify(Pass((1,)), silent)
         assert verdict.queue_s == 0.0
 
     in_simulated_time(main)
@@ -276,9 +276,9 @@ def test_outside_the_declared_range_a_lenient_run_warns_once_and_extrapolates(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> None:
-        seat = await PacedTarget(script(), target_profile()).seat([1], SAMPLING)
+        slot = await PacedTarget(script(), target_profile()).slot([1], SAMPLING)
         for _ in range(3):
-            verdict = await seat.verify(Pass(tuple(range(100))), silent)
+            verdict = await slot.verify(Pass(tuple(range(100))), silent)
         assert verdict.pass_s > 0
 
     with caplog.at_level(logging.WARNING):
@@ -290,16 +290,16 @@ def test_sessions_beyond_the_devices_memory_are_refused_until_one_leaves() -> No
     async def main() -> None:
         memory = Memory(device_bytes=10_000, weights_bytes=4_000, cache_bytes_per_token=10)
         target = PacedTarget(script(), target_profile(memory=memory), headroom_tokens=200)
-        first = await target.seat([1] * 100, SAMPLING)
-        await target.seat([1] * 100, SAMPLING)
+        first = await target.slot([1] * 100, SAMPLING)
+        await target.slot([1] * 100, SAMPLING)
         with pytest.raises(RefusedError, match="10,000 bytes of memory") as caught:
-            await target.seat([1], SAMPLING)
+            await target.slot([1], SAMPLING)
         assert (caught.value.code, caught.value.retry_after_s) == ("busy", 1.0)
         first.close()
         first.close()
-        await target.seat([1] * 100, SAMPLING)
+        await target.slot([1] * 100, SAMPLING)
         with pytest.raises(RefusedError):
-            await target.seat([1] * 100, SAMPLING)
+            await target.slot([1] * 100, SAMPLING)
 
     in_simulated_time(main)
 
@@ -307,11 +307,11 @@ def test_sessions_beyond_the_devices_memory_are_refused_until_one_leaves() -> No
 def test_a_cache_that_outgrows_the_memory_is_refused() -> None:
     async def main() -> None:
         memory = Memory(device_bytes=1_000, weights_bytes=0, cache_bytes_per_token=10)
-        seat = await PacedTarget(script(), target_profile(memory=memory), headroom_tokens=0).seat([1], SAMPLING)
-        await seat.prefill([1] * 60)
+        slot = await PacedTarget(script(), target_profile(memory=memory), headroom_tokens=0).slot([1], SAMPLING)
+        await slot.prefill([1] * 60)
         with pytest.raises(RefusedError, match="would need 1,200"):
-            await seat.verify(Pass((1,) * 60), silent)
-        await seat.verify(Pass((1,) * 40), silent)
+            await slot.verify(Pass((1,) * 60), silent)
+        await slot.verify(Pass((1,) * 40), silent)
 
     in_simulated_time(main)
 
@@ -321,10 +321,10 @@ def test_a_real_pass_slower_than_the_profile_is_released_late_and_counted(
 ) -> None:
     async def main() -> None:
         target = PacedTarget(SlowTarget(0.100), target_profile())
-        seat = await target.seat([1], SAMPLING)
+        slot = await target.slot([1], SAMPLING)
         heard: list[float] = []
         for _ in range(2):
-            verdict = await seat.verify(Pass((1,), exits=(2,)), lambda reading: heard.append(now()))
+            verdict = await slot.verify(Pass((1,), exits=(2,)), lambda prediction: heard.append(now()))
             assert verdict.pass_s == pytest.approx(0.100)
         assert heard == pytest.approx([0.100, 0.200])
         assert target.overruns.count == 4  # the exit's segment and the pass, twice
@@ -424,14 +424,14 @@ def test_on_the_wall_clock_nothing_leaves_early(new_loop: Callable[[], asyncio.A
     async def main() -> None:
         target: Target = PacedTarget(script(), target_profile(pass_s=0.020))
         drafter: Drafter = PacedDrafter(guesser(), draft_profile())
-        seat = await target.seat([1], SAMPLING)
+        slot = await target.slot([1], SAMPLING)
         for _ in range(3):
             heard = [monotonic()]
 
-            def on_exit(reading: Reading, heard: list[float] = heard) -> None:
+            def on_exit(prediction: Prediction, heard: list[float] = heard) -> None:
                 heard.append(monotonic())
 
-            await seat.verify(Pass((1,), exits=(2, 4)), on_exit)
+            await slot.verify(Pass((1,), exits=(2, 4)), on_exit)
             heard.append(monotonic())
             after_s = [at - heard[0] for at in heard[1:]]
             assert all(left >= due - 1e-6 for left, due in zip(after_s, (0.005, 0.010, 0.020), strict=True))

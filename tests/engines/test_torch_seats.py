@@ -1,4 +1,4 @@
-"""The torch target's seats: turns, caches that are kept and reused, budgets, refusals."""
+"""The torch target's slots: turns, caches that are kept and reused, budgets, refusals."""
 
 import asyncio
 import threading
@@ -17,20 +17,20 @@ from foredraft.errors import RefusedError
 from foredraft.protocol.ports import Pass
 
 
-async def test_interleaved_seats_write_the_texts_that_they_write_alone(target: TorchTarget) -> None:
+async def test_interleaved_slots_write_the_texts_that_they_write_alone(target: TorchTarget) -> None:
     prompts = [prompt_of(5 + 3 * index, seed=index) for index in range(5)]
-    seats = [await target.seat(prompt, WARM) for prompt in prompts]
-    texts = await asyncio.gather(*(decode(seat, prompt, 8) for seat, prompt in zip(seats, prompts, strict=True)))
+    slots = [await target.slot(prompt, WARM) for prompt in prompts]
+    texts = await asyncio.gather(*(decode(slot, prompt, 8) for slot, prompt in zip(slots, prompts, strict=True)))
     assert list(texts) == [text_alone(target.model, prompt, 8, WARM) for prompt in prompts]
 
 
-async def test_seats_take_turns(target: TorchTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slots_take_turns(target: TorchTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
 
     async def passes(name: str) -> None:
-        seat = await target.seat([1], GREEDY)
+        slot = await target.slot([1], GREEDY)
         for token in range(4):
-            await seat.verify(Pass((token,)), ignore)
+            await slot.verify(Pass((token,)), ignore)
             order.append(name)
 
     await asyncio.gather(passes("a"), passes("b"), passes("c"))
@@ -39,44 +39,44 @@ async def test_seats_take_turns(target: TorchTarget, monkeypatch: pytest.MonkeyP
 
 async def test_resumed_text_reuses_the_cache_of_its_prefix(target: TorchTarget) -> None:
     prompt = prompt_of(30)
-    seat = await target.seat(prompt, WARM)
-    first = await decode(seat, prompt, 6)
-    seat.close()
+    slot = await target.slot(prompt, WARM)
+    first = await decode(slot, prompt, 6)
+    slot.close()
     longer = [*prompt, *first, *prompt_of(4, seed=9)]
-    resumed = await target.seat(longer, WARM)
+    resumed = await target.slot(longer, WARM)
     assert resumed.cached == len(prompt) + len(first) - 1  # the last token was never run
     assert await decode(resumed, longer, 6) == text_alone(target.model, longer, 6, WARM)
 
 
 async def test_same_text_again_leaves_its_tip_to_run(target: TorchTarget) -> None:
     prompt = prompt_of(10)
-    seat = await target.seat(prompt, WARM)
-    first = await decode(seat, prompt, 3)
-    seat.close()
-    again = await target.seat(prompt, WARM)
+    slot = await target.slot(prompt, WARM)
+    first = await decode(slot, prompt, 3)
+    slot.close()
+    again = await target.slot(prompt, WARM)
     assert again.cached == len(prompt) - 1
     assert await decode(again, prompt, 3) == first
 
 
 async def test_cache_kept_with_moves_still_to_do_is_reused_correctly(target: TorchTarget) -> None:
     prompt = prompt_of(10)
-    seat = await target.seat(prompt, GREEDY)
-    await seat.verify(Pass(tuple(prompt), (5, 6, 7), (-1, -1, 1)), ignore)
-    seat.keep([1, 2])
-    seat.close()
+    slot = await target.slot(prompt, GREEDY)
+    await slot.verify(Pass(tuple(prompt), (5, 6, 7), (-1, -1, 1)), ignore)
+    slot.keep([1, 2])
+    slot.close()
     text = [*prompt, 6, 7, 8]
-    resumed = await target.seat(text, GREEDY)
+    resumed = await target.slot(text, GREEDY)
     assert resumed.cached == len(prompt) + 2
     assert await decode(resumed, text, 4) == text_alone(target.model, text, 4, GREEDY)
 
 
 async def test_another_text_does_not_take_over_a_cache_for_a_short_common_beginning(target: TorchTarget) -> None:
     prompt = prompt_of(30)
-    seat = await target.seat(prompt, GREEDY)
-    await seat.prefill(prompt)
-    seat.close()
-    other = await target.seat([*prompt[:5], 1, 2, 3], GREEDY)
-    again = await target.seat(prompt, GREEDY)
+    slot = await target.slot(prompt, GREEDY)
+    await slot.prefill(prompt)
+    slot.close()
+    other = await target.slot([*prompt[:5], 1, 2, 3], GREEDY)
+    again = await target.slot(prompt, GREEDY)
     assert (other.cached, again.cached) == (0, len(prompt) - 1)
 
 
@@ -92,30 +92,30 @@ async def refused(call: Callable[[], Any]) -> RefusedError:
 
 
 async def test_a_session_too_many_is_refused_with_a_hint_when_to_retry(model: LoadedModel) -> None:
-    target = TorchTarget(model, max_seats=2, retry_after_s=2.5)
-    seats = [await target.seat([1], GREEDY) for _ in range(2)]
-    error = await refused(lambda: target.seat([1], GREEDY))
+    target = TorchTarget(model, max_slots=2, retry_after_s=2.5)
+    slots = [await target.slot([1], GREEDY) for _ in range(2)]
+    error = await refused(lambda: target.slot([1], GREEDY))
     assert (error.code, error.retry_after_s) == ("busy", 2.5)
-    seats[0].close()
-    seats[0].close()  # closing twice is fine
-    await target.seat([1], GREEDY)
+    slots[0].close()
+    slots[0].close()  # closing twice is fine
+    await target.slot([1], GREEDY)
     await target.close()
 
 
-async def test_seats_beyond_the_memory_budget_are_refused(model: LoadedModel) -> None:
+async def test_slots_beyond_the_memory_budget_are_refused(model: LoadedModel) -> None:
     target = small_target(model, 2 * (GROWTH_ROWS + 1))
-    seats = [await target.seat([1], GREEDY) for _ in range(2)]
-    error = await refused(lambda: target.seat([1], GREEDY))
+    slots = [await target.slot([1], GREEDY) for _ in range(2)]
+    error = await refused(lambda: target.slot([1], GREEDY))
     assert error.code == "busy"
     assert error.retry_after_s is not None
-    seats[0].close()
-    await target.seat([1], GREEDY)
+    slots[0].close()
+    await target.slot([1], GREEDY)
     await target.close()
 
 
 async def test_text_that_can_never_fit_the_budget_is_refused_without_a_retry(model: LoadedModel) -> None:
     target = small_target(model, 100)
-    error = await refused(lambda: target.seat([1], GREEDY))
+    error = await refused(lambda: target.slot([1], GREEDY))
     assert (error.code, error.retry_after_s) == ("busy", None)
     assert "cache_bytes" in str(error)
     await target.close()
@@ -125,34 +125,34 @@ async def test_idle_caches_are_dropped_least_recently_used_first(model: LoadedMo
     target = small_target(model, 2 * (GROWTH_ROWS + 20))
     prompts = [prompt_of(20, seed=index) for index in range(3)]
     for prompt in prompts[:2]:
-        seat = await target.seat(prompt, GREEDY)
-        await seat.prefill(prompt)
-        seat.close()
-    taken = [await target.seat(prompts[2], GREEDY)]  # the first of the two had to go
-    taken.append(await target.seat(prompts[1], GREEDY))
-    assert [seat.cached for seat in taken] == [0, 19]
+        slot = await target.slot(prompt, GREEDY)
+        await slot.prefill(prompt)
+        slot.close()
+    taken = [await target.slot(prompts[2], GREEDY)]  # the first of the two had to go
+    taken.append(await target.slot(prompts[1], GREEDY))
+    assert [slot.cached for slot in taken] == [0, 19]
     await target.close()
 
 
 async def test_idle_cache_expires(model: LoadedModel) -> None:
     target = TorchTarget(model, idle_s=0.0)
-    seat = await target.seat([1, 2, 3], GREEDY)
-    await seat.prefill([1, 2, 3])
-    seat.close()
+    slot = await target.slot([1, 2, 3], GREEDY)
+    await slot.prefill([1, 2, 3])
+    slot.close()
     await asyncio.sleep(0.01)
-    assert (await target.seat([1, 2, 3], GREEDY)).cached == 0
+    assert (await target.slot([1, 2, 3], GREEDY)).cached == 0
     await target.close()
 
 
 async def test_cache_grows_with_the_text(model: LoadedModel) -> None:
     target = small_target(model, 2 * (GROWTH_ROWS + 1))
-    seat = await target.seat([1], GREEDY)
+    slot = await target.slot([1], GREEDY)
     prompt = prompt_of(230)
-    text = prompt + await decode(seat, prompt, 10)
+    text = prompt + await decode(slot, prompt, 10)
     for token in text:  # far more rows than were set aside, in passes of many branches
-        if seat.cached + 34 > model.context:
+        if slot.cached + 34 > model.context:
             break
-        await seat.verify(Pass((token,), (1,) * 32, (-1,) * 32), ignore)
+        await slot.verify(Pass((token,), (1,) * 32, (-1,) * 32), ignore)
     assert text[-10:] == text_alone(model, prompt, 10, GREEDY)
     await target.close()
 
@@ -171,31 +171,31 @@ async def test_cache_grows_with_the_text(model: LoadedModel) -> None:
     ],
 )
 async def test_malformed_pass_is_refused_by_name(target: TorchTarget, batch: Pass, code: str, named: str) -> None:
-    seat = await target.seat([1], GREEDY)
+    slot = await target.slot([1], GREEDY)
     with pytest.raises(RefusedError, match=named) as caught:
-        await seat.verify(batch, ignore)
+        await slot.verify(batch, ignore)
     assert caught.value.code == code
-    assert (await seat.verify(Pass((1,)), ignore)).reading.layer == 4
+    assert (await slot.verify(Pass((1,)), ignore)).prediction.layer == 4
 
 
-async def test_text_out_of_bounds_is_refused_a_seat(target: TorchTarget) -> None:
-    assert (await refused(lambda: target.seat([1, VOCABULARY], GREEDY))).code == "invalid"
-    assert (await refused(lambda: target.seat([1] * 257, GREEDY))).code == "too_long"
+async def test_text_out_of_bounds_is_refused_a_slot(target: TorchTarget) -> None:
+    assert (await refused(lambda: target.slot([1, VOCABULARY], GREEDY))).code == "invalid"
+    assert (await refused(lambda: target.slot([1] * 257, GREEDY))).code == "too_long"
 
 
 async def test_only_a_path_of_the_last_pass_can_be_kept(target: TorchTarget) -> None:
-    seat = await target.seat([1], GREEDY)
+    slot = await target.slot([1], GREEDY)
     with pytest.raises(ValueError, match="no path"):
-        seat.keep([0])
-    await seat.verify(Pass((1,), (2, 3), (-1, -1)), ignore)
+        slot.keep([0])
+    await slot.verify(Pass((1,), (2, 3), (-1, -1)), ignore)
     with pytest.raises(ValueError, match="no path"):
-        seat.keep([0, 1])
+        slot.keep([0, 1])
 
 
-async def test_closed_target_and_closed_seat_refuse(target: TorchTarget) -> None:
-    seat, other = await target.seat([1], GREEDY), await target.seat([1], GREEDY)
-    seat.close()
-    assert (await refused(lambda: seat.verify(Pass((1,)), ignore))).code == "internal"
+async def test_closed_target_and_closed_slot_refuse(target: TorchTarget) -> None:
+    slot, other = await target.slot([1], GREEDY), await target.slot([1], GREEDY)
+    slot.close()
+    assert (await refused(lambda: slot.verify(Pass((1,)), ignore))).code == "internal"
     before = set(threading.enumerate())
     await other.verify(Pass((1,)), ignore)
     worker = set(threading.enumerate()) - before

@@ -17,9 +17,9 @@ from engines.tiny_models import VOCABULARY
 from engines.torch_reference import GREEDY, WARM, WINDOWS, PlainHeads, decode, ignore, next_token, prompt_of, text_alone
 from foredraft.engines import target_pass, torch_model
 from foredraft.engines.torch_model import LoadedModel, load_model
-from foredraft.engines.torch_target import TorchSeat, TorchTarget
+from foredraft.engines.torch_target import TorchSlot, TorchTarget
 from foredraft.errors import ModelError
-from foredraft.protocol.ports import Pass, Reading
+from foredraft.protocol.ports import Pass, Prediction
 
 
 @pytest.mark.parametrize("family", WINDOWS)
@@ -35,16 +35,16 @@ async def test_greedy_text_equals_that_of_transformers_generate(tiny_model: Tiny
         eos_token_id=None,
     )[0, 20:].tolist()
     target = TorchTarget(model, prefill_chunk=8)
-    seat = await target.seat(prompt, GREEDY)
-    assert await decode(seat, prompt, 24) == expected
+    slot = await target.slot(prompt, GREEDY)
+    assert await decode(slot, prompt, 24) == expected
     assert len(set(expected)) > 5  # a text that only repeats would prove little
     await target.close()
 
 
 async def test_sampled_text_is_that_of_one_whole_run_per_token(target: TorchTarget) -> None:
     prompt = prompt_of(9)
-    seat = await target.seat(prompt, WARM)
-    assert await decode(seat, prompt, 16) == text_alone(target.model, prompt, 16, WARM)
+    slot = await target.slot(prompt, WARM)
+    assert await decode(slot, prompt, 16) == text_alone(target.model, prompt, 16, WARM)
 
 
 @st.composite
@@ -64,12 +64,12 @@ def path_to(node: int, parents: Sequence[int]) -> list[int]:
     return path
 
 
-def cached_rows(seat: TorchSeat) -> Tensor:
-    """The rows that the seat's cache holds for its text, pending moves done."""
-    cache = seat._held.cache
+def cached_rows(slot: TorchSlot) -> Tensor:
+    """The rows that the slot's cache holds for its text, pending moves done."""
+    cache = slot._held.cache
     with torch.inference_mode():
         cache.prepare(0, 0)
-    return cache._rows[:, :, :, : seat.cached]
+    return cache._rows[:, :, :, : slot.cached]
 
 
 @pytest.mark.parametrize("family", WINDOWS)
@@ -85,23 +85,23 @@ def test_a_tree_in_one_pass_equals_one_run_per_path(
 
     async def one_pass() -> None:
         target = TorchTarget(model, PlainHeads(model))
-        seat = await target.seat(prompt, WARM)
-        await seat.prefill(prompt[:-trunk])
-        exits: list[Reading] = []
+        slot = await target.slot(prompt, WARM)
+        await slot.prefill(prompt[:-trunk])
+        exits: list[Prediction] = []
         batch = Pass(tuple(prompt[-trunk:]), tuple(tokens), tuple(parents), (3,))
-        verdict = await seat.verify(batch, exits.append)
+        verdict = await slot.verify(batch, exits.append)
         for row in range(len(tokens) + 1):
             text = prompt + [tokens[node] for node in path_to(row - 1, parents)]
-            assert verdict.reading.tokens[row] == next_token(model, text, WARM)
+            assert verdict.prediction.tokens[row] == next_token(model, text, WARM)
             assert exits[0].tokens[row] == next_token(model, text, WARM, layer=3)
         kept = path_to(pick.choice([-1, *range(len(tokens))]), parents)
-        seat.keep(kept)
+        slot.keep(kept)
         text = prompt + [tokens[node] for node in kept]
-        assert seat.cached == len(text)
-        fresh = await target.seat(text, WARM)
+        assert slot.cached == len(text)
+        fresh = await target.slot(text, WARM)
         await fresh.prefill(text)
-        torch.testing.assert_close(cached_rows(seat), cached_rows(fresh), atol=1e-4, rtol=1e-4)
-        assert await decode(seat, [*text, 1], 2) == text_alone(model, [*text, 1], 2, WARM)
+        torch.testing.assert_close(cached_rows(slot), cached_rows(fresh), atol=1e-4, rtol=1e-4)
+        assert await decode(slot, [*text, 1], 2) == text_alone(model, [*text, 1], 2, WARM)
         await target.close()
 
     asyncio.run(one_pass())
@@ -147,61 +147,61 @@ class Gate:
 
 async def test_exit_is_heard_before_the_later_layers_run(target: TorchTarget, gate: Gate) -> None:
     gate.closed_from = 3
-    seat = await target.seat([1, 2, 3], GREEDY)
-    heard: list[Reading] = []
+    slot = await target.slot([1, 2, 3], GREEDY)
+    heard: list[Prediction] = []
 
-    def on_exit(reading: Reading) -> None:
-        heard.append(reading)
+    def on_exit(prediction: Prediction) -> None:
+        heard.append(prediction)
         if len(heard) == 2:
             gate.opened.set()  # without this the pass would never end
 
-    verdict = await seat.verify(Pass((1, 2, 3), (4, 5), (-1, 0), (1, 3)), on_exit)
-    assert [reading.layer for reading in heard] == [1, 3]
-    assert all(len(reading.tokens) == len(reading.confidence) == 3 for reading in heard)
-    assert verdict.reading.layer == 4
-    assert verdict.reading.confidence == (1.0, 1.0, 1.0)
+    verdict = await slot.verify(Pass((1, 2, 3), (4, 5), (-1, 0), (1, 3)), on_exit)
+    assert [prediction.layer for prediction in heard] == [1, 3]
+    assert all(len(prediction.tokens) == len(prediction.confidence) == 3 for prediction in heard)
+    assert verdict.prediction.layer == 4
+    assert verdict.prediction.confidence == (1.0, 1.0, 1.0)
 
 
 async def test_a_pass_with_exits_runs_every_layer_once(target: TorchTarget, gate: Gate) -> None:
-    seat = await target.seat([1, 2], GREEDY)
-    await seat.verify(Pass((1, 2), (3,), (-1,), (3, 1)), ignore)
+    slot = await target.slot([1, 2], GREEDY)
+    await slot.verify(Pass((1, 2), (3,), (-1,), (3, 1)), ignore)
     assert gate.layers == [0, 1, 2, 3]
 
 
 async def test_exits_do_not_change_the_verdict(target: TorchTarget) -> None:
-    first, second = await target.seat([1, 2], WARM), await target.seat([1, 2], WARM)
+    first, second = await target.slot([1, 2], WARM), await target.slot([1, 2], WARM)
     batch = Pass((1, 2), (3, 4), (-1, -1))
     plain = await first.verify(batch, ignore)
     with_exits = await second.verify(Pass((1, 2), (3, 4), (-1, -1), (1, 3)), ignore)
-    assert with_exits.reading == plain.reading
+    assert with_exits.prediction == plain.prediction
 
 
 async def test_cancelled_pass_stops_at_the_next_segment_and_leaves_the_cache_as_it_was(
     target: TorchTarget, gate: Gate
 ) -> None:
     prompt = prompt_of(6)
-    seat = await target.seat(prompt, WARM)
-    await seat.prefill(prompt[:4])
+    slot = await target.slot(prompt, WARM)
+    await slot.prefill(prompt[:4])
     gate.layers.clear()
     gate.closed_from = 2  # inside the second of three segments
-    heard: list[Reading] = []
-    running = asyncio.create_task(seat.verify(Pass(tuple(prompt[4:]), (7, 8), (-1, 0), (1, 3)), heard.append))
+    heard: list[Prediction] = []
+    running = asyncio.create_task(slot.verify(Pass(tuple(prompt[4:]), (7, 8), (-1, 0), (1, 3)), heard.append))
     await gate.until_reached()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert seat.cached == 4
+    assert slot.cached == 4
     gate.opened.set()
     gate.closed_from = 1000
-    assert await decode(seat, prompt, 6) == text_alone(target.model, prompt, 6, WARM)
+    assert await decode(slot, prompt, 6) == text_alone(target.model, prompt, 6, WARM)
     assert gate.layers[:3] == [0, 1, 2]  # layer 3 of the cancelled pass never ran
     assert gate.layers[3:7] == [0, 1, 2, 3]
-    assert [reading.layer for reading in heard] == [1]
+    assert [prediction.layer for prediction in heard] == [1]
 
 
 async def test_pass_cancelled_while_it_waits_never_runs(target: TorchTarget, gate: Gate) -> None:
     gate.closed_from = 0
-    busy, waiting = await target.seat([1], GREEDY), await target.seat([2], GREEDY)
+    busy, waiting = await target.slot([1], GREEDY), await target.slot([2], GREEDY)
     first = asyncio.create_task(busy.verify(Pass((1,)), ignore))
     await gate.until_reached()
     second = asyncio.create_task(waiting.verify(Pass((2,)), ignore))
@@ -219,8 +219,8 @@ async def test_failed_pass_is_a_model_error_and_leaves_the_cache_as_it_was(
     target: TorchTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = prompt_of(5)
-    seat = await target.seat(prompt, GREEDY)
-    await seat.prefill(prompt[:3])
+    slot = await target.slot(prompt, GREEDY)
+    await slot.prefill(prompt[:3])
     with monkeypatch.context() as patch:
 
         def fail(*args: Any) -> Tensor:
@@ -228,15 +228,15 @@ async def test_failed_pass_is_a_model_error_and_leaves_the_cache_as_it_was(
 
         patch.setattr(target_pass, "sample", fail)
         with pytest.raises(ModelError, match="out of memory"):
-            await seat.verify(Pass(tuple(prompt[3:]), (9,), (-1,)), ignore)
-    assert seat.cached == 3
-    assert await decode(seat, prompt, 5) == text_alone(target.model, prompt, 5, GREEDY)
+            await slot.verify(Pass(tuple(prompt[3:]), (9,), (-1,)), ignore)
+    assert slot.cached == 3
+    assert await decode(slot, prompt, 5) == text_alone(target.model, prompt, 5, GREEDY)
 
 
 async def test_half_precision_target_decodes(tiny_model: TinyModel) -> None:
     target = TorchTarget(load_model(tiny_model(), "bfloat16"))
     prompt = prompt_of(8)
-    assert len(await decode(await target.seat(prompt, WARM), prompt, 5)) == 5
+    assert len(await decode(await target.slot(prompt, WARM), prompt, 5)) == 5
     await target.close()
 
 
@@ -245,15 +245,17 @@ def test_text_and_exits_are_the_same_on_each_loop(model: LoadedModel, run_on_eac
 
     async def session() -> tuple[list[int], list[int]]:
         target = TorchTarget(model, PlainHeads(model))
-        seat = await target.seat(prompt, WARM)
+        slot = await target.slot(prompt, WARM)
         heard: list[int] = []
-        verdict = await seat.verify(Pass(tuple(prompt), exits=(1, 3)), lambda reading: heard.append(reading.layer))
+        verdict = await slot.verify(
+            Pass(tuple(prompt), exits=(1, 3)), lambda prediction: heard.append(prediction.layer)
+        )
         assert heard == [1, 3]
         assert verdict.pass_s >= 0.0
         assert verdict.queue_s >= 0.0
-        text = [*prompt, verdict.reading.tokens[0]]
-        more = await decode(seat, text, 4)
-        seat.close()
+        text = [*prompt, verdict.prediction.tokens[0]]
+        more = await decode(slot, text, 4)
+        slot.close()
         await target.close()
         return heard, [text[-1], *more]
 

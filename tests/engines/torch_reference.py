@@ -9,7 +9,7 @@ from torch import Tensor
 from engines.tiny_models import FAMILIES, VOCABULARY
 from foredraft.engines.noise import sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
-from foredraft.protocol.ports import Pass, Reading, Seat
+from foredraft.protocol.ports import Pass, Prediction, Slot
 from foredraft.protocol.sampling import Sampling
 
 GREEDY = Sampling()
@@ -55,16 +55,16 @@ def text_alone(model: LoadedModel, prompt: Sequence[int], count: int, sampling: 
     return text[len(prompt) :]
 
 
-def ignore(reading: Reading) -> None:
+def ignore(prediction: Prediction) -> None:
     """An exit that nobody listens to."""
 
 
-async def decode(seat: Seat, prompt: Sequence[int], count: int) -> list[int]:
+async def decode(slot: Slot, prompt: Sequence[int], count: int) -> list[int]:
     """``count`` tokens, one per pass."""
     text = list(prompt)
-    if len(text) - 1 > seat.cached:
-        await seat.prefill(text[seat.cached : -1])
+    if len(text) - 1 > slot.cached:
+        await slot.prefill(text[slot.cached : -1])
     for _ in range(count):
-        verdict = await seat.verify(Pass(tuple(text[seat.cached :])), ignore)
-        text.append(verdict.reading.tokens[0])
+        verdict = await slot.verify(Pass(tuple(text[slot.cached :])), ignore)
+        text.append(verdict.prediction.tokens[0])
     return text[len(prompt) :]

@@ -10,7 +10,7 @@ import foredraft
 from engines.torch_reference import PlainHeads, prompt_of
 from foredraft.cloud.state import Limits
 from foredraft.engines.torch_model import LoadedModel
-from foredraft.engines.torch_target import TorchSeat, TorchTarget
+from foredraft.engines.torch_target import TorchSlot, TorchTarget
 from foredraft.links import websocket
 from foredraft.protocol import messages
 from foredraft.protocol.events import Event
@@ -29,29 +29,29 @@ SAMPLING = Sampling(temperature=0.8, seed=9)
 
 
 class CountingTarget(TorchTarget):
-    """Tells when seats are taken."""
+    """Tells when slots are taken."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._taken = asyncio.Semaphore(0)
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> TorchSeat:
-        seat = await super().seat(tokens, sampling)
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> TorchSlot:
+        slot = await super().slot(tokens, sampling)
         self._taken.release()
-        return seat
+        return slot
 
-    async def until_taken(self, seats: int) -> None:
-        for _ in range(seats):
+    async def until_taken(self, slots: int) -> None:
+        for _ in range(slots):
             await self._taken.acquire()
 
 
 @asynccontextmanager
 async def serving(model: LoadedModel, limits: Limits | None = None) -> AsyncIterator[tuple[CountingTarget, str]]:
-    """A target with ``EDGES`` seats and a small budget for their caches, at a URL; checked after each pass."""
+    """A target with ``EDGES`` slots and a small budget for their caches, at a URL; checked after each pass."""
     layers, heads, dim = model.kv_shape
     budget_bytes = 2 * layers * heads * dim * 4 * BUDGET_ROWS
     target = CountingTarget(
-        model, PlainHeads(model), max_seats=EDGES, cache_bytes=budget_bytes, retry_after_s=0.02, prefill_chunk=16
+        model, PlainHeads(model), max_slots=EDGES, cache_bytes=budget_bytes, retry_after_s=0.02, prefill_chunk=16
     )
 
     def within_budget(event: Event) -> None:

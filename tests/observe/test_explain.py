@@ -48,7 +48,7 @@ def test_no_draft_is_worth_anything_where_passes_cost_as_much_per_token() -> Non
 
 def test_a_session_is_explained_with_its_own_figures() -> None:
     played = play("auto", ROBOT, new_tokens=96)
-    seen = played.session.grower.estimates.snapshot()
+    seen = played.session.state.estimates.snapshot()
     said = "\n".join(explain(seen, played.report, 31))
     assert "round trip 120 ms" in said
     assert "draft step 72 ms" in said
@@ -76,9 +76,7 @@ def test_a_hopeless_draft_has_no_break_even() -> None:
 
 def test_a_session_that_never_drafted_has_nothing_to_explain() -> None:
     played = play("cloud", ROBOT, new_tokens=16)
-    assert explain(played.session.grower.estimates.snapshot(), played.report, 31)[0].startswith(
-        "nothing to explain yet"
-    )
+    assert explain(played.session.state.estimates.snapshot(), played.report, 31)[0].startswith("nothing to explain yet")
 
 
 def test_passes_that_take_no_time_leave_nothing_to_explain() -> None:

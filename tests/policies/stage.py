@@ -16,7 +16,7 @@ from foredraft.engines.device import Device
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.policies import make_policy
 from foredraft.profiles import Outage
-from foredraft.protocol.ports import Link, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.protocol.ports import Link, Pass, Prediction, Slot, Target, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft_sim.bench.policies.setting import Times, scaled_pair
 from foredraft_sim.loop.event_loop import SimLoop
@@ -52,8 +52,8 @@ class _Watched:
     def card(self) -> TargetCard:
         return self.inner.card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
-        return _WatchedSeat(self, await self.inner.seat(tokens, sampling))
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
+        return _WatchedSeat(self, await self.inner.slot(tokens, sampling))
 
     async def close(self) -> None:
         await self.inner.close()
@@ -62,7 +62,7 @@ class _Watched:
 @dataclass
 class _WatchedSeat:
     target: _Watched
-    inner: Seat
+    inner: Slot
 
     @property
     def cached(self) -> int:
@@ -71,7 +71,7 @@ class _WatchedSeat:
     async def prefill(self, tokens: Sequence[int]) -> float:
         return await self.inner.prefill(tokens)
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         position = self.inner.cached + len(batch.trunk)
         self.target.passes.append((asyncio.get_running_loop().time(), position, batch))
         return await self.inner.verify(batch, on_exit)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from foredraft.edge.estimates import Estimates, Snapshot
 from foredraft.edge.path_probability import expected_tokens
 from foredraft.edge.policy import Policy
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import ConfigError
 from foredraft.policies import make_policy
 from foredraft.policies.auto import (
@@ -110,7 +110,7 @@ def test_nothing_is_waited_for_before_enough_was_seen() -> None:
     [seen(round_trip_s=5.0), seen(step_s=3.0), seen(ranks=(0.02, 0.01))],
     ids=["far", "slow draft", "poor draft"],
 )
-def test_the_walker_does_not_wait_where_it_cannot_win(snapshot: Snapshot) -> None:
+def test_the_cloud_does_not_wait_where_it_cannot_win(snapshot: Snapshot) -> None:
     assert choose(snapshot, 31, 0.0).steps == 0
 
 
@@ -247,23 +247,23 @@ class Watcher:
         self.shipped: set[Anchor] = set()
         self.most_nodes = 0
 
-    def orders(self, grower: Grower) -> Orders:
-        return self.inner.orders(grower)
+    def verify_params(self, state: EdgeState) -> VerifyParams:
+        return self.inner.verify_params(state)
 
-    def step(self, grower: Grower) -> Step | None:
-        step = self.inner.step(grower)
+    def step(self, state: EdgeState) -> Step | None:
+        step = self.inner.step(state)
         assert step is None or all(node.alive for node in step.nodes)
         return step
 
-    def ship(self, grower: Grower) -> list[Node]:
-        wanted = list(self.inner.ship(grower))
+    def ship(self, state: EdgeState) -> list[Node]:
+        wanted = list(self.inner.ship(state))
         self.shipped |= {node.anchor for leaf in wanted for node in leaf.path()}
         new = {node for leaf in wanted for node in leaf.path() if not node.sent}
         if isinstance(self.inner, AutoPolicy) and new:
-            there = sum(node.sent for node in grower.tree.nodes())
-            assert there + len(new) <= PASSES_AHEAD * self.inner.choice(grower).nodes
-        assert grower.ready is None or len(grower.tree) <= grower.ready.max_nodes
-        self.most_nodes = max(self.most_nodes, len(grower.tree))
+            there = sum(node.sent for node in state.tree.nodes())
+            assert there + len(new) <= PASSES_AHEAD * self.inner.choice(state).nodes
+        assert state.ready is None or len(state.tree) <= state.ready.max_nodes
+        self.most_nodes = max(self.most_nodes, len(state.tree))
         return wanted
 
 
@@ -293,40 +293,40 @@ def test_patience_is_rounded_up_and_not_by_more_than_half(seconds: float) -> Non
     assert seconds * (1.0 - 1e-9) <= rounded_up(seconds) <= 1.5 * seconds
 
 
-def knowing_grower() -> Grower:
+def knowing() -> EdgeState:
     """An edge that has seen enough to wait for chains of several tokens."""
-    grower = Grower([1, 2, 3], StopRules(500))
-    grower.connected(Ready(1, "m", "t", 2000, 1000, 8, (), 64, 31, 32, ()))
+    state = EdgeState([1, 2, 3], StopRules(500))
+    state.connected(Ready(1, "m", "t", 2000, 1000, 8, (), 64, 31, 32, ()))
     for _ in range(50):
-        grower.estimates.round_trip_s.take(0.05)
-        grower.estimates.draft_step_s.take(0.02)
-        grower.estimates.saw_guesses([(0.9, True)])
-        grower.estimates.saw_pass(3, 1.0, 0.0, 3)
-        grower.estimates.saw_pass(0, 1.0, 0.0, 1)
-    return grower
+        state.estimates.round_trip_s.take(0.05)
+        state.estimates.draft_step_s.take(0.02)
+        state.estimates.saw_guesses([(0.9, True)])
+        state.estimates.saw_pass(3, 1.0, 0.0, 3)
+        state.estimates.saw_pass(0, 1.0, 0.0, 1)
+    return state
 
 
-def test_a_chain_is_sent_when_it_is_as_long_as_the_walker_waits_for() -> None:
-    grower, policy = knowing_grower(), AutoPolicy()
-    steps = policy.choice(grower).steps
+def test_a_chain_is_sent_when_it_is_as_long_as_the_cloud_waits_for() -> None:
+    state, policy = knowing(), AutoPolicy()
+    steps = policy.choice(state).steps
     assert steps > 2
     for depth in range(1, steps + 1):
-        step = policy.step(grower)
+        step = policy.step(state)
         assert step is not None
-        grower.grew(step.nodes, [[Guess(10 + depth, 0.9)]], step.width)
-        assert len(policy.ship(grower)) == (depth if depth >= steps else 0)
+        state.attach_guesses(step.nodes, [[Guess(10 + depth, 0.9)]], step.width)
+        assert len(policy.ship(state)) == (depth if depth >= steps else 0)
 
 
 def test_a_drafter_that_has_no_more_ideas_sends_what_it_has() -> None:
-    grower, policy = knowing_grower(), AutoPolicy()
-    (child,) = grower.grew([grower.root], [[Guess(9, 0.9)]], policy.width)
-    assert not policy.ship(grower)
-    grower.grew([child], [[]], policy.width)
-    assert policy.ship(grower) == [child]
+    state, policy = knowing(), AutoPolicy()
+    (child,) = state.attach_guesses([state.root], [[Guess(9, 0.9)]], policy.width)
+    assert not policy.ship(state)
+    state.attach_guesses([child], [[]], policy.width)
+    assert policy.ship(state) == [child]
 
 
 def test_what_an_earlier_session_learned_serves_a_short_answer() -> None:
-    learned = play("auto", NEAR, acceptance=0.9, new_tokens=96).session.grower.estimates
+    learned = play("auto", NEAR, acceptance=0.9, new_tokens=96).session.state.estimates
     fresh, knowing = (
         play("auto", NEAR, acceptance=0.9, new_tokens=24, seed=2, estimates=estimates).report
         for estimates in (None, learned)

@@ -19,7 +19,7 @@ SPECS = (
     "auto",
     "auto:cost_weight=4",
     "auto:width=1,batch=1",
-    "auto:width=8,min_reach=0",
+    "auto:width=8,min_probability=0",
     "colocated:cloud_gamma=3",
     "both:cloud_gamma=2",
 )

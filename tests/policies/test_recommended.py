@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import foredraft
 from api import clouds
 from foredraft.edge.session_report import EDGE, NOBODY, SERVER
-from foredraft.edge.state import Grower
+from foredraft.edge.state import EdgeState
 from foredraft.errors import ConfigError
 from foredraft.observe.report import read_sources, report_page
 from foredraft.policies import make_policy, policy_class
@@ -53,11 +53,11 @@ def test_what_the_server_recommends_decides(spec: str) -> None:
     assert policy.running == make_policy(spec)
     assert (policy.spec.partition(":")[0], policy.origin, policy.refusal) == (policy.name, SERVER, "")
     assert make_policy(policy.spec) == policy.running
-    grower = Grower((1, 2), StopRules(8))
-    grower.connected(ready(spec))
-    assert policy.orders(grower) == make_policy(spec).orders(grower)
-    assert policy.step(grower) == make_policy(spec).step(grower)
-    assert list(policy.ship(grower)) == []
+    state = EdgeState((1, 2), StopRules(8))
+    state.connected(ready(spec))
+    assert policy.verify_params(state) == make_policy(spec).verify_params(state)
+    assert policy.step(state) == make_policy(spec).step(state)
+    assert list(policy.ship(state)) == []
 
 
 def test_where_nothing_is_recommended_it_is_auto_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -113,13 +113,13 @@ def test_no_text_of_a_server_ends_a_session_or_gives_orders_that_a_cloud_would_r
     said = decode(encode(ready(spec, drafts)))
     assert isinstance(said, Ready)
     policy = Recommended(said)
-    grower = Grower((1, 2), StopRules(8))
-    grower.connected(said)
-    orders = policy.orders(grower)
-    steer = Steer(1, 1, **msgspec.structs.asdict(orders))
+    state = EdgeState((1, 2), StopRules(8))
+    state.connected(said)
+    verify_params = policy.verify_params(state)
+    steer = Steer(1, 1, **msgspec.structs.asdict(verify_params))
     assert decode(encode(steer)) == steer
-    assert set(orders.exits) <= set(READY.exits)
-    assert drafts or not orders.cloud_drafts
+    assert set(verify_params.exits) <= set(READY.exits)
+    assert drafts or not verify_params.cloud_drafts
     assert policy.spec.isprintable()
     assert policy.name in own_names()
 
@@ -140,14 +140,14 @@ def test_a_policy_of_another_package_is_not_run_even_under_one_of_our_names(monk
 
 
 def test_a_session_that_comes_to_another_server_follows_that_one(caplog: pytest.LogCaptureFixture) -> None:
-    policy, grower = Recommended(ready("colocated", 8)), Grower((1, 2), StopRules(8))
-    assert policy.orders(grower).cloud_drafts == 4
+    policy, state = Recommended(ready("colocated", 8)), EdgeState((1, 2), StopRules(8))
+    assert policy.verify_params(state).cloud_drafts == 4
     for served, name in ((ready("colocated", 8), "colocated"), (ready("colocated"), "auto"), (ready("cloud"), "cloud")):
-        grower.connected(served)
-        policy.orders(grower)
+        state.connected(served)
+        policy.verify_params(state)
         assert policy.name == name
-        grower.disconnected()
-        policy.orders(grower)
+        state.disconnected()
+        policy.verify_params(state)
         assert policy.name == name
     assert len(caplog.records) == 1
 

@@ -21,8 +21,8 @@ from foredraft.protocol.messages import (
     Hint,
     Message,
     Open,
+    Predictions,
     Read,
-    Readings,
     Ready,
     Refused,
     Steer,
@@ -65,7 +65,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         Read, COUNT, PACKED, COUNT, st.floats(allow_nan=False), COUNT, st.floats(allow_nan=False), COUNT
     ),
     st.builds(
-        Readings, COUNT, COUNT,
+        Predictions, COUNT, COUNT,
         st.lists(st.tuples(COUNT, PACKED, st.lists(PROBABILITY, max_size=3).map(tuple)), max_size=3).map(tuple),
         st.lists(st.none() | st.tuples(COUNT, PROBABILITY), max_size=3).map(tuple),
     ),
@@ -96,7 +96,7 @@ EXAMPLES: dict[str, Message] = {
     "refused": Refused(1, "full", "no", 0.0, 300, 1),
     "drain": Drain(2.0),
     "read": Read(1, pack([1, 300, 70000]), 1, 0.8, 50, 0.9, 7),
-    "readings": Readings(1, 300, ((8, pack([5, 300]), (0.5, 1.0)),), ((5, 0.25), None)),
+    "readings": Predictions(1, 300, ((8, pack([5, 300]), (0.5, 1.0)),), ((5, 0.25), None)),
 }
 
 GOLDEN = {
@@ -133,7 +133,7 @@ def test_the_wire_format_of_version_2_does_not_change_silently(name: str) -> Non
 def test_what_a_cloud_did_not_tell_yet_of_its_draft_is_nothing(name: str) -> None:
     whole = msgspec.msgpack.decode(bytes.fromhex(GOLDEN[name]))
     before = decode(msgspec.msgpack.encode(whole[:-1]))
-    assert isinstance(before, Commit | Readings)
+    assert isinstance(before, Commit | Predictions)
     assert (before.draft_us if isinstance(before, Commit) else before.drafted) == ()
 
 

@@ -14,7 +14,7 @@ GOLDEN = (0x59AB0232640160BF, 0xEB86FEFD83F17B29, 0xD6024167ED83D6B3)
 
 
 def graft(tree: DraftTree, anchor: Anchor, chain: list[int]) -> Node | None:
-    """Hang a chain where ``trim`` says, as the walker does; its last node, or None if it cannot hang."""
+    """Hang a chain where ``trim`` says, as the cloud does; its last node, or None if it cannot hang."""
     place = tree.trim(anchor, chain)
     if place is None:
         return None

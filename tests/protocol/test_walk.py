@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foredraft.protocol.ports import Reading
-from foredraft.protocol.walk import TIP, accept, foresee
+from foredraft.protocol.ports import Prediction
+from foredraft.protocol.walk import TIP, accept, predict
 
 TOKENS = st.integers(0, 2)
 
@@ -56,8 +56,8 @@ def test_the_accepted_path_is_the_longest_on_which_every_token_is_the_targets(
 def test_the_hint_of_a_perfect_exit_is_what_commits(tree: tuple[list[int], list[int]], said: list[int]) -> None:
     tokens, parents = tree
     path, bonus = accept(tokens, parents, said)
-    foreseen, confidence = foresee(tokens, parents, Reading(1, tuple(said), (1.0,) * 10), threshold=1.0)
-    assert foreseen == [*(tokens[node] for node in path), bonus]
+    predicted, confidence = predict(tokens, parents, Prediction(1, tuple(said), (1.0,) * 10), threshold=1.0)
+    assert predicted == [*(tokens[node] for node in path), bonus]
     assert confidence == 1.0
 
 
@@ -75,10 +75,10 @@ def test_a_hint_is_the_longest_start_of_the_exits_walk_whose_joint_confidence_re
     whole = [*(tokens[node] for node in path), bonus]
     joint = [math.prod(sure[node + 1] for node in [TIP, *path][:count]) for count in range(len(whole) + 1)]
     length = max(count for count in range(len(whole) + 1) if count == 0 or joint[count] >= threshold)
-    foreseen, confidence = foresee(tokens, parents, Reading(4, tuple(said), tuple(sure)), threshold)
-    assert foreseen == whole[:length]
+    predicted, confidence = predict(tokens, parents, Prediction(4, tuple(said), tuple(sure)), threshold)
+    assert predicted == whole[:length]
     assert confidence == pytest.approx(joint[length])
 
 
 def test_a_confidence_that_is_not_a_number_is_no_hint() -> None:
-    assert foresee([], [], Reading(1, (5,), (math.nan,)), 0.0) == ([], 1.0)
+    assert predict([], [], Prediction(1, (5,), (math.nan,)), 0.0) == ([], 1.0)

@@ -13,12 +13,12 @@ from foredraft.cloud.service import CloudService
 from foredraft.cloud.state import Limits
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession, Retry
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import LinkClosedError, RefusedError
 from foredraft.protocol import messages
 from foredraft.protocol.messages import Message, decode, encode
-from foredraft.protocol.ports import Guess, Link, Pass, Reading, TargetCard, Verdict
+from foredraft.protocol.ports import Guess, Link, Pass, Prediction, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.tree import Node
 
@@ -135,7 +135,7 @@ class CheckedTarget:
         self.open_seats = 0
         self.device = asyncio.Lock()
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "CheckedSeat":
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "CheckedSeat":
         await asyncio.sleep(0)
         if self.busy:
             self.busy -= 1
@@ -151,7 +151,7 @@ class CheckedTarget:
 
 
 class CheckedSeat:
-    """A seat that knows the text and the port's promises."""
+    """A slot that knows the text and the port's promises."""
 
     def __init__(self, target: CheckedTarget, cached: int) -> None:
         self.target = target
@@ -169,7 +169,7 @@ class CheckedSeat:
         self.cached += len(tokens)
         return self.target.pass_s
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         target, rng = self.target, self.target.rng
         assert self._open
         assert 0 < len(batch.trunk) <= target.card.prefill_chunk
@@ -186,12 +186,12 @@ class CheckedSeat:
             for layer in batch.exits:
                 await asyncio.sleep(target.pass_s / 3)
                 seen = [target.says(tip + d) if rng.random() >= target.wrong else rng.randrange(8) for d in depths]
-                on_exit(Reading(layer, tuple(seen), tuple(rng.random() for _ in depths)))
+                on_exit(Prediction(layer, tuple(seen), tuple(rng.random() for _ in depths)))
             await asyncio.sleep(target.pass_s / 3)
         self.cached = tip
         self._last = batch
         said = tuple(target.says(tip + depth) for depth in depths)
-        return Verdict(Reading(target.card.layers, said, (1.0,) * len(said)), 0.0, target.pass_s)
+        return Verdict(Prediction(target.card.layers, said, (1.0,) * len(said)), 0.0, target.pass_s)
 
     def keep(self, nodes: Sequence[int]) -> None:
         assert self._open
@@ -268,11 +268,11 @@ class AnyPolicy:
     patience_s: float = 1.0
     name: str = "any"
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         rng = self.rng
-        exits = () if grower.ready is None else grower.ready.exits
-        return Orders(
-            alone_until=grower.position + rng.choice((-1, 0, 1, 3, 1 << 40)) if rng.random() < self.alone else 0,
+        exits = () if state.ready is None else state.ready.exits
+        return VerifyParams(
+            alone_until=state.position + rng.choice((-1, 0, 1, 3, 1 << 40)) if rng.random() < self.alone else 0,
             patience_s=rng.random() * self.patience_s,
             min_nodes=rng.choice((0, 1, 2, 9)),
             max_branches=rng.choice((0, 1, 2, 9)),
@@ -280,14 +280,14 @@ class AnyPolicy:
             threshold=rng.random(),
         )
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         if self.rng.random() < self.lazy:
             return None
-        nodes = [grower.root, *grower.tree.nodes()]
+        nodes = [state.root, *state.tree.nodes()]
         return Step(tuple(self.rng.sample(nodes, min(len(nodes), self.rng.randint(0, 3)))), self.rng.randint(1, 3))
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
-        nodes = [grower.root, *grower.tree.nodes()]
+    def ship(self, state: EdgeState) -> Sequence[Node]:
+        nodes = [state.root, *state.tree.nodes()]
         return self.rng.sample(nodes, self.rng.randint(0, len(nodes)))
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from foredraft.cloud.service import CloudService
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession, Retry
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.links.memory import MemoryLink, memory_link
 from foredraft.policies import make_policy
 from foredraft.protocol.messages import Chain, Grow, Message, Open
-from foredraft.protocol.ports import Drafter, Guess, Link, Pass, Reading, Target, Verdict
+from foredraft.protocol.ports import Drafter, Guess, Link, Pass, Prediction, Target, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 
 PROMPT = [1, 2, 3]
@@ -45,12 +45,12 @@ def every_third_wrong(position: int, width: int) -> list[Guess]:
 class SlowTarget(ScriptedTarget):
     """A pass takes a second, and its exits speak at its beginning."""
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
-        return SlowSeat(self.card.layers, self.script, self.foresight)
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
+        return SlowSeat(self.card.layers, self.script, self.exit_script)
 
 
-class SlowSeat(ScriptedSeat):
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+class SlowSeat(ScriptedSlot):
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         verdict = await super().verify(batch, on_exit)
         await asyncio.sleep(1.0)
         return verdict

@@ -15,7 +15,7 @@ POLICIES = ("cloud", "sync", "seed", "ahead")
 
 
 async def test_a_dozen_edges_each_get_their_text_and_the_counters_add_up() -> None:
-    target = ScriptedTarget(truth, foresight=lambda layer, position: (truth(position), 0.9), exits=(2, 4))
+    target = ScriptedTarget(truth, exit_script=lambda layer, position: (truth(position), 0.9), exits=(2, 4))
     here = room(target)
     sessions = [here.session(POLICIES[n % 4], 20 + n, drafter=ScriptedDrafter(every_third_wrong)) for n in range(12)]
     shown = await asyncio.gather(*(collect(session) for session in sessions))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from foredraft.edge.session_report import SessionReport
-from foredraft.engines.scripted import Foresight, ScriptedDrafter
+from foredraft.engines.scripted import ExitScript, ScriptedDrafter
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft.policies import make_policy, policy_names
 from foredraft.protocol.messages import Close, Commit, Grow, Hello, Hint, Open, Steer, unpack
@@ -80,9 +80,11 @@ class SlowDrafter(ScriptedDrafter):
         return await super().draft(nodes, width)
 
 
-async def rounds(policy: str, foresight: Foresight, length: int) -> tuple[list[int], list[int], SessionReport, float]:
+async def rounds(
+    policy: str, exit_script: ExitScript, length: int
+) -> tuple[list[int], list[int], SessionReport, float]:
     """The tokens, the lengths of the chains that were sent, the report and the seconds; a pass takes 1 s."""
-    here = room(SlowTarget(truth, foresight=foresight, exits=(4,)))
+    here = room(SlowTarget(truth, exit_script=exit_script, exits=(4,)))
     session = here.session(policy, length, drafter=SlowDrafter(perfect))
     shown = await collect(session)
     took_s = asyncio.get_running_loop().time()
@@ -129,7 +131,7 @@ async def test_an_exit_below_the_threshold_says_nothing() -> None:
 
 @pytest.mark.simulated
 async def test_a_hint_is_cut_where_the_confidence_of_the_whole_falls_below_the_threshold() -> None:
-    here = room(SlowTarget(truth, foresight=lambda layer, position: (truth(position), 0.8), exits=(4,)))
+    here = room(SlowTarget(truth, exit_script=lambda layer, position: (truth(position), 0.8), exits=(4,)))
     assert await collect(here.session("seed:threshold=0.6", 5, drafter=ScriptedDrafter(perfect))) == text(5)
     await here.left()
     hints = [message for message in here.said(Hint) if isinstance(message, Hint)]
@@ -140,7 +142,7 @@ async def test_a_hint_is_cut_where_the_confidence_of_the_whole_falls_below_the_t
 @pytest.mark.simulated
 @pytest.mark.parametrize("policy", ["sync", "seed", "ahead"])
 async def test_a_drafter_without_an_idea_lets_the_cloud_decode_alone(policy: str) -> None:
-    here = room(SlowTarget(truth, foresight=sure, exits=(4,)))
+    here = room(SlowTarget(truth, exit_script=sure, exits=(4,)))
     session = here.session(policy, 12, drafter=ScriptedDrafter(lambda position, width: []))
     assert await collect(session) == text(12)
     assert session.report().passes == 12
@@ -153,7 +155,7 @@ async def test_a_drafter_that_runs_out_of_ideas_sends_what_it_has(policy: str) -
     def now_and_then(position: int, width: int) -> list[Guess]:
         return [] if position % 5 in (0, 1) else [Guess(truth(position), 0.9)]
 
-    here = room(SlowTarget(truth, foresight=sure, exits=(4,)))
+    here = room(SlowTarget(truth, exit_script=sure, exits=(4,)))
     session = here.session(policy, 30, drafter=ScriptedDrafter(now_and_then))
     assert await collect(session) == text(30)
     report = session.report()
@@ -170,7 +172,7 @@ async def test_short_texts_end_where_they_should_and_no_draft_reaches_beyond(pol
     assert session.report().finish_reason == "length"
     await here.left()
     ends = [chain.position + len(unpack(chain.tokens)) for chain in here.chains()]
-    assert max(ends, default=0) < session.grower.end
+    assert max(ends, default=0) < session.state.end
 
 
 def test_policies_go_by_name_with_parameters() -> None:

@@ -40,9 +40,9 @@ class GatedDrafter(ScriptedDrafter):
 @pytest.mark.simulated
 async def test_a_commit_is_taken_while_a_draft_step_is_in_flight_and_the_next_step_follows_at_once() -> None:
     drafter = GatedDrafter()
-    here = room(SlowTarget(truth, foresight=lambda layer, position: (truth(position), 1.0), exits=(4,)))
+    here = room(SlowTarget(truth, exit_script=lambda layer, position: (truth(position), 1.0), exits=(4,)))
     session = here.session("seed:gamma=2", 30, drafter=drafter)
-    grower = session.grower
+    state = session.state
     async with watching(session) as shown:
         for _ in range(2):  # the first chain; it is sent, and a hint comes back
             await drafter.started.get()
@@ -50,13 +50,13 @@ async def test_a_commit_is_taken_while_a_draft_step_is_in_flight_and_the_next_st
         (hinted,) = await drafter.started.get()  # a step below the hint begins, and stays in flight
         assert hinted.position == len(PROMPT) + 3
         assert await shown.get() == text(3)  # the commit is taken and its tokens are shown
-        assert grower.position == len(PROMPT) + 3
-        assert grower.root is hinted
+        assert state.position == len(PROMPT) + 3
+        assert state.root is hinted
         assert drafter.advanced == PROMPT + text(3)
         assert drafter.started.empty()
         drafter.gate.release()
         (after,) = await drafter.started.get()  # the next step, below what the first one found
-        assert after.parent is grower.root
+        assert after.parent is state.root
         drafter.gate.release()
         assert await shown.get() == text(6)[3:]
     assert [unpack(chain.tokens) for chain in here.chains()[:2]] == [text(2), text(5)[3:]]
@@ -65,7 +65,7 @@ async def test_a_commit_is_taken_while_a_draft_step_is_in_flight_and_the_next_st
 @pytest.mark.simulated
 async def test_a_commit_that_went_elsewhere_drops_what_a_step_in_flight_was_for() -> None:
     drafter = GatedDrafter()
-    here = room(SlowTarget(truth, foresight=lambda layer, position: (2, 1.0), exits=(4,)))  # hints wrongly
+    here = room(SlowTarget(truth, exit_script=lambda layer, position: (2, 1.0), exits=(4,)))  # hints wrongly
     session = here.session("seed:gamma=1", 30, drafter=drafter)
     async with watching(session) as shown:
         await drafter.started.get()
@@ -76,8 +76,8 @@ async def test_a_commit_that_went_elsewhere_drops_what_a_step_in_flight_was_for(
         assert not hinted.alive
         drafter.gate.release()
         (after,) = await drafter.started.get()
-        assert after is session.grower.root
-        assert len(session.grower.tree) == 0
+        assert after is session.state.root
+        assert len(session.state.tree) == 0
 
 
 @pytest.mark.simulated
@@ -107,6 +107,6 @@ async def test_the_cloud_begins_while_the_drafter_still_reads_the_prompt() -> No
         assert here.said(Open)
         assert drafter.advanced == []
         drafter.begin_gate.set()
-        assert await drafter.started.get() == [session.grower.root]
-        assert drafter.advanced == PROMPT + text(session.grower.position - len(PROMPT))
+        assert await drafter.started.get() == [session.state.root]
+        assert drafter.advanced == PROMPT + text(session.state.position - len(PROMPT))
     await here.left()

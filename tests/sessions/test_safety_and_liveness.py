@@ -53,7 +53,7 @@ def outcome_in(world: World, new_policy: Callable[[Random], Policy]) -> Outcome:
 
 
 def check(world: World, outcome: Outcome) -> None:
-    assert (outcome.shown, outcome.session.grower.finish) == world.expected()
+    assert (outcome.shown, outcome.session.state.finish) == world.expected()
     assert outcome.took_s < 50_000.0  # not by way of the idle limit
 
 

@@ -16,7 +16,7 @@ def unsteady(layer: int, position: int) -> tuple[int, float]:
 
 async def exchange(policy: str) -> tuple[list[int], list[bytes], list[bytes]]:
     """A text, what went up, and what went down but for durations, which are the clock's."""
-    here = room(ScriptedTarget(truth, foresight=unsteady, exits=(2, 4)))
+    here = room(ScriptedTarget(truth, exit_script=unsteady, exits=(2, 4)))
     session = here.session(policy, 40, drafter=ScriptedDrafter(every_third_wrong))
     shown = await collect(session)
     await here.left()

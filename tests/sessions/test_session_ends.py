@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from foredraft.cloud.service import MAX_UNSENT
 from foredraft.cloud.state import Limits
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import VerifyParams
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.errors import ConfigError, ForedraftError, LinkClosedError, RefusedError
 from foredraft.policies.sync import SyncPolicy
 from foredraft.protocol import messages
 from foredraft.protocol.messages import Commit, Drain, Refused
-from foredraft.protocol.ports import Guess, Link, Pass, Reading, Verdict
+from foredraft.protocol.ports import Guess, Link, Pass, Prediction, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.tree import Node
 from foredraft_sim.loop.event_loop import SimLoop
@@ -92,7 +92,7 @@ async def test_a_stop_string_that_a_cut_link_splits_is_found(cut_after: int) -> 
 async def test_a_text_resumed_at_its_very_end_is_told_again_why_it_ended(rules: StopRules, reason: str) -> None:
     here = room(new_detokenizer=lambda prompt: Letters())
     session = here.session("sync", rules=rules)
-    session.grower.tree.advance(text(5))  # every token came, the reason was lost with the link
+    session.state.tree.advance(text(5))  # every token came, the reason was lost with the link
     assert await collect(session) == []
     assert session.report().finish_reason == reason
     assert session.report().tokens == text(5)
@@ -156,28 +156,28 @@ class BrokenTarget(ScriptedTarget):
         super().__init__(truth)
         self.seating = seating
         self.passes = passes
-        self.seats = 0
+        self.slots = 0
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
         if self.seating:
             raise RuntimeError("out of memory")
-        self.seats += 1
+        self.slots += 1
         return BrokenSeat(self)
 
 
-class BrokenSeat(ScriptedSeat):
+class BrokenSeat(ScriptedSlot):
     def __init__(self, target: BrokenTarget) -> None:
         super().__init__(8, truth)
         self.target = target
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         self.target.passes -= 1
         if self.target.passes < 0:
             raise RuntimeError("out of memory")
         return await super().verify(batch, on_exit)
 
     def close(self) -> None:
-        self.target.seats -= 1
+        self.target.slots -= 1
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -191,11 +191,11 @@ async def test_a_target_that_fails_is_a_refusal_and_the_service_goes_on(
     with pytest.raises(RefusedError, match="the target failed: out of memory") as caught:
         await collect(session)
     assert caught.value.code == messages.INTERNAL
-    assert target.seats == 0
+    assert target.slots == 0
     await here.left()
     target.seating, target.passes = False, 1000
     assert await collect(here.session(policy, 10)) == text(10)
-    assert target.seats == 0
+    assert target.slots == 0
     await here.left()
 
 
@@ -279,8 +279,8 @@ async def test_an_idle_session_loses_its_place_and_is_resumed() -> None:
 @pytest.mark.simulated
 async def test_patience_that_outlasts_the_idle_limit_is_no_idleness() -> None:
     class Patient(SyncPolicy):
-        def orders(self, grower: Grower) -> Orders:
-            return Orders(patience_s=20.0, min_nodes=9)
+        def verify_params(self, state: EdgeState) -> VerifyParams:
+            return VerifyParams(patience_s=20.0, min_nodes=9)
 
     here = room(limits=Limits(idle_s=10.0))
     assert await collect(here.session(Patient(), 10)) == text(10)

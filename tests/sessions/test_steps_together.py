@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from foredraft.edge.drafting import Growing
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.drafting import Drafting
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.engines.scripted import ScriptedDrafter
 from foredraft.protocol.ports import Guess
 from foredraft.protocol.sampling import Sampling, StopRules
@@ -20,16 +20,16 @@ class Threes:
     def __init__(self) -> None:
         self.asked_at: list[int] = []
 
-    def orders(self, grower: Grower) -> Orders:
-        return Orders()
+    def verify_params(self, state: EdgeState) -> VerifyParams:
+        return VerifyParams()
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         return ()
 
-    def step(self, grower: Grower) -> Step | None:
-        chain = grower.likeliest()
+    def step(self, state: EdgeState) -> Step | None:
+        chain = state.likeliest()
         self.asked_at.append(len(chain))
-        tip = chain[-1] if chain else grower.root
+        tip = chain[-1] if chain else state.root
         return None if len(chain) >= 9 or tip.barren else Step((tip,), more=2)
 
 
@@ -48,35 +48,35 @@ class Drafter(ScriptedDrafter):
         return await super().draft(nodes, width)
 
 
-async def grown(drafter: Drafter, policy: Threes) -> Grower:
+async def grown(drafter: Drafter, policy: Threes) -> EdgeState:
     """What has grown when the policy has come to rest."""
-    grower = Grower([1, 2], StopRules(100))
+    state = EdgeState([1, 2], StopRules(100))
     rested = asyncio.Event()
-    growing = Growing(grower, drafter, policy, lambda: rested.set() if grower.resting else None)
-    drafter.wake = growing.wake
-    task = asyncio.create_task(growing.run(Sampling()))
+    drafting = Drafting(state, drafter, policy, lambda: rested.set() if state.resting else None)
+    drafter.wake = drafting.wake
+    task = asyncio.create_task(drafting.run(Sampling()))
     await rested.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    return grower
+    return state
 
 
 async def test_the_policy_is_asked_once_for_all_of_them() -> None:
     policy = Threes()
-    grower = await grown(Drafter(), policy)
-    assert [node.token for node in grower.likeliest()] == list(range(2, 11))
+    state = await grown(Drafter(), policy)
+    assert [node.token for node in state.likeliest()] == list(range(2, 11))
     assert policy.asked_at == [0, 3, 6, 9]
 
 
 async def test_it_is_asked_again_when_something_happens_meanwhile() -> None:
     policy = Threes()
-    grower = await grown(Drafter(wakes_at=6), policy)
-    assert len(grower.likeliest()) == 9
+    state = await grown(Drafter(wakes_at=6), policy)
+    assert len(state.likeliest()) == 9
     assert policy.asked_at[:3] == [0, 3, 5]
 
 
 async def test_it_is_asked_again_when_the_drafter_has_no_idea() -> None:
     policy = Threes()
-    grower = await grown(Drafter(ideas_until=6), policy)
-    assert len(grower.likeliest()) == 4
+    state = await grown(Drafter(ideas_until=6), policy)
+    assert len(state.likeliest()) == 4
     assert policy.asked_at == [0, 3, 4]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foredraft.edge.session import EdgeSession, Retry
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedSeat, ScriptedTarget
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.errors import ForedraftError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.links.memory import MemoryLink, memory_link
 from foredraft.policies import make_policy
@@ -216,7 +216,7 @@ async def test_huge_orders_are_harmless() -> None:
 
 
 async def test_orders_that_name_an_exit_twice_and_out_of_order_ask_for_it_once() -> None:
-    target = ScriptedTarget(truth, foresight=lambda layer, position: (truth(position), 1.0), exits=(2, 4))
+    target = ScriptedTarget(truth, exit_script=lambda layer, position: (truth(position), 1.0), exits=(2, 4))
     async with stranger(room(target)) as link:
         for message in (HELLO, opened(max_new_tokens=1, steer=Steer(1, 1, 100, exits=(4, 2, 4), threshold=0.0))):
             await link.send(message)
@@ -237,25 +237,25 @@ async def test_repeated_and_late_messages_change_nothing() -> None:
         assert text_in(heard) == text(10)
 
 
-async def test_a_session_that_is_closed_at_once_leaves_no_seat_taken() -> None:
+async def test_a_session_that_is_closed_at_once_leaves_no_slot_taken() -> None:
     class Counting(ScriptedTarget):
-        seats = 0
+        slots = 0
 
-        async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
-            seat = await super().seat(tokens, sampling)
-            self.seats += 1
+        async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
+            slot = await super().slot(tokens, sampling)
+            self.slots += 1
 
             def give_up() -> None:
-                self.seats -= 1
+                self.slots -= 1
 
-            seat.close = give_up  # type: ignore[method-assign]
-            return seat
+            slot.close = give_up  # type: ignore[method-assign]
+            return slot
 
     target = Counting(truth)
     async with stranger(room(target)) as link:
         for message in (HELLO, OPEN, Close(1), opened(session=2), opened(session=3)):
             await link.send(message)
-    assert target.seats == 0
+    assert target.slots == 0
 
 
 @settings(max_examples=40)
@@ -403,7 +403,7 @@ async def test_a_cloud_that_refuses_every_chain_is_not_stormed(policy: str, code
             await cloud.send(Refused(1, code, "no", 0.0, grow.chains[0].position, grow.chains[0].hash))
     assert len(heard) < 200
     # In the end it asks the cloud to decode alone (or always did).
-    assert session.grower.waiting_on_cloud is False
+    assert session.state.waiting_on_cloud is False
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

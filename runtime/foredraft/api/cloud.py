@@ -92,7 +92,7 @@ class Cloud:
         policy = recommendation(policy, None, bool(draft))
         cache_bytes = int(cache_gib * (1 << 30))
         target, tokenizer = load_target(
-            model, exits, options or ModelOptions(), cache_bytes=cache_bytes, max_seats=max_sessions
+            model, exits, options or ModelOptions(), cache_bytes=cache_bytes, max_slots=max_sessions
         )
         new_drafter = load_cloud_drafter(draft, options or ModelOptions(), target.card) if draft else None
         return cls(

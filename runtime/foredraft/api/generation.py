@@ -10,7 +10,7 @@ from foredraft.edge.session_report import SessionReport
 from foredraft.errors import ConfigError
 from foredraft.observe.explain import explain
 from foredraft.observe.record.recorder import Recorder
-from foredraft.policies.recommended import origin_of, spec_of_running, told
+from foredraft.policies.recommended import origin_of, policy_line, spec_of_running
 from foredraft.text.tokenizer import TextStream
 
 
@@ -61,9 +61,9 @@ class Generation:
 
     def explanation(self) -> list[str]:
         """In words and figures: which policy ran, what was measured and chosen, what each scheme would cost."""
-        grower = self._session.grower
-        said = explain(grower.estimates.snapshot(), self.report, grower.most_pass_nodes)
-        return [told(self._session.policy), *said]
+        state = self._session.state
+        said = explain(state.estimates.snapshot(), self.report, state.most_pass_nodes)
+        return [policy_line(self._session.policy), *said]
 
     def __aiter__(self) -> Self:
         return self

@@ -39,7 +39,7 @@ class ModelOptions:
 
 
 def load_target(
-    model: str | Path, exits: str | Path | None, options: ModelOptions, *, cache_bytes: int, max_seats: int
+    model: str | Path, exits: str | Path | None, options: ModelOptions, *, cache_bytes: int, max_slots: int
 ) -> tuple[Target, Tokenizer]:
     """The target ``model`` (``demo``, a folder or a hub id) with its exit heads, and its tokenizer.
 
@@ -61,7 +61,7 @@ def load_target(
         check_model(profile, loaded.digest)
     tokenizer = Tokenizer.from_folder(loaded.folder)
     heads = ExitHeads.load(Path(exits), loaded) if exits else None
-    target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_seats=max_seats)
+    target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_slots=max_slots)
     return (target if profile is None else PacedTarget(target, profile)), tokenizer
 
 

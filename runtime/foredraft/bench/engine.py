@@ -165,17 +165,17 @@ class Transformers:
 async def _exits_ratio(target: TorchTarget, tokens: list[int], passes: int) -> float:
     """Median seconds of a pass that reads all exits, over those of the same pass without.
 
-    The two alternate on one seat, whose text grows by a token with each.
+    The two alternate on one slot, whose text grows by a token with each.
     """
-    seat = await target.seat(tokens, Sampling())
-    await seat.prefill(tokens)
+    slot = await target.slot(tokens, Sampling())
+    await slot.prefill(tokens)
     times_s: dict[tuple[int, ...], list[float]] = {(): [], target.card.exits: []}
     for turn in range(passes + 10):
         for layers, times in times_s.items():
             batch = Pass((tokens[-1],), tuple(tokens[:GAMMA]), tuple(range(-1, GAMMA - 1)), layers)
-            verdict = await seat.verify(batch, lambda reading: None)
+            verdict = await slot.verify(batch, lambda prediction: None)
             if turn >= 10:
                 times.append(verdict.pass_s)
-    seat.close()
+    slot.close()
     without, with_exits = times_s.values()
     return median(with_exits) / median(without)

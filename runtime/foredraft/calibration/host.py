@@ -13,7 +13,7 @@ from foredraft.api.cloud import Cloud
 from foredraft.api.edge import connect
 from foredraft.calibration.measuring import Stopwatch
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
-from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Slot, Target, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 
@@ -32,15 +32,15 @@ class _WatchedTarget:
     def card(self) -> TargetCard:
         return self._inner.card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
-        return _WatchedSeat(await self._inner.seat(tokens, sampling), self._spans_s, self._clock)
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
+        return _WatchedSeat(await self._inner.slot(tokens, sampling), self._spans_s, self._clock)
 
     async def close(self) -> None:
         """The engine is its owner's to close."""
 
 
 class _WatchedSeat:
-    def __init__(self, inner: Seat, spans_s: list[tuple[float, float]], clock: Stopwatch) -> None:
+    def __init__(self, inner: Slot, spans_s: list[tuple[float, float]], clock: Stopwatch) -> None:
         self._inner, self._spans_s, self._clock = inner, spans_s, clock
         self.prefill, self.keep, self.close = inner.prefill, inner.keep, inner.close
 
@@ -48,7 +48,7 @@ class _WatchedSeat:
     def cached(self) -> int:
         return self._inner.cached
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         began_s = self._clock.so_far()
         verdict = await self._inner.verify(batch, on_exit)
         self._spans_s.append((began_s, self._clock.so_far()))

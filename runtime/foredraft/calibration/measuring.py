@@ -16,7 +16,7 @@ from typing import Final, Self
 from foredraft.calibration.fitting import Call, Samples, between
 from foredraft.engines.device import fine_clock
 from foredraft.errors import ConfigError
-from foredraft.protocol.ports import Drafter, Pass, Seat, Target
+from foredraft.protocol.ports import Drafter, Pass, Slot, Target
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import DraftTree, Node
 
@@ -213,13 +213,13 @@ async def measure_target(target: Target, plan: Plan, *, progress: Progress | Non
     return taken
 
 
-async def _seat(target: Target, text: list[int], tip: int) -> Seat:
-    """A seat whose cache holds ``text``, with ``tip`` still to run."""
-    seat = await target.seat([*text, tip], _SAMPLING)
+async def _slot(target: Target, text: list[int], tip: int) -> Slot:
+    """A slot whose cache holds ``text``, with ``tip`` still to run."""
+    slot = await target.slot([*text, tip], _SAMPLING)
     chunk = target.card.prefill_chunk
-    for start in range(seat.cached, len(text), chunk):
-        await seat.prefill(text[start : start + chunk])
-    return seat
+    for start in range(slot.cached, len(text), chunk):
+        await slot.prefill(text[start : start + chunk])
+    return slot
 
 
 async def _pass(
@@ -228,10 +228,10 @@ async def _pass(
     """One pass over a tip and a chain, over ``text``; its seconds, and for each exit its layer and when it spoke."""
     heard: list[tuple[int, float]] = []
     batch = Pass((tokens[0],), tuple(tokens[1:]), tuple(range(-1, len(tokens) - 2)), exits)
-    seat = await _seat(target, text, tokens[0])  # anew each time: a pass leaves its tip in the cache
+    slot = await _slot(target, text, tokens[0])  # anew each time: a pass leaves its tip in the cache
     with Stopwatch() as timer:
-        await seat.verify(batch, lambda reading: heard.append((reading.layer, timer.so_far())))
-    seat.close()
+        await slot.verify(batch, lambda prediction: heard.append((prediction.layer, timer.so_far())))
+    slot.close()
     return timer.seconds, heard
 
 
@@ -248,10 +248,10 @@ async def _prefills(
     for held in taken.plan.every_context():
         for count in taken.plan.counts(held):
             tokens = _tokens(random, count, target.card.vocab_size)
-            seat = await _seat(target, texts[held], tokens[0])
+            slot = await _slot(target, texts[held], tokens[0])
             with Stopwatch() as timer:
-                await seat.prefill(tokens)
-            seat.close()
+                await slot.prefill(tokens)
+            slot.close()
             if keep:
                 taken.add(Call(count, held), timer.seconds, held_out=held not in taken.plan.contexts)
 

@@ -70,7 +70,7 @@ def load_target(wanted: Wanted) -> tuple[Target, "LoadedModel", Named]:
 
     if not wanted.shape:
         target, _ = loading.load_target(
-            wanted.model, wanted.exits, wanted.options, cache_bytes=_cache_bytes(wanted.options), max_seats=64
+            wanted.model, wanted.exits, wanted.options, cache_bytes=_cache_bytes(wanted.options), max_slots=64
         )
         if not isinstance(target, TorchTarget):
             raise ConfigError("an emulated device cannot be measured: leave the pace out")

@@ -58,13 +58,13 @@ async def target_wake(target: Target) -> tuple[float, float]:
     chain = tuple(random.randrange(card.vocab_size) for _ in range(nodes))
 
     async def a_pass(rest_s: float) -> float:
-        seat = await target.seat(text, _SAMPLING)
-        if len(text) - 1 > seat.cached:
-            await seat.prefill(text[seat.cached : -1])
+        slot = await target.slot(text, _SAMPLING)
+        if len(text) - 1 > slot.cached:
+            await slot.prefill(text[slot.cached : -1])
         await asyncio.sleep(rest_s)
         with Stopwatch() as timer:
-            await seat.verify(Pass((text[-1],), chain, tuple(range(-1, nodes - 1)), ()), lambda reading: None)
-        seat.close()
+            await slot.verify(Pass((text[-1],), chain, tuple(range(-1, nodes - 1)), ()), lambda reading: None)
+        slot.close()
         return timer.seconds
 
     return fit_wake(*await _rested(a_pass, _TURNS))

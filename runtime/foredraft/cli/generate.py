@@ -95,7 +95,7 @@ def generate(
         "max_new_tokens": max_new_tokens,
         "stop": stop or (),
     }
-    learned = load_estimates(estimates) if estimates is not None and estimates.exists() else None
+    known = load_estimates(estimates) if estimates is not None and estimates.exists() else None
     shape = shape_of(rtt_ms, jitter_ms, rate_mbps)
     check_folders([file for file in (events, trace, estimates) if file is not None])
     asked["record"] = _recorder(record, private, shape, wanted=bool(record or events or trace))
@@ -108,7 +108,7 @@ def generate(
             api_key=api_key,
             retry=Retry(attempts=retries),
             ssl=_trusting(ssl_cafile),
-            estimates=learned,
+            estimates=known,
         )
         if local:
             asked["local"] = _local_text(edge)
@@ -205,9 +205,9 @@ def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "G
 def _local_text(edge: "Edge") -> "LocalText":
     """Tells on stderr what is shown without a server, and what became of it."""
     from foredraft.cli.generated import local_line
-    from foredraft.edge.local import LocalText, Told
+    from foredraft.edge.local import LocalEvent, LocalText
 
-    def tell(told: Told) -> None:
-        typer.echo(local_line(told, lambda tokens: edge.tokenizer.decode(tokens) if edge.tokenizer else ""), err=True)
+    def tell(event: LocalEvent) -> None:
+        typer.echo(local_line(event, lambda tokens: edge.tokenizer.decode(tokens) if edge.tokenizer else ""), err=True)
 
     return LocalText(tell)

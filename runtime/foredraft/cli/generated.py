@@ -13,7 +13,7 @@ from foredraft.edge.session_report import SERVER
 
 if TYPE_CHECKING:
     from foredraft.api.generation import Generation
-    from foredraft.edge.local import Told
+    from foredraft.edge.local import LocalEvent
     from foredraft.edge.session_report import SessionReport
     from foredraft.links.shaping import ProxyReport
     from foredraft.observe.record.reading import Record
@@ -54,14 +54,14 @@ def summary(report: "SessionReport", policy_spec: str) -> list[str]:
     return lines
 
 
-def local_line(told: "Told", decode: Callable[[list[int]], str]) -> str:
+def local_line(event: "LocalEvent", decode: Callable[[list[int]], str]) -> str:
     """What happened to the text beyond the committed one, in a line."""
     from foredraft.edge.local import Confirmed, Unverified
 
-    if isinstance(told, Confirmed):
-        return f"CONFIRMED up to token {told.position}"
-    word = "UNVERIFIED" if isinstance(told, Unverified) else "WITHDRAWN"
-    return f"{word} from token {told.position}: {decode(list(told.tokens))!r} ({len(told.tokens)} tokens)"
+    if isinstance(event, Confirmed):
+        return f"CONFIRMED up to token {event.position}"
+    word = "UNVERIFIED" if isinstance(event, Unverified) else "WITHDRAWN"
+    return f"{word} from token {event.position}: {decode(list(event.tokens))!r} ({len(event.tokens)} tokens)"
 
 
 def show(text: str) -> None:

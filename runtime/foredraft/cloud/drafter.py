@@ -1,8 +1,8 @@
-"""A grower beside the walker: a draft model in the cloud (placement ``colocated``).
+"""A draft model beside the target (placement ``colocated``).
 
-It hangs its guesses into the walker's own tree, below the deepest node that is there, so it goes on
+It is attached its guesses into the cloud's own tree, below the deepest node that is there, so it goes on
 from what the edge shipped, and alone where the edge ships nothing. When it drafts, and how deep, is
-the walker's decision (``walker``), by the edge's orders.
+the cloud's decision (``state``), by the edge's orders.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ NewDrafter = Callable[[], Drafter]
 """Makes the drafter of one session in the cloud; sessions share the model."""
 
 
-class CloudGrower:
+class CloudDrafter:
     """One session's drafter in the cloud; it begins to follow the text with its first step."""
 
     def __init__(self, new_drafter: NewDrafter, tree: DraftTree, sampling: Sampling) -> None:

@@ -1,9 +1,9 @@
 """The harm ledger: what speculation has cost a session so far, against what it has gained.
 
-Both are counted in seconds of decoding alone. A walker that may decode alone waits for the
+Both are counted in seconds of decoding alone. A cloud that may decode alone waits for the
 edge, and verifies anything at all, only out of gains plus a small share of what decoding alone
 would have taken: so a session is never much slower than plain streaming, whatever its policy
-believes. One pass of each width, or one wait, may overdraw the account; then the walker decodes
+believes. One pass of each width, or one wait, may overdraw the account; then the cloud decodes
 alone until the share has paid for it.
 
 A pass that was slow by chance would have been slow alone as well, and is no fault of speculation:
@@ -35,7 +35,7 @@ class Ledger:
         self._spent_s = 0.0
 
     def book(self, drafted: int, tokens: int, pass_s: float, waited_s: float) -> None:
-        """A pass of ``drafted`` nodes brought ``tokens``; the walker had waited before it.
+        """A pass of ``drafted`` nodes brought ``tokens``; the cloud had waited before it.
 
         The first pass of a session carries the prompt as well, and tells nothing.
         """

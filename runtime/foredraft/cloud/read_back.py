@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from foredraft.cloud.drafter import NewDrafter
 from foredraft.errors import RefusedError
 from foredraft.protocol import messages
-from foredraft.protocol.messages import Open, Read, Readings, Steer, pack
-from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Target
+from foredraft.protocol.messages import Open, Predictions, Read, Steer, pack
+from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Target
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import DraftTree
 
@@ -21,7 +21,7 @@ _BLOCK = 256
 
 async def read_back(
     target: Target, tokens: Sequence[int], start: int, sampling: Sampling
-) -> AsyncIterator[tuple[int, list[Reading]]]:
+) -> AsyncIterator[tuple[int, list[Prediction]]]:
     """What the exits say of ``tokens`` from ``start`` on: block by block its position and a reading per exit.
 
     A reading's ``tokens[i]`` is what the exit says at that position + i, noise included. ``start`` is
@@ -30,21 +30,21 @@ async def read_back(
     card = target.card
     most = min(card.max_pass_nodes + 1, card.prefill_chunk)
     position = start
-    seat = await target.seat(tokens[:start], sampling)
+    slot = await target.slot(tokens[:start], sampling)
     try:
         while position < len(tokens):
-            while position - seat.cached > card.prefill_chunk:
-                await seat.prefill(tokens[seat.cached : seat.cached + card.prefill_chunk])
+            while position - slot.cached > card.prefill_chunk:
+                await slot.prefill(tokens[slot.cached : slot.cached + card.prefill_chunk])
             block = tokens[position : position + most]
             chain = tuple(block[:-1])  # what follows its last token is none of ours
-            trunk = tuple(tokens[seat.cached : position])
-            heard: list[Reading] = []
-            await seat.verify(Pass(trunk, chain, tuple(range(-1, len(chain) - 1)), card.exits), heard.append)
-            seat.keep(range(len(chain)))
+            trunk = tuple(tokens[slot.cached : position])
+            heard: list[Prediction] = []
+            await slot.verify(Pass(trunk, chain, tuple(range(-1, len(chain) - 1)), card.exits), heard.append)
+            slot.keep(range(len(chain)))
             yield position, heard
             position += len(block)
     finally:
-        seat.close()
+        slot.close()
 
 
 async def guesses_along(
@@ -72,7 +72,7 @@ async def tell(
     tokens: Sequence[int],
     start: int,
     sampling: Sampling,
-) -> AsyncIterator[Readings]:
+) -> AsyncIterator[Predictions]:
     """The messages that tell what exits and draft say of ``tokens`` from ``start`` on.
 
     Raises RefusedError("invalid") where there are neither, and what the engines raise.
@@ -84,10 +84,10 @@ async def tell(
         async for position, heard in read_back(target, tokens, start, sampling):
             exits = tuple((one.layer, pack(one.tokens), one.confidence) for one in heard)
             at = position - start
-            yield Readings(session, position, exits, tuple(drafted[at : at + len(heard[0].tokens)]))
+            yield Predictions(session, position, exits, tuple(drafted[at : at + len(heard[0].tokens)]))
     else:
         for at in range(0, len(drafted), _BLOCK):
-            yield Readings(session, start + at, (), tuple(drafted[at : at + _BLOCK]))
+            yield Predictions(session, start + at, (), tuple(drafted[at : at + _BLOCK]))
 
 
 async def _drafted(

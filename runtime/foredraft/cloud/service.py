@@ -1,7 +1,7 @@
 """The cloud's coroutines: one service, a connection per edge, a walking task per session.
 
-    reader   listens: messages of the link change the session's plain state and wake the walker
-    walker   asks the state what to do, runs a target pass, commits, sends
+    reader   listens: messages of the link change the session's plain state and wake the cloud
+    cloud   asks the state what to do, runs a target pass, commits, sends
     sender   carries what the link has no room for at once (``outbox``), so that a slow edge stalls nobody
 
 Nothing that an edge sends ends the service: it is answered with Refused, and others go on.
@@ -16,8 +16,8 @@ from functools import partial
 
 from foredraft.cloud.drafter import NewDrafter
 from foredraft.cloud.read_back import opening_of, tell
-from foredraft.cloud.session import Counters, NewDetokenizer, Session, Shared
-from foredraft.cloud.state import Limits, Walker
+from foredraft.cloud.session import CloudSession, Counters, NewDetokenizer, Shared
+from foredraft.cloud.state import CloudState, Limits
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
 from foredraft.protocol import messages
 from foredraft.protocol.events import Observer
@@ -115,7 +115,7 @@ class _Connection:
         self._service = service
         self._link = link
         self._outbox = Outbox(link)
-        self._session: Session | None = None
+        self._session: CloudSession | None = None
         self._task: asyncio.Task[None] | None = None
         self._cut: asyncio.Future[None] | None = None
 
@@ -181,7 +181,7 @@ class _Connection:
                 case Open():
                     await self._open(message)
                 case Close():
-                    if self._session is not None and session == self._session.walker.session:
+                    if self._session is not None and session == self._session.state.session:
                         await self._end_session()
                 case Read():
                     await self._read_back(message)
@@ -204,37 +204,37 @@ class _Connection:
 
     def _pass_on(self, message: Grow | Steer) -> None:
         """To the session it is for. What belongs to an ended one is late, and needs no answer."""
-        if self._session is None or message.session > self._session.walker.session:
+        if self._session is None or message.session > self._session.state.session:
             raise RefusedError(messages.INVALID, f"session {message.session} is not open")
-        if message.session == self._session.walker.session:
+        if message.session == self._session.state.session:
             self._session.take(message)
 
     async def _open(self, opened: Open) -> None:
         """Begin a session; it takes the place of the one before. A repeated Open changes nothing."""
-        if self._session is not None and opened.session <= self._session.walker.session:
+        if self._session is not None and opened.session <= self._session.state.session:
             return
         now_s = asyncio.get_running_loop().time()
-        walker = Walker(opened, self._service.shared.target.card, self._service.limits, now_s)
+        state = CloudState(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
-        session = Session(self._service.shared, walker, self.say)
-        session.hang(opened.chains)
+        session = CloudSession(self._service.shared, state, self.say)
+        session.attach(opened.chains)
         self._session = session
         work = self._work(opened.session, session.run)
-        self._task = asyncio.create_task(work, name=f"walker {opened.session}")
+        self._task = asyncio.create_task(work, name=f"cloud {opened.session}")
 
     async def _read_back(self, read: Read) -> None:
         """Tell what exits and draft say of a finished text, in the place of a session."""
         now_s = asyncio.get_running_loop().time()
-        walker = Walker(opening_of(read), self._service.shared.target.card, self._service.limits, now_s)
+        state = CloudState(opening_of(read), self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
-        work = self._work(read.session, partial(self._tell, walker))
+        work = self._work(read.session, partial(self._tell, state))
         self._task = asyncio.create_task(work, name=f"reader {read.session}")
 
-    async def _tell(self, walker: Walker) -> None:
+    async def _tell(self, state: CloudState) -> None:
         shared = self._service.shared
-        text, sampling = walker.tree.tokens, walker.sampling
-        async for readings in tell(walker.session, shared.target, shared.new_drafter, text, walker.start, sampling):
-            self.say(readings)
+        text, sampling = state.tree.tokens, state.sampling
+        async for predictions in tell(state.session, shared.target, shared.new_drafter, text, state.start, sampling):
+            self.say(predictions)
 
     async def _work(self, number: int, work: Callable[[], Awaitable[None]]) -> None:
         """See a session's work to its end, or say why there is none."""

@@ -1,6 +1,6 @@
 """The cloud's coroutine for one session: verify, or decode alone, until the text is complete.
 
-What to do next is the walker's decision (``walker``); this only waits, for the target and for
+What to do next is the cloud's decision (``state``); this only waits, for the target and for
 the edge, and says what came of it.
 """
 
@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from foredraft.cloud.drafter import CloudGrower, NewDrafter
-from foredraft.cloud.state import TICK_S, Extend, Go, StopSearch, Timing, Wait, Walker
+from foredraft.cloud.drafter import CloudDrafter, NewDrafter
+from foredraft.cloud.state import TICK_S, CloudState, Extend, Go, StopSearch, Timing, Wait
 from foredraft.errors import RefusedError
 from foredraft.protocol import messages
 from foredraft.protocol.events import Event, Observer, Value
 from foredraft.protocol.messages import Chain, Grow, Hint, Steer, ToEdge
-from foredraft.protocol.ports import Detokenizer, Pass, Reading, Seat, Target, Verdict
+from foredraft.protocol.ports import Detokenizer, Pass, Prediction, Slot, Target, Verdict
 from foredraft.protocol.signal import Signal
 from foredraft.protocol.tree import Node
-from foredraft.protocol.walk import foresee
+from foredraft.protocol.walk import predict
 from foredraft.text.stops import StopScanner
 
 NewDetokenizer = Callable[[Sequence[int]], Detokenizer]
@@ -54,20 +54,20 @@ class Shared:
     counters: Counters = field(default_factory=Counters)
 
 
-class Session:
-    """One text being walked: the walker's state, its seat at the target, and its voice."""
+class CloudSession:
+    """One text being walked: the cloud's state, its slot at the target, and its voice."""
 
-    seat: Seat
+    slot: Slot
 
-    def __init__(self, shared: Shared, walker: Walker, say: Callable[[ToEdge], None]) -> None:
+    def __init__(self, shared: Shared, state: CloudState, say: Callable[[ToEdge], None]) -> None:
         """Made while the loop runs."""
-        self.walker = walker
+        self.state = state
         self._shared = shared
         self._clock = asyncio.get_running_loop()
         self._stops: StopSearch | None = None
-        self._grower: CloudGrower | None = None
+        self._state: CloudDrafter | None = None
         if shared.new_drafter is not None:
-            self._grower = CloudGrower(shared.new_drafter, walker.tree, walker.sampling)
+            self._state = CloudDrafter(shared.new_drafter, state.tree, state.sampling)
         self._say = say
         self._changed = Signal()
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -75,52 +75,52 @@ class Session:
         self._waited_s = 0.0  # for the edge, since the last commit
         self._draft_us: tuple[int, ...] = ()  # each draft step here, since the last commit
         self._heard = 0
-        self._heard_at_s = walker.idle_since_s
+        self._heard_at_s = state.idle_since_s
 
     def take(self, message: Grow | Steer) -> None:
-        """Change the state as the message says, and let the walker look again. Raises as the walker does."""
+        """Change the state as the message says, and let the cloud look again. Raises as the cloud does."""
         self._heard += 1
         self._heard_at_s = self._clock.time()
         if isinstance(message, Steer):
-            self.walker.take_steer(message)
+            self.state.take_steer(message)
         else:
-            self.hang(message.chains)
+            self.attach(message.chains)
         self._changed.set_last()
 
-    def hang(self, chains: Sequence[Chain]) -> None:
+    def attach(self, chains: Sequence[Chain]) -> None:
         """Hang chains into the tree. Raises RefusedError or ProtocolError for what no honest edge sends."""
         for chain in chains:
-            if (refused := self.walker.take_chain(chain)) is not None:
+            if (refused := self.state.take_chain(chain)) is not None:
                 self._shared.counters.refused += 1
                 self._say(refused)
 
     async def run(self) -> None:
-        """Take a seat, walk, and give it up whatever happens."""
+        """Take a slot, walk, and give it up whatever happens."""
         shared, counters = self._shared, self._shared.counters
-        self._stops = await _stop_search(shared.new_detokenizer, self.walker)
-        self.seat = await shared.target.seat(self.walker.tree.tokens, self.walker.sampling)
+        self._stops = await _stop_search(shared.new_detokenizer, self.state)
+        self.slot = await shared.target.slot(self.state.tree.tokens, self.state.sampling)
         counters.sessions += 1
         counters.active += 1
         try:
             await self._walk()
         finally:
             counters.active -= 1
-            self.seat.close()
-            if self._grower is not None:
-                await self._grower.close()
+            self.slot.close()
+            if self._state is not None:
+                await self._state.close()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
 
     async def _walk(self) -> None:
         """Verify, or decode alone, until the text is complete."""
-        walker, clock = self.walker, self._clock
+        state, clock = self.state, self._clock
         chunk = self._shared.target.card.prefill_chunk
-        if walker.finish:  # resumed at its very end: say so again
-            self._say(messages.Commit(walker.session, walker.tree.position, b"", 0, 0, 0, 0, 0, walker.finish))
-        while not walker.finish:
-            now_s, cached = clock.time(), self.seat.cached
-            plan = walker.plan(now_s)
-            uncached = walker.tree.position - cached
+        if state.finish:  # resumed at its very end: say so again
+            self._say(messages.Commit(state.session, state.tree.position, b"", 0, 0, 0, 0, 0, state.finish))
+        while not state.finish:
+            now_s, cached = clock.time(), self.slot.cached
+            plan = state.plan(now_s)
+            uncached = state.tree.position - cached
             if uncached > chunk or (uncached > 1 and not isinstance(plan, Go)):
                 await self._prefill(cached, min(chunk, uncached - 1))
             elif isinstance(plan, Go):
@@ -131,9 +131,9 @@ class Session:
                 await self._wait(plan, now_s)
 
     async def _extend(self, node: Node) -> None:
-        if self._grower is not None:  # else no such orders were accepted
+        if self._state is not None:  # else no such orders were accepted
             began_s = self._clock.time()
-            await self._grower.extend(node)
+            await self._state.extend(node)
             self._draft_us += (round((self._clock.time() - began_s) * 1e6),)
 
     async def _wait(self, plan: Wait, began_s: float) -> None:
@@ -151,14 +151,14 @@ class Session:
         self._changed.set()
 
     async def _prefill(self, cached: int, count: int) -> None:
-        self._prefill_s += await self.seat.prefill(self.walker.tree.tokens[cached : cached + count])
+        self._prefill_s += await self.slot.prefill(self.state.tree.tokens[cached : cached + count])
 
     async def _verify(self, plan: Go, cached: int, began_s: float) -> None:
         """One target pass: hints on the way, a commit at the end."""
-        walker = self.walker
-        position, exits = walker.tree.position, walker.steer.exits
+        state = self.state
+        position, exits = state.tree.position, state.steer.exits
         batch = Pass(
-            trunk=tuple(walker.tree.tokens[cached:]),
+            trunk=tuple(state.tree.tokens[cached:]),
             tokens=plan.tokens,
             parents=plan.parents,
             exits=tuple(sorted(set(exits))) if exits else (),
@@ -166,33 +166,33 @@ class Session:
 
         if self._shared.observer is not None:
             self._note("pass", position=position, nodes=len(plan.tokens), trunk=len(batch.trunk))
-        verdict = await self.seat.verify(batch, partial(self._hint, batch, position, began_s))
+        verdict = await self.slot.verify(batch, partial(self._hint, batch, position, began_s))
         self._commit(plan, verdict, self._clock.time())
 
-    def _hint(self, batch: Pass, position: int, began_s: float, reading: Reading) -> None:
+    def _hint(self, batch: Pass, position: int, began_s: float, prediction: Prediction) -> None:
         """An exit spoke, in the middle of a pass."""
-        walker, after_s = self.walker, self._clock.time() - began_s
+        state, after_s = self.state, self._clock.time() - began_s
         if self._shared.observer is not None:
-            self._note("exit", position=position, layer=reading.layer)
-        foreseen, confidence = foresee(batch.tokens, batch.parents, reading, walker.steer.threshold)
-        if foreseen:
+            self._note("exit", position=position, layer=prediction.layer)
+        predicted, confidence = predict(batch.tokens, batch.parents, prediction, state.steer.threshold)
+        if predicted:
             self._shared.counters.hints += 1
-            packed = messages.pack(foreseen)
-            self._say(Hint(walker.session, position, reading.layer, packed, min(1.0, confidence), after_s))
+            packed = messages.pack(predicted)
+            self._say(Hint(state.session, position, prediction.layer, packed, min(1.0, confidence), after_s))
 
     def _commit(self, plan: Go, verdict: Verdict, now_s: float) -> None:
         heard_s = now_s - self._heard_at_s
         timing = Timing(self._prefill_s, self._waited_s, self._heard, heard_s, self._draft_us)
-        commit, kept = self.walker.commit(plan, verdict, timing, now_s, self._stops)
+        commit, kept = self.state.commit(plan, verdict, timing, now_s, self._stops)
         self._prefill_s = self._waited_s = 0.0
         self._draft_us = ()
-        self.seat.keep(kept)
-        if self._grower is not None:
-            self._grower.advance(self.walker.tree.tokens[commit.position :])
+        self.slot.keep(kept)
+        if self._state is not None:
+            self._state.advance(self.state.tree.tokens[commit.position :])
         self._say(commit)
         counters = self._shared.counters
         counters.passes += 1
-        counters.tokens += self.walker.tree.position - commit.position
+        counters.tokens += self.state.tree.position - commit.position
         counters.drafted += commit.drafted
         counters.accepted += commit.accepted
         counters.pass_s += verdict.pass_s
@@ -200,7 +200,7 @@ class Session:
             self._note(
                 "verdict",
                 position=commit.position,
-                tokens=self.walker.tree.tokens[commit.position :],
+                tokens=self.state.tree.tokens[commit.position :],
                 queue_s=verdict.queue_s,
                 pass_s=verdict.pass_s,
             )
@@ -209,17 +209,17 @@ class Session:
         observer = self._shared.observer
         if observer is not None:
             now_s = self._clock.time()
-            observer(Event(now_s, "cloud", str(self.walker.session), kind, data))
+            observer(Event(now_s, "cloud", str(self.state.session), kind, data))
 
 
-async def _stop_search(new_detokenizer: NewDetokenizer | None, walker: Walker) -> StopSearch | None:
+async def _stop_search(new_detokenizer: NewDetokenizer | None, state: CloudState) -> StopSearch | None:
     """What looks for the session's stop strings, fed with the text generated so far."""
-    if not walker.rules.strings:
+    if not state.rules.strings:
         return None
     if new_detokenizer is None:
         raise RefusedError(messages.INVALID, "this server has no tokenizer, so no stop strings")
-    prompt, generated = walker.tree.tokens[: walker.start], walker.tree.tokens[walker.start :]
-    detokenizer, scanner = new_detokenizer(prompt), StopScanner(walker.rules.strings)
+    prompt, generated = state.tree.tokens[: state.start], state.tree.tokens[state.start :]
+    detokenizer, scanner = new_detokenizer(prompt), StopScanner(state.rules.strings)
 
     def search(token: int) -> bool:
         scanner.feed(detokenizer.step(token))
@@ -227,7 +227,7 @@ async def _stop_search(new_detokenizer: NewDetokenizer | None, walker: Walker) -
 
     for count, token in enumerate(generated, start=1):
         if search(token):
-            walker.finish = messages.STOP
+            state.finish = messages.STOP
         if count % RESUMED_AT_A_TIME == 0:
             await asyncio.sleep(0)
     return search

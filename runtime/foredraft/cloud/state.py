@@ -1,6 +1,6 @@
-"""The walker's decisions: plain state of one session in the cloud, no waiting and no I/O.
+"""The cloud's decisions: plain state of one session in the cloud, no waiting and no I/O.
 
-The walker owns the committed text. It takes chains into its tree, decides what the next
+The cloud owns the committed text. It takes chains into its tree, decides what the next
 target pass covers, and turns the target's verdict into a commit.
 """
 
@@ -94,7 +94,7 @@ def stop_rules_of(opened: Open) -> StopRules:
         raise RefusedError(messages.INVALID, str(error)) from error
 
 
-class Walker:
+class CloudState:
     """One session's text, tree and orders, as the cloud sees them."""
 
     def __init__(self, opened: Open, card: TargetCard, limits: Limits, now_s: float) -> None:
@@ -187,8 +187,8 @@ class Walker:
     def plan(self, now_s: float) -> Plan:
         """What to do next.
 
-        Verify as soon as enough hangs below the tip; when patience is over, verify what there
-        is, or decode alone where that is allowed; else wait. A walker that may decode alone
+        Verify as soon as enough is attached below the tip; when patience is over, verify what there
+        is, or decode alone where that is allowed; else wait. A cloud that may decode alone
         waits only as far as its ledger allows, and verifies nothing while that is overdrawn
         or knows nothing to compare with. With a drafter in the cloud it waits for nobody: that fills
         the tree as deep as the orders say, and what is there is verified, or one token decoded alone.
@@ -228,7 +228,7 @@ class Walker:
         tokens: list[int] = []
         parents: list[int] = []
         places: dict[Node | None, int] = {self.tree.root: TIP}
-        leaf: list[bool] = []  # of each chosen node: whether none of them hangs below it
+        leaf: list[bool] = []  # of each chosen node: whether none of them is attached below it
         leaves = 0
         for node in self.tree.live:
             place = len(tokens)
@@ -259,7 +259,7 @@ class Walker:
     ) -> tuple[Commit, list[int]]:
         """Turn the verdict on a plan into a commit: the message, and which nodes (indices) the cache keeps."""
         tokens = plan.tokens
-        path, bonus = accept(tokens, plan.parents, verdict.reading.tokens)
+        path, bonus = accept(tokens, plan.parents, verdict.prediction.tokens)
         position = self.tree.position
         said = self._cut([tokens[index] for index in path] + [bonus], stops)
         self.tree.advance(said)

@@ -1,6 +1,6 @@
-"""The grower's coroutine: draft what the policy wants drafted, and hang it into the tree.
+"""The edge's coroutine: draft what the policy wants drafted, and attach it to the tree.
 
-What to draft next is the policy's decision and what becomes of it the grower's (``grower``); this only
+What to draft next is the policy's decision, and what becomes of it the state's (``state``). This only
 waits, for the drafter and for something to happen. It knows of no link and no cloud.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
-from foredraft.edge.state import Grower
+from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step
 from foredraft.protocol.events import Note
 from foredraft.protocol.ports import Drafter
@@ -18,25 +18,25 @@ from foredraft.protocol.signal import Signal
 from foredraft.protocol.tree import Node
 
 
-class Growing:
+class Drafting:
     """One session's drafting. A step in flight always runs to its end.
 
     ``on_change`` is called whenever the policy is asked anew: after steps, and when the drafter comes to rest.
     ``local``: what is shown while the cloud is out of reach.
     """
 
-    __slots__ = ("_begun", "_changed", "_drafter", "_grower", "_local", "_note", "_on_change", "_policy")
+    __slots__ = ("_begun", "_changed", "_drafter", "_local", "_note", "_on_change", "_policy", "_state")
 
     def __init__(
         self,
-        grower: Grower,
+        state: EdgeState,
         drafter: Drafter,
         policy: Policy,
         on_change: Callable[[], None],
         local: LocalText | None = None,
         note: Note | None = None,
     ) -> None:
-        self._grower = grower
+        self._state = state
         self._drafter = drafter
         self._policy = policy
         self._on_change = on_change
@@ -47,7 +47,7 @@ class Growing:
 
     def wake(self) -> None:
         """Something happened that may change what to draft."""
-        self._grower.resting = False
+        self._state.resting = False
         self._changed.set_last()
 
     def advance(self, tokens: list[int]) -> None:
@@ -60,17 +60,17 @@ class Growing:
 
         The cloud is at work meanwhile: what it commits before the drafter is ready comes after.
         """
-        grower, drafter, on_change, clock = self._grower, self._drafter, self._on_change, asyncio.get_running_loop()
-        known = grower.tree.position
-        await drafter.begin(grower.tree.tokens[:known], sampling)
+        state, drafter, on_change, clock = self._state, self._drafter, self._on_change, asyncio.get_running_loop()
+        known = state.tree.position
+        await drafter.begin(state.tree.tokens[:known], sampling)
         self._begun = True
-        if missed := grower.tree.tokens[known:]:
+        if missed := state.tree.tokens[known:]:
             drafter.advance(missed)
         most = drafter.max_nodes_per_step
         step = self._next_step(most)
         while True:
             if step is None:
-                grower.resting = True
+                state.resting = True
                 on_change()
                 await self._changed.wait()
                 step = self._next_step(most)
@@ -78,7 +78,7 @@ class Growing:
             began_s = clock.time()
             guesses = await drafter.draft(step.nodes, step.width)
             took_s = clock.time() - began_s
-            grown = grower.drafted(step, guesses, took_s)
+            grown = state.drafted(step, guesses, took_s)
             if self._note is not None:
                 counts = len(step.nodes), len(grown)
                 self._note("draft", {"began_s": began_s, "took_s": took_s, "nodes": counts[0], "grown": counts[1]})
@@ -89,16 +89,16 @@ class Growing:
 
     def _further(self, step: Step, grown: Sequence[Node]) -> Step | None:
         """The next of several steps that the policy ordered together, unless it is to be asked again."""
-        if len(grown) != 1 or grown[0].expanded or self._grower.room <= 0 or self._changed.pending:
+        if len(grown) != 1 or grown[0].expanded or self._state.room <= 0 or self._changed.pending:
             return None
         return Step((grown[0],), step.width, step.more - 1)
 
     def _next_step(self, most: int) -> Step | None:
         """The policy's next step, as far as it can lead anywhere: each node is asked about once per width."""
-        grower, local = self._grower, self._local
-        if grower.finish or grower.room <= 0:
+        state, local = self._state, self._local
+        if state.finish or state.room <= 0:
             return None
-        step = local.step(grower) if local is not None and local.away else self._policy.step(grower)
+        step = local.step(state) if local is not None and local.away else self._policy.step(state)
         if step is None:
             return None
         nodes, width = step.nodes, step.width

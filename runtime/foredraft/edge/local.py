@@ -9,7 +9,7 @@ differs from some position on, and what was shown from there is withdrawn.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from foredraft.edge.state import Grower
+from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step
 from foredraft.protocol.tree import Node
 
@@ -37,7 +37,7 @@ class Withdrawn:
     tokens: tuple[int, ...]
 
 
-Told = Unverified | Confirmed | Withdrawn
+LocalEvent = Unverified | Confirmed | Withdrawn
 
 
 class LocalText:
@@ -46,7 +46,7 @@ class LocalText:
     How far it may go is bounded by the draft tree: as many nodes as the cloud allowed.
     """
 
-    def __init__(self, tell: Callable[[Told], None]) -> None:
+    def __init__(self, tell: Callable[[LocalEvent], None]) -> None:
         self.away = False
         self._tell = tell
         self._begins = 0
@@ -57,24 +57,24 @@ class LocalText:
         """What is shown and not verified yet."""
         return list(self._tokens)
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """Show what the draft has by now, and say what to draft next."""
-        tip = self._extend(grower)
-        done = tip is None or tip.expanded or tip.position >= grower.end
+        tip = self._extend(state)
+        done = tip is None or tip.expanded or tip.position >= state.end
         return None if done or tip is None else Step((tip,))
 
-    def _extend(self, grower: Grower) -> Node | None:
+    def _extend(self, state: EdgeState) -> Node | None:
         """Follow what was shown down from the tip, and on along the likeliest guesses; the node at its end."""
         if not self._tokens:
-            self._begins = grower.position
-        node = grower.root
+            self._begins = state.position
+        node = state.root
         for token in self._tokens:
             below = node.child(token)
             if below is None:
                 return None  # what was shown has gone from the tree: nothing to go on from
             node = below
         fresh: list[int] = []
-        while node.children and node.position < grower.end:
+        while node.children and node.position < state.end:
             node = max(node.children, key=lambda child: child.probability)
             fresh.append(node.token)
         if fresh:

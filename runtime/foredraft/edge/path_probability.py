@@ -7,25 +7,25 @@ from functools import lru_cache
 from foredraft.protocol.tree import Node
 
 
-def reaches(root: Node, told: Mapping[Node, tuple[Node, float]]) -> list[tuple[Node, float]]:
+def path_probabilities(root: Node, hinted_steps: Mapping[Node, tuple[Node, float]]) -> list[tuple[Node, float]]:
     """Every node from ``root`` down, parents first, with the probability that the walk gets there.
 
-    A node's own probability multiplies that of its parent. ``told`` maps a node to the child
+    A node's own probability multiplies that of its parent. ``hinted_steps`` maps a node to the child
     that a hint favours, and how sure the hint is of this step; the favourite's siblings share
     what that leaves, in proportion to what the draft gave them.
     """
     found: list[tuple[Node, float]] = [(root, 1.0)]
-    for node, reach in found:
-        favourite = told.get(node)
+    for node, path_probability in found:
+        favourite = hinted_steps.get(node)
         if favourite is None:
             for child in node.children:
-                found.append((child, reach * child.probability))
+                found.append((child, path_probability * child.probability))
             continue
         heir, sure = favourite
         rest = (1.0 - sure) / max(1.0 - heir.probability, 1e-3)
         for child in node.children:
             probability = max(child.probability, sure) if child is heir else child.probability * min(rest, 1.0)
-            found.append((child, reach * probability))
+            found.append((child, path_probability * probability))
     return found
 
 
@@ -43,9 +43,9 @@ def expected_tokens(ranks: tuple[float, ...], nodes: int, depth: int) -> float:
     for _ in range(nodes):
         if not frontier:
             break
-        reach, level = heapq.heappop(frontier)
-        tokens -= reach
+        path_probability, level = heapq.heappop(frontier)
+        tokens -= path_probability
         if level < depth:
             for rank in ranks:
-                heapq.heappush(frontier, (reach * rank, level + 1))
+                heapq.heappush(frontier, (path_probability * rank, level + 1))
     return tokens

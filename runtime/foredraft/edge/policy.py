@@ -1,6 +1,6 @@
-"""The policy interface: when to draft, where, what to send, and how the walker should walk.
+"""The policy interface: when to draft, where, what to send, and how the cloud should verify.
 
-A policy looks at the grower's state and answers three questions; it waits for nothing and
+A policy looks at the edge's state and answers three questions; it waits for nothing and
 changes nothing. It is asked again after every message and every draft step, but for steps that it
 ordered together (``Step.more``).
 """
@@ -8,8 +8,8 @@ ordered together (``Step.more``).
 from collections.abc import Sequence
 from typing import Protocol
 
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.protocol.tree import Node
 
 
@@ -20,11 +20,11 @@ class Policy(Protocol):
     def name(self) -> str:
         """What users call it."""
 
-    def orders(self, grower: Grower) -> Orders:
-        """How the walker should walk from now on."""
+    def verify_params(self, state: EdgeState) -> VerifyParams:
+        """How the cloud should verify from now on."""
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """The next draft step; None to wait until something happens."""
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """Nodes that the cloud should have now; unsent ancestors go along."""

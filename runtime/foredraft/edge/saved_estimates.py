@@ -52,7 +52,7 @@ class _Hints(msgspec.Struct, forbid_unknown_fields=True):
     right: _Bins
 
 
-class _Learned(msgspec.Struct, forbid_unknown_fields=True):
+class _Saved(msgspec.Struct, forbid_unknown_fields=True):
     """The file. ``passes_s``: by ``edge.estimates.WIDTHS``, the last samples of each."""
 
     version: Literal[1]
@@ -80,7 +80,7 @@ def save_estimates(estimates: Estimates, file: str | Path) -> None:
 
 def estimates_as_plain(estimates: Estimates) -> dict[str, Any]:
     """What was learned, as plain values."""
-    learned = _Learned(
+    saved = _Saved(
         version=VERSION,
         **{name: _mean(getattr(estimates, name)) for name in _MEANS},
         ranks=_plain(estimates.ranks),
@@ -88,7 +88,7 @@ def estimates_as_plain(estimates: Estimates) -> dict[str, Any]:
         right=_plain(estimates.right),
         hints=[_Hints(layer, _plain(bins)) for layer, bins in estimates.hints.items()],
     )
-    plain: dict[str, Any] = msgspec.to_builtins(learned)
+    plain: dict[str, Any] = msgspec.to_builtins(saved)
     return plain
 
 
@@ -110,16 +110,16 @@ def load_estimates(file: str | Path) -> Estimates:
 
 def estimates_from_plain(plain: dict[str, Any], where: Path) -> Estimates:
     """What ``estimates_as_plain`` made of them. Raises EstimatesError naming ``where``, the key and the value."""
-    learned = convert(plain, _Learned, where, EstimatesError)
+    saved = convert(plain, _Saved, where, EstimatesError)
     estimates = Estimates()
     for name in _MEANS:
-        mean: _Mean = getattr(learned, name)
+        mean: _Mean = getattr(saved, name)
         average: Average = getattr(estimates, name)
         average.mean, average.variance, average.samples = mean.mean, mean.variance, mean.samples
-    estimates.ranks = _rates(learned.ranks)
-    estimates.passes_s = [Typical(list(last)) for last in learned.passes_s]
-    estimates.right = _rates(learned.right)
-    estimates.hints = {one.layer: _rates(one.right) for one in learned.hints}
+    estimates.ranks = _rates(saved.ranks)
+    estimates.passes_s = [Typical(list(last)) for last in saved.passes_s]
+    estimates.right = _rates(saved.right)
+    estimates.hints = {one.layer: _rates(one.right) for one in saved.hints}
     return estimates
 
 

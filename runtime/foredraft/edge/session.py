@@ -1,7 +1,7 @@
 """The edge's coroutines: one session, from a prompt to the complete text.
 
-    reader    the link's messages change the grower's state, wake the grower, and send what that calls for
-    grower    asks the policy for the next draft step and runs it (``growing``); then sends what is ready
+    reader    the link's messages change the edge's state, wake the edge, and send what that calls for
+    edge    asks the policy for the next draft step and runs it (``drafting``); then sends what is ready
     sender    carries what the link has no room for at once (``shipping``, ``outbox``)
 
 Nobody who sends waits, so a draft step never holds up a message, nor a full link a draft step. A
@@ -16,14 +16,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from foredraft.edge.drafting import Growing
+from foredraft.edge.drafting import Drafting
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.handshake import shake_hands
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
 from foredraft.edge.session_report import SessionReport, report_of
 from foredraft.edge.shipping import Shipping
-from foredraft.edge.state import Grower
+from foredraft.edge.state import EdgeState
 from foredraft.errors import LinkClosedError, ModelError, ProtocolError, RefusedError, UnreachableError
 from foredraft.protocol import messages
 from foredraft.protocol.events import Event, Observer, Value
@@ -75,9 +75,9 @@ class EdgeSession:
         estimates: Estimates | None = None,
     ) -> None:
         """``estimates``: what earlier sessions over this link learned; this one goes on learning in it."""
-        self.grower = Grower(prompt, rules)
+        self.state = EdgeState(prompt, rules)
         if estimates is not None:
-            self.grower.estimates = estimates
+            self.state.estimates = estimates
         self._local = local
         self.policy = policy
         self.name = name
@@ -89,8 +89,8 @@ class EdgeSession:
         self._retry = retry or Retry()
         self._observer = observer
         note = None if observer is None else self._note
-        self._shipping = Shipping(self.grower, policy, sampling, note)
-        self._growing = Growing(self.grower, drafter, policy, self._shipping.ship, local, note)
+        self._shipping = Shipping(self.state, policy, sampling, note)
+        self._drafting = Drafting(self.state, drafter, policy, self._shipping.ship, local, note)
         self._fresh: deque[list[int]] | None = None  # where somebody watches
         self._news = Signal()
         self._over = False
@@ -123,11 +123,11 @@ class EdgeSession:
 
     def _begin(self) -> None:
         self._clock = asyncio.get_running_loop()
-        self.grower.tally.began_at_s = self._clock.time()
+        self.state.tally.began_at_s = self._clock.time()
 
     async def _run(self) -> None:
         try:
-            await _first_of(self._talk(), self._growing.run(self._sampling))
+            await _first_of(self._talk(), self._drafting.run(self._sampling))
         finally:
             self._over = True
             self._news.set()
@@ -137,15 +137,15 @@ class EdgeSession:
     async def _talk(self) -> None:
         """Keep a link to the cloud until the text is complete."""
         failures = 0
-        position = self.grower.position
-        while not self.grower.finish:
+        position = self.state.position
+        while not self.state.finish:
             try:
                 await self._converse()
             except (LinkClosedError, UnreachableError, RefusedError) as error:
                 if isinstance(error, RefusedError) and error.retry_after_s is None:
                     raise
-                failures = 1 if self.grower.position > position else failures + 1
-                position = self.grower.position
+                failures = 1 if self.state.position > position else failures + 1
+                position = self.state.position
                 await self._pause(error, failures)
 
     async def _pause(self, error: Exception, failures: int) -> None:
@@ -159,29 +159,29 @@ class EdgeSession:
         log.warning("%s; trying again in %.2g s (%d)", error, wait_s, failures)
         if self._observer is not None:
             self._note("retry", {"reason": str(error), "wait_s": wait_s})
-        self.grower.tally.reconnects += 1
+        self.state.tally.reconnects += 1
         if self._local is not None:
             self._local.away = True
-            self._growing.wake()
+            self._drafting.wake()
         await asyncio.sleep(wait_s)
 
     async def _converse(self) -> None:
         """One connection: shake hands, open the session with the text so far, read to the end."""
         link = await self._connect()
         try:
-            self.grower.connected(self._suits(await _in_time(shake_hands(link, self._api_key))))
+            self.state.connected(self._suits(await _in_time(shake_hands(link, self._api_key))))
             if self._local is not None:
                 self._local.away = False
-            self._growing.wake()
+            self._drafting.wake()
             outbox = await self._shipping.open(link)
             await _first_of(self._read(link), outbox.run())
             with suppress(LinkClosedError):
-                await link.send(Close(self.grower.session))
+                await link.send(Close(self.state.session))
         finally:
             self._shipping.close()
-            self.grower.tally.bytes_up += link.bytes_sent
-            self.grower.tally.bytes_down += link.bytes_received
-            self.grower.disconnected()
+            self.state.tally.bytes_up += link.bytes_sent
+            self.state.tally.bytes_down += link.bytes_received
+            self.state.disconnected()
             await link.close()
 
     def _suits(self, ready: Ready) -> Ready:
@@ -202,12 +202,12 @@ class EdgeSession:
 
     async def _read(self, link: Link) -> None:
         """Take the cloud's messages as they come, until the text is complete."""
-        if not self.grower.finish:
+        if not self.state.finish:
             await link.listen(self._take)
 
     def _take(self, message: Message) -> bool:
         """Follow one message; whether more are wanted."""
-        if getattr(message, "session", 0) not in (0, self.grower.session):
+        if getattr(message, "session", 0) not in (0, self.state.session):
             return True  # of an earlier session; 0 is about the connection itself
         match message:
             case Commit():
@@ -215,7 +215,7 @@ class EdgeSession:
             case Hint():
                 self._take_hint(message)
             case Refused(code=messages.UNKNOWN_ANCHOR | messages.FULL):
-                self.grower.refused(message)
+                self.state.refused(message)
             case Refused():
                 raise RefusedError(message.code, message.reason, message.retry_after_s)
             case Drain():
@@ -224,34 +224,34 @@ class EdgeSession:
                 return True  # repeated
             case _:
                 raise ProtocolError(f"{type(message).__name__} is not for an edge in a session")
-        self.grower.resting = False  # something happened; the policy is asked anew
+        self.state.resting = False  # something happened; the policy is asked anew
         self._shipping.ship()
-        self._growing.wake()  # the next draft step first; whoever shows the text works while it runs
+        self._drafting.wake()  # the next draft step first; whoever shows the text works while it runs
         if self._fresh:
             self._news.set()
-        return not self.grower.finish
+        return not self.state.finish
 
     def _take_commit(self, commit: Commit) -> None:
         now_s = self._clock.time()
         self._shipping.heard(commit, now_s)
-        new = self.grower.committed(commit)
+        new = self.state.committed(commit)
         if self._observer is not None:
             self._note_commit(commit, new)
         if not new:
             return
         if self._local is not None:
             self._local.committed(new)
-        self._growing.advance(new)
-        self.grower.tally.came(len(new), now_s)
+        self._drafting.advance(new)
+        self.state.tally.came(len(new), now_s)
         if self._fresh is not None:
             self._fresh.append(new)
 
     def _take_hint(self, hint: Hint) -> None:
-        self.grower.foresaw(hint)
+        self.state.take_hint(hint)
         if self._observer is not None:
-            told: dict[str, Value] = {"position": hint.position, "layer": hint.layer}
-            told |= {"tokens": messages.unpack(hint.tokens), "confidence": hint.confidence, "after_s": hint.after_s}
-            self._note("hint", told)
+            data: dict[str, Value] = {"position": hint.position, "layer": hint.layer}
+            data |= {"tokens": messages.unpack(hint.tokens), "confidence": hint.confidence, "after_s": hint.after_s}
+            self._note("hint", data)
 
     # Telling
 
@@ -262,18 +262,18 @@ class EdgeSession:
     def _note_commit(self, commit: Commit, new: list[int]) -> None:
         counts = {"drafted": commit.drafted, "accepted": commit.accepted}
         times = {"queue_s": commit.queue_s, "prefill_s": commit.prefill_s, "pass_s": commit.pass_s}
-        self._note("commit", {"position": self.grower.position - len(new), "tokens": new, **counts, **times})
+        self._note("commit", {"position": self.state.position - len(new), "tokens": new, **counts, **times})
 
     def report(self, text: str = "") -> SessionReport:
         """What happened, once the stream has ended."""
-        grower = self.grower
+        state = self.state
         return report_of(
-            grower.tally,
-            tokens=grower.tree.tokens[grower.start :],
-            prompt_tokens=grower.start,
+            state.tally,
+            tokens=state.tree.tokens[state.start :],
+            prompt_tokens=state.start,
             policy=self.policy.name,
             sampling=self._sampling,
-            finish=grower.finish,
+            finish=state.finish,
             text=text,
         )
 

@@ -51,7 +51,7 @@ class SessionReport:
     first commit's. ``target_s``: the cloud's own prefill and pass seconds; ``draft_s``: the
     edge's draft steps. ``hints_right``: hints that were a prefix of what committed.
     ``predraft_hits``/``predraft_misses``: commits after growth during verification, by
-    whether some of that growth hung below the new tip. ``bytes_up``/``bytes_down``: payload and
+    whether some of that growth is below the new tip. ``bytes_up``/``bytes_down``: payload and
     WebSocket framing, all connections; ``opening_bytes_up`` of it were handshakes and prompts.
     ``policy_from``: who named the policy: EDGE, SERVER or NOBODY.
     """

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import msgspec
 
 from foredraft.edge.policy import Policy
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import VerifyParams
 from foredraft.protocol import messages
 from foredraft.protocol.events import Note, Value
 from foredraft.protocol.messages import Chain, Commit, Grow, Open, Steer
@@ -25,26 +25,26 @@ class Shipping:
 
     _clock: asyncio.AbstractEventLoop
 
-    def __init__(self, grower: Grower, policy: Policy, sampling: Sampling, note: Note | None) -> None:
-        self._grower = grower
+    def __init__(self, state: EdgeState, policy: Policy, sampling: Sampling, note: Note | None) -> None:
+        self._state = state
         self._policy = policy
         self._sampling = sampling
         self._note = note
         self._outbox: Outbox | None = None  # while the session is open over a link
         self._late = False  # something changed while the link was full
-        self._orders = Orders()
+        self._params = VerifyParams()
         self._serial = 0
         self._said_s: list[float] = []  # when Open, and each Grow and Steer after it
 
     async def open(self, link: Link) -> Outbox:
         """Open the session with the text and the drafts so far; the outbox of what follows, for somebody to ``run``."""
-        self._orders, self._serial = self._policy.orders(self._grower), 1
+        self._params, self._serial = self._policy.verify_params(self._state), 1
         self._clock = asyncio.get_running_loop()
         self._said_s = [self._clock.time()]
-        await link.send(self._opening(self._chains(self._policy.ship(self._grower))))
-        self._grower.tally.opening_bytes_up += link.bytes_sent
+        await link.send(self._opening(self._chains(self._policy.ship(self._state))))
+        self._state.tally.opening_bytes_up += link.bytes_sent
         if self._note is not None:
-            self._note("open", {"position": self._grower.position})
+            self._note("open", {"position": self._state.position})
         self._outbox = Outbox(link, self._ship_late)
         self.ship()
         return self._outbox
@@ -55,29 +55,29 @@ class Shipping:
 
     def ship(self) -> None:
         """Send what the policy wants sent now; while the link is full, later."""
-        outbox, grower = self._outbox, self._grower
-        if outbox is None or grower.finish:
+        outbox, state = self._outbox, self._state
+        if outbox is None or state.finish:
             return
         self._late = bool(outbox.waiting)
         if self._late:
             return
-        if (wanted := self._policy.ship(grower)) and (chains := self._chains(wanted)):
-            self._say(outbox, Grow(grower.session, chains))
-        orders = self._policy.orders(grower)
-        if grower.resting and not (grower.verifying or orders.cloud_drafts):
-            orders = self._never_stalled(orders)
-        if orders is not self._orders and orders != self._orders:
-            self._orders = orders
+        if (wanted := self._policy.ship(state)) and (chains := self._chains(wanted)):
+            self._say(outbox, Grow(state.session, chains))
+        verify_params = self._policy.verify_params(state)
+        if state.resting and not (state.verifying or verify_params.cloud_drafts):
+            verify_params = self._never_stalled(verify_params)
+        if verify_params is not self._params and verify_params != self._params:
+            self._params = verify_params
             self._serial += 1
             self._say(outbox, self._steer())
 
     def _chains(self, wanted: Sequence[Node]) -> tuple[Chain, ...]:
         """What of the nodes that the policy wants at the cloud is not there yet."""
-        chains = () if self._grower.finish else tuple(self._grower.ship(wanted))
+        chains = () if self._state.finish else tuple(self._state.ship(wanted))
         if self._note is not None:
             for number, chain in enumerate(chains):  # a message is noted by its first chain, the others beside it
-                told: dict[str, Value] = {"position": chain.position, "tokens": messages.unpack(chain.tokens)}
-                self._note("beside" if number else "ship", told)
+                data: dict[str, Value] = {"position": chain.position, "tokens": messages.unpack(chain.tokens)}
+                self._note("beside" if number else "ship", data)
         return chains
 
     def _ship_late(self) -> None:
@@ -93,31 +93,31 @@ class Shipping:
         """A commit tells what the cloud had heard, and when: a round trip, less what the cloud took."""
         if commit.heard < len(self._said_s):
             round_trip_s = now_s - self._said_s[commit.heard] - commit.heard_s
-            self._grower.estimates.round_trip_s.take(max(0.0, round_trip_s))
+            self._state.estimates.round_trip_s.take(max(0.0, round_trip_s))
 
-    def _never_stalled(self, orders: Orders) -> Orders:
+    def _never_stalled(self, verify_params: VerifyParams) -> VerifyParams:
         """The orders of an edge at rest; where nobody would ever move again, the cloud decodes one token alone."""
-        position = self._grower.position
-        if orders.alone_until > position or self._grower.waiting_on_cloud:
-            return orders
-        return Orders(alone_until=position + 1, exits=orders.exits, threshold=orders.threshold)
+        position = self._state.position
+        if verify_params.alone_until > position or self._state.waiting_on_cloud:
+            return verify_params
+        return VerifyParams(alone_until=position + 1, exits=verify_params.exits, threshold=verify_params.threshold)
 
     def _steer(self) -> Steer:
-        return Steer(self._grower.session, self._serial, **msgspec.structs.asdict(self._orders))
+        return Steer(self._state.session, self._serial, **msgspec.structs.asdict(self._params))
 
     def _opening(self, chains: tuple[Chain, ...]) -> Open:
-        grower, sampling = self._grower, self._sampling
+        state, sampling = self._state, self._sampling
         return Open(
-            session=grower.session,
-            tokens=messages.pack(grower.tree.tokens),
-            start=grower.start,
+            session=state.session,
+            tokens=messages.pack(state.tree.tokens),
+            start=state.start,
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
             seed=sampling.seed,
-            max_new_tokens=grower.rules.max_new_tokens,
-            stop_tokens=grower.rules.tokens,
-            stop_strings=grower.rules.strings,
+            max_new_tokens=state.rules.max_new_tokens,
+            stop_tokens=state.rules.tokens,
+            stop_strings=state.rules.strings,
             steer=self._steer(),
             chains=chains,
         )

@@ -1,13 +1,15 @@
-"""The grower's decisions: plain state of one session at the edge, no waiting and no I/O.
+"""The edge's decisions: plain state of one session at the edge, no waiting and no I/O.
 
-The grower holds the committed text, its own draft tree below it, and what the hints said.
+The edge holds the committed text, its own draft tree below it, and what the hints said.
 Only a commit makes text; hints and drafts cost time when they are wrong, never tokens.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from foredraft.edge.estimates import Estimates
-from foredraft.edge.path_probability import reaches
+from foredraft.edge.path_probability import path_probabilities
+from foredraft.edge.renamed import STATE
 from foredraft.edge.session_report import Tally
 from foredraft.edge.step import Step
 from foredraft.errors import ConfigError, ProtocolError
@@ -34,7 +36,7 @@ MAX_REFUSALS = 8
 """Chains refused since the last commit, after which nothing more is shipped before the next."""
 
 
-class Grower:
+class EdgeState:
     """One session's text and tree, as the edge sees them.
 
     Policies read, among others: ``end``, the position at which the text ends at the latest; ``deepest``,
@@ -60,8 +62,8 @@ class Grower:
         self._most_nodes = DEFAULT_MAX_NODES
         self.most_pass_nodes = 0  # draft nodes that the target takes in one pass, once that is known
         self.hinted: Node | None = None
-        self.told: dict[Node, tuple[Node, float]] = {}
-        self._reaches: list[tuple[Node, float]] | None = None
+        self.hinted_steps: dict[Node, tuple[Node, float]] = {}
+        self._path_probabilities: list[tuple[Node, float]] | None = None
         self._likeliest: list[Node] | None = None
         self._end = self.start + rules.max_new_tokens
         self._most_chain = NO_LIMIT
@@ -70,11 +72,18 @@ class Grower:
         self.verifying = False
         self.resting = False
         self._held: dict[int, Commit] = {}
-        self._foreseen: dict[int, tuple[list[int], float]] = {}  # by layer: tokens, and how sure of each
+        self._hinted_tokens: dict[int, tuple[list[int], float]] = {}  # by layer: tokens, and how sure of each
         self._predrafted = 0
         self._opened = False  # a first commit came over this link
         self._full = False
         self._refusals = 0
+
+    if not TYPE_CHECKING:  # a type checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Only asked for what there is not: a policy's slip of the pen, or a name of version 0.1."""
+            hint = f"; it is called {STATE[name]!r} since version 0.2" if name in STATE else ""
+            raise AttributeError(f"EdgeState has no attribute {name!r}{hint}", name=name, obj=self)
 
     # What policies read
 
@@ -99,14 +108,14 @@ class Grower:
         return self._most_nodes - len(self.tree.live)
 
     @property
-    def reaches(self) -> list[tuple[Node, float]]:
+    def path_probabilities(self) -> list[tuple[Node, float]]:
         """Every live node, the root first, with the probability that the walk gets there.
 
         The draft's own probabilities multiplied down the path, reweighed by the latest hint.
         """
-        if self._reaches is None:
-            self._reaches = reaches(self.root, self.told)
-        return self._reaches
+        if self._path_probabilities is None:
+            self._path_probabilities = path_probabilities(self.root, self.hinted_steps)
+        return self._path_probabilities
 
     def likeliest(self) -> Sequence[Node]:
         """The likeliest chain below the root."""
@@ -129,7 +138,7 @@ class Grower:
         self.most_pass_nodes = ready.max_pass_nodes
         self._opened = False
         self._held.clear()
-        self._foreseen.clear()
+        self._hinted_tokens.clear()
         self._full = False
         self._refusals = 0
         self._unsend()
@@ -168,7 +177,7 @@ class Grower:
         new = tokens[len(known) :]
         if new:
             self._check(new)
-            if self._foreseen:
+            if self._hinted_tokens:
                 self._judge_hints(tokens)
             self._judge_guesses(new)
             self._count(commit, len(new))
@@ -182,11 +191,11 @@ class Grower:
         self.tree.advance(tokens)
         self.deepest = min(self.useful_depth, self._most_chain)
         self.verifying = self._any_sent()
-        self._reaches = self._likeliest = None
+        self._path_probabilities = self._likeliest = None
         if self._predrafted:
             self._judge_predraft()
         self.hinted = None
-        self.told.clear()
+        self.hinted_steps.clear()
         self._full = False
         self._refusals = 0
 
@@ -232,24 +241,24 @@ class Grower:
 
     def _judge_hints(self, tokens: list[int]) -> None:
         """A hint is right when it is a prefix of what commits at its position."""
-        self.tally.hints += len(self._foreseen)
-        for layer, (foreseen, sure) in self._foreseen.items():
-            self.tally.hints_right += tokens[: len(foreseen)] == foreseen
-            for said, token in zip(foreseen, tokens, strict=False):
+        self.tally.hints += len(self._hinted_tokens)
+        for layer, (predicted, sure) in self._hinted_tokens.items():
+            self.tally.hints_right += tokens[: len(predicted)] == predicted
+            for said, token in zip(predicted, tokens, strict=False):
                 self.estimates.saw_hint(layer, sure, said == token)
                 if said != token:
                     break
-        self._foreseen.clear()
+        self._hinted_tokens.clear()
 
     def _judge_predraft(self) -> None:
-        """Growth during verification was a hit when some of it hangs below the new tip."""
+        """Growth during verification was a hit when some of it is attached below the new tip."""
         if self.root.children:
             self.tally.predraft_hits += 1
         else:
             self.tally.predraft_misses += 1
         self._predrafted = 0
 
-    def foresaw(self, hint: Hint) -> None:
+    def take_hint(self, hint: Hint) -> None:
         """Take a hint: where it leads is marked in the tree. What is not about this tip is stale.
 
         Raises ProtocolError for a hint that no honest cloud gives.
@@ -262,22 +271,22 @@ class Grower:
         if max(tokens, default=0) >= self.ready.vocab_size:
             raise ProtocolError(f"token id {max(tokens)} is outside the vocabulary of {self.ready.vocab_size}")
         sure = hint.confidence ** (1.0 / max(1, len(tokens)))
-        self._foreseen[hint.layer] = tokens, sure
+        self._hinted_tokens[hint.layer] = tokens, sure
         self._follow(tokens, self.estimates.hint_right(hint.layer, sure))
 
     def _follow(self, tokens: Sequence[int], right: float) -> None:
-        """Mark where a hint leads: ``hinted`` is its end, ``told`` each step with how probably it is right.
+        """Mark where a hint leads: ``hinted`` is its end, ``hinted_steps`` each step with how probably it is right.
 
         It is followed as far as the tree has room.
         """
-        self.told.clear()
-        self._reaches = self._likeliest = None
+        self.hinted_steps.clear()
+        self._path_probabilities = self._likeliest = None
         node = self.root
         for token in tokens:
             if self.room <= 0 and node.child(token) is None:
                 break
             heir = self.tree.add(node, token, UNDRAFTED)
-            self.told[node] = (heir, right)
+            self.hinted_steps[node] = (heir, right)
             node = heir
         self.hinted = node
 
@@ -286,9 +295,9 @@ class Grower:
         self.estimates.draft_step_s.take(took_s)
         self.tally.draft_s += took_s
         self.tally.draft_steps += 1
-        return self.grew(step.nodes, guesses, step.width)
+        return self.attach_guesses(step.nodes, guesses, step.width)
 
-    def grew(self, parents: Sequence[Node], guesses: Sequence[Sequence[Guess]], width: int) -> list[Node]:
+    def attach_guesses(self, parents: Sequence[Node], guesses: Sequence[Sequence[Guess]], width: int) -> list[Node]:
         """Take a draft step's guesses; those whose parent died meanwhile are dropped.
 
         Where the tree has no room for all of them, a parent does not count as expanded: the
@@ -297,7 +306,7 @@ class Grower:
         if len(guesses) != len(parents):
             raise ValueError(f"the drafter was asked about {len(parents)} nodes and answered for {len(guesses)}")
         tree, estimates, chain = self.tree, self.estimates, self._likeliest
-        self._reaches = self._likeliest = None
+        self._path_probabilities = self._likeliest = None
         grown: list[Node] = []
         for at, parent in enumerate(parents):
             if not parent.alive:
@@ -349,12 +358,12 @@ class Grower:
         return Chain(anchor.position, anchor.hash, messages.pack([node.token for node in path]))
 
     def refused(self, refused: Refused) -> None:
-        """The cloud could not hang a chain: what was sent must be sent again, if it still lives.
+        """The cloud could not attach a chain: what was sent must be sent again, if it still lives.
 
         Not before the next commit, though, if the cloud is full or keeps refusing.
         """
         if self.tree.find(Anchor(refused.position, refused.hash)) is None:
-            return  # it hung from a branch that a commit has killed meanwhile
+            return  # it belongs below a branch that a commit has killed meanwhile
         self._refusals += 1
         self._full = self._full or refused.code == messages.FULL or self._refusals >= MAX_REFUSALS
         self._unsend()

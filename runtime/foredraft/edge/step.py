@@ -5,8 +5,8 @@ import msgspec
 from foredraft.protocol.tree import Node
 
 
-class Orders(msgspec.Struct, frozen=True, gc=False):
-    """How the walker should walk; the fields are those of ``messages.Steer``."""
+class VerifyParams(msgspec.Struct, frozen=True, gc=False):
+    """How the cloud should verify; the fields are those of ``messages.Steer``."""
 
     alone_until: int = 0
     patience_s: float = 0.0

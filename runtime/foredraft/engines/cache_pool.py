@@ -1,6 +1,6 @@
-"""Which session's cache may hold how much: seats, a memory budget, and caches kept for a resume.
+"""Which session's cache may hold how much: slots, a memory budget, and caches kept for a resume.
 
-A seat that is given up leaves its cache behind, idle. An idle cache is taken over by a session
+A slot that is given up leaves its cache behind, idle. An idle cache is taken over by a session
 whose text begins with (most of) what it holds; it is dropped, least recently used first, when
 memory is needed, and after a while in any case. Used on the event loop's thread only.
 """
@@ -27,26 +27,26 @@ class Held(Generic[_Cache]):
 
 
 class CachePool(Generic[_Cache]):
-    """Hands out caches made by ``make`` within ``budget_bytes`` and ``max_seats``."""
+    """Hands out caches made by ``make`` within ``budget_bytes`` and ``max_slots``."""
 
     def __init__(
         self,
         make: Callable[[], _Cache],
         row_bytes: int,
         budget_bytes: int,
-        max_seats: int,
+        max_slots: int,
         idle_s: float,
         retry_after_s: float,
     ) -> None:
         self._make, self._row_bytes = make, row_bytes
-        self._budget_bytes, self._max_seats = budget_bytes, max_seats
+        self._budget_bytes, self._max_slots = budget_bytes, max_slots
         self._idle_s, self._retry_after_s = idle_s, retry_after_s
         self._active: set[Held[_Cache]] = set()
         self._idle: dict[Held[_Cache], asyncio.TimerHandle] = {}  # least recently used first
 
     @property
     def active(self) -> int:
-        """How many seats are taken."""
+        """How many slots are taken."""
         return len(self._active)
 
     @property
@@ -64,8 +64,8 @@ class CachePool(Generic[_Cache]):
 
         At least the last token is always left to run. Raises RefusedError("busy").
         """
-        if len(self._active) >= self._max_seats:
-            raise RefusedError(BUSY, f"all {self._max_seats} seats are taken", self._retry_after_s)
+        if len(self._active) >= self._max_slots:
+            raise RefusedError(BUSY, f"all {self._max_slots} slots are taken", self._retry_after_s)
         held, common = self._closest(tokens)
         if held is not None:
             self._idle.pop(held).cancel()
@@ -118,7 +118,7 @@ class CachePool(Generic[_Cache]):
             excess_bytes -= oldest.rows * self._row_bytes
 
     def give_back(self, held: Held[_Cache]) -> None:
-        """The seat is free; the cache stays for a while if it holds anything."""
+        """The slot is free; the cache stays for a while if it holds anything."""
         self._active.discard(held)
         if held.text:
             timer = asyncio.get_running_loop().call_later(self._idle_s, self._idle.pop, held, None)

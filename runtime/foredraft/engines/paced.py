@@ -17,7 +17,7 @@ from foredraft.errors import RefusedError
 from foredraft.profiles.compute import seconds
 from foredraft.profiles.schema import DraftProfile, TargetProfile
 from foredraft.protocol.messages import BUSY
-from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Slot, Target, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 
@@ -27,22 +27,22 @@ _TYPICAL_PASS = (5, 256)  # new tokens and context of the pass that a card tells
 
 
 class _HeldReadings:
-    """Readings of the exits of a pass, each held back until its share of the turn is over, and let go in order."""
+    """Predictions of the exits of a pass, each held back until its share of the turn is over, and let go in order."""
 
-    def __init__(self, target: "PacedTarget", batch: Pass, turn: Turn, on_exit: Callable[[Reading], None]) -> None:
+    def __init__(self, target: "PacedTarget", batch: Pass, turn: Turn, on_exit: Callable[[Prediction], None]) -> None:
         self._device, self._pace, self._layers = target.device, target.pace, target.card.layers
         self._exits, self._turn, self._on_exit = batch.exits, turn, on_exit
-        self._held: deque[Reading] = deque()
+        self._held: deque[Prediction] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def _due_s(self, layer: int) -> float:
         turn = self._turn
         return turn.start_s + self._pace.share_after(layer, self._layers) * (turn.end_s - turn.start_s)
 
-    def take(self, reading: Reading) -> None:
+    def take(self, prediction: Prediction) -> None:
         """The engine's exit has spoken."""
-        self._pace.note_late("segment", self._device.now() - self._due_s(reading.layer))
-        self._held.append(reading)
+        self._pace.note_late("segment", self._device.now() - self._due_s(prediction.layer))
+        self._held.append(prediction)
         if self._timer is None:
             self._let_go()
 
@@ -115,12 +115,12 @@ class PacedTarget:
         """How often, and by how much at worst, the real target was slower than the profile."""
         return self.pace.overruns
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
         """A place for a session. Raises RefusedError("busy") where the profile's memory is full."""
         wanted = len(tokens) + self._headroom_tokens
         self.reserve(wanted)
         try:
-            return _PacedSeat(self, await self._inner.seat(tokens, sampling), wanted)
+            return _PacedSeat(self, await self._inner.slot(tokens, sampling), wanted)
         except BaseException:
             self.release(wanted)
             raise
@@ -147,11 +147,11 @@ class PacedTarget:
 
 
 class _PacedSeat:
-    """A Seat on a paced target."""
+    """A Slot on a paced target."""
 
     __slots__ = ("_inner", "_reserved_tokens", "_target")
 
-    def __init__(self, target: PacedTarget, inner: Seat, reserved_tokens: int) -> None:
+    def __init__(self, target: PacedTarget, inner: Slot, reserved_tokens: int) -> None:
         self._target = target
         self._inner = inner
         self._reserved_tokens = reserved_tokens
@@ -173,7 +173,7 @@ class _PacedSeat:
             turn.leave()
         return device.now() - turn.start_s
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         """One pass in the profile's time. Cancelled, it frees the device after the segment in flight."""
         device, pace = self._target.device, self._target.pace
         asked_s = device.now()
@@ -187,7 +187,7 @@ class _PacedSeat:
                 held.flush()
         finally:
             turn.leave(None if held is None else held.give_up())
-        return Verdict(verdict.reading, turn.start_s - asked_s, device.now() - turn.start_s)
+        return Verdict(verdict.prediction, turn.start_s - asked_s, device.now() - turn.start_s)
 
     def keep(self, nodes: Sequence[int]) -> None:
         """Of the last pass, keep these nodes."""

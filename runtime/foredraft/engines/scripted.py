@@ -9,14 +9,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-from foredraft.protocol.ports import Guess, Pass, Reading, TargetCard, Verdict
+from foredraft.protocol.ports import Guess, Pass, Prediction, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 
 Script = Callable[[int], int]
 """The token at a position of the text."""
 
-Foresight = Callable[[int, int], tuple[int, float]]
+ExitScript = Callable[[int, int], tuple[int, float]]
 """What the exit after a layer (first argument) says of a position (second): token, confidence."""
 
 GuessAt = Callable[[int, int], Sequence[Guess]]
@@ -35,7 +35,7 @@ class ScriptedTarget:
         self,
         script: Script,
         *,
-        foresight: Foresight | None = None,
+        exit_script: ExitScript | None = None,
         exits: tuple[int, ...] = (),
         layers: int = 8,
         vocab_size: int = 1 << 16,
@@ -46,7 +46,7 @@ class ScriptedTarget:
         worker: Executor | None = None,
     ) -> None:
         self.script = script
-        self.foresight = foresight
+        self.exit_script = exit_script
         self.worker = worker
         self._card = TargetCard(
             model_digest=DIGEST,
@@ -54,7 +54,7 @@ class ScriptedTarget:
             vocab_size=vocab_size,
             context=context,
             layers=layers,
-            exits=exits if foresight is not None else (),
+            exits=exits if exit_script is not None else (),
             max_pass_nodes=max_pass_nodes,
             prefill_chunk=prefill_chunk,
         )
@@ -64,22 +64,22 @@ class ScriptedTarget:
         """What it is."""
         return self._card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "ScriptedSeat":
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "ScriptedSlot":
         """A place; there is always one."""
-        return ScriptedSeat(self.card.layers, self.script, self.foresight, self.worker)
+        return ScriptedSlot(self.card.layers, self.script, self.exit_script, self.worker)
 
     async def close(self) -> None:
         """Nothing to free."""
 
 
-class ScriptedSeat:
+class ScriptedSlot:
     """One session's place on a scripted target."""
 
     def __init__(
         self,
         layers: int,
         script: Script,
-        foresight: Foresight | None = None,
+        exit_script: ExitScript | None = None,
         worker: Executor | None = None,
         *,
         yields: bool = True,
@@ -88,7 +88,7 @@ class ScriptedSeat:
         self._yields = yields
         self._layers = layers
         self._script = script
-        self._foresight = foresight
+        self._exit_script = exit_script
         self._worker = worker
         self._cached = 0
 
@@ -103,23 +103,23 @@ class ScriptedSeat:
         self._cached += len(tokens)
         return 0.0
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         """Say what the script says after the tip and after each node; the exits before it."""
         depths = [0]
         for parent in batch.parents:
             depths.append(depths[parent + 1] + 1)
         tip = self._cached + len(batch.trunk)
-        foresight = self._foresight
-        if foresight is not None:
+        exit_script = self._exit_script
+        if exit_script is not None:
             for layer in batch.exits:
-                seen = [foresight(layer, tip + depth) for depth in depths]
-                on_exit(Reading(layer, tuple(s[0] for s in seen), tuple(s[1] for s in seen)))
+                seen = [exit_script(layer, tip + depth) for depth in depths]
+                on_exit(Prediction(layer, tuple(s[0] for s in seen), tuple(s[1] for s in seen)))
         if self._yields:
             await _visit(self._worker)
         self._cached = tip
         script = self._script
         says = tuple([script(tip + depth) for depth in depths])
-        return Verdict(Reading(self._layers, says, (1.0,) * len(says)), 0.0, 0.0)
+        return Verdict(Prediction(self._layers, says, (1.0,) * len(says)), 0.0, 0.0)
 
     def keep(self, nodes: Sequence[int]) -> None:
         """Keep a path of the last pass."""

@@ -11,7 +11,7 @@ from foredraft.engines.flat_cache import FlatCache
 from foredraft.engines.masks import Masks
 from foredraft.engines.noise import position_noise, sample
 from foredraft.engines.torch_model import LoadedModel, run_range
-from foredraft.protocol.ports import Pass, Reading
+from foredraft.protocol.ports import Pass, Prediction
 from foredraft.protocol.sampling import Sampling
 
 
@@ -53,7 +53,7 @@ class TargetPass:
         exits: ExitReader | None,
         batch: Pass,
         sampling: Sampling,
-        post: Callable[[Reading], None],
+        post: Callable[[Prediction], None],
     ) -> None:
         self.cancelled = False
         self.depths: list[int] = []
@@ -61,7 +61,7 @@ class TargetPass:
             self.depths.append(1 if parent < 0 else self.depths[parent] + 1)
         self._model, self._exits, self._batch, self._sampling, self._post = model, exits, batch, sampling, post
 
-    def run(self, place: Place) -> Reading | None:
+    def run(self, place: Place) -> Prediction | None:
         """Run it; None when it was cancelled on the way. Called on the device's thread."""
         model, batch = self._model, self._batch
         tip = place.start + len(batch.trunk) - 1
@@ -91,7 +91,7 @@ class TargetPass:
                 unread = self._read_exit(layer, hidden[0, len(batch.trunk) - 1 :], predicted, exit_noise)
         logits = model.logits(hidden[0, len(batch.trunk) - 1 :])
         tokens = sample(logits, predicted, self._sampling, noise).tolist()
-        return Reading(done, tuple(tokens), (1.0,) * len(tokens))
+        return Prediction(done, tuple(tokens), (1.0,) * len(tokens))
 
     def _is_chain(self) -> bool:
         return self._batch.parents == tuple(range(-1, len(self._batch.parents) - 1))
@@ -116,7 +116,7 @@ class TargetPass:
         tokens, confidence = self._exits.read(layer, hidden, predicted, self._sampling, noise)
 
         def post() -> None:
-            self._post(Reading(layer, tuple(tokens.tolist()), tuple(confidence.tolist())))
+            self._post(Prediction(layer, tuple(tokens.tolist()), tuple(confidence.tolist())))
 
         if hidden.device.type != "cuda":
             post()

@@ -1,4 +1,4 @@
-"""The target: a torch model that verifies passes, with early exits inside them, for many seats.
+"""The target: a torch model that verifies passes, with early exits inside them, for many slots.
 
 A pass runs the layers in segments on the device's worker thread: up to the first wanted exit,
 then to the next, and so on to the end. After a segment its exit head is read and the reading
@@ -22,7 +22,7 @@ from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.worker import DeviceWorker
 from foredraft.errors import ModelError, RefusedError
 from foredraft.protocol.messages import INTERNAL, INVALID, TOO_LONG
-from foredraft.protocol.ports import Pass, Reading, TargetCard, Verdict
+from foredraft.protocol.ports import Pass, Prediction, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling
 
 _Result = TypeVar("_Result")
@@ -41,7 +41,7 @@ class TorchTarget:
         exits: ExitReader | None = None,
         *,
         cache_bytes: int = 2 << 30,
-        max_seats: int = 64,
+        max_slots: int = 64,
         idle_s: float = 300.0,
         retry_after_s: float = 1.0,
         max_pass_nodes: int = 32,
@@ -53,7 +53,7 @@ class TorchTarget:
             lambda: FlatCache(model.kv_shape, model.dtype, model.device),
             row_bytes(model.kv_shape, model.dtype),
             cache_bytes,
-            max_seats,
+            max_slots,
             idle_s,
             retry_after_s,
         )
@@ -74,13 +74,13 @@ class TorchTarget:
         """What it is."""
         return self._card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "TorchSeat":
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "TorchSlot":
         """A place for a session over ``tokens``. An idle cache that shares a prefix with them is reused.
 
         Raises RefusedError: busy, invalid (a token id outside the vocabulary), too_long.
         """
         self.check(tokens, len(tokens))
-        return TorchSeat(self, self.pool.take(tokens), sampling)
+        return TorchSlot(self, self.pool.take(tokens), sampling)
 
     async def run(self, job: Callable[[], _Result]) -> tuple[_Result, float, float]:
         """Run ``job`` on the device: its result, the seconds that it waited, and the seconds that it took."""
@@ -108,7 +108,7 @@ class TorchTarget:
         self.pool.clear()
 
 
-class TorchSeat:
+class TorchSlot:
     """One session's place on the target: its cache and its sampling."""
 
     def __init__(self, target: TorchTarget, held: Held[FlatCache], sampling: Sampling) -> None:
@@ -133,7 +133,7 @@ class TorchSeat:
         self._last = None
         return seconds
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         """Run one pass. ``on_exit`` is called on the loop while later layers still run.
 
         Afterwards the cache holds the trunk; ``keep`` says which nodes stay. A cancelled pass
@@ -141,14 +141,14 @@ class TorchSeat:
         Raises RefusedError: invalid, too_long, busy (the cache cannot grow).
         """
         loop = asyncio.get_running_loop()
-        readings: deque[Reading] = deque()
+        predictions: deque[Prediction] = deque()
 
         def deliver() -> None:
-            while readings and not job.cancelled:
-                on_exit(readings.popleft())
+            while predictions and not job.cancelled:
+                on_exit(predictions.popleft())
 
-        def post(reading: Reading) -> None:
-            readings.append(reading)
+        def post(prediction: Prediction) -> None:
+            predictions.append(prediction)
             loop.call_soon_threadsafe(deliver)
 
         self._refuse_malformed(batch)
@@ -156,21 +156,21 @@ class TorchSeat:
         end = self.cached + len(batch.trunk) + max(job.depths, default=0)
         place = self._place(batch.trunk + batch.tokens, end)
         try:
-            reading, queue_s, pass_s = await self._target.run(functools.partial(job.run, place))
+            prediction, queue_s, pass_s = await self._target.run(functools.partial(job.run, place))
         except asyncio.CancelledError:
             job.cancelled = True
             raise
-        if reading is None:
+        if prediction is None:
             raise ModelError("a pass ended without a verdict")
         deliver()  # a loop that runs jobs inline calls back only after this coroutine waits
         self._held.text.extend(batch.trunk)
         self._last = batch
-        return Verdict(reading, queue_s, pass_s)
+        return Verdict(prediction, queue_s, pass_s)
 
     def _place(self, tokens: tuple[int, ...], end: int) -> Place:
         """Where ``tokens`` go, with memory set aside for them; the text then reaches to ``end``."""
         if not self._open:
-            raise RefusedError(INTERNAL, "the seat is closed")
+            raise RefusedError(INTERNAL, "the slot is closed")
         self._target.check(tokens, end)
         self._target.pool.charge(self._held, self.cached + len(tokens))
         return Place(self._held.cache, self.cached, self._held.rows)

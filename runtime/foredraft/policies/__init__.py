@@ -7,6 +7,7 @@ policy file may be named (``policy_file``).
 """
 
 import importlib
+import logging
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
@@ -14,7 +15,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from foredraft.edge.policy import Policy
+from foredraft.edge.renamed import METHODS, MODULES, PARAMETERS
 from foredraft.errors import ConfigError, UnknownNameError
+
+log = logging.getLogger("foredraft.policies")
 
 GROUP = "foredraft.policies"
 SUFFIX = ".toml"
@@ -38,7 +42,17 @@ def make_policy(spec: str) -> Policy:
 
         spec = read_policy_file(Path(spec)).spec
     factory, given = policy_class(spec)
+    _check_methods(spec, factory)
     return cast(Policy, factory(**given))
+
+
+def _check_methods(spec: str, factory: Any) -> None:
+    """Raise ConfigError for a class that does not answer what policies are asked."""
+    for method in ("verify_params", "step", "ship"):
+        if not hasattr(factory, method):
+            old = next((old for old, new in METHODS.items() if new == method and hasattr(factory, old)), "")
+            hint = f"; its method {old!r} is called {method!r} since version 0.2" if old else " (docs/policies.md)"
+            raise ConfigError(f"policy {spec!r} has no method {method!r}{hint}")
 
 
 def policy_class(spec: str) -> tuple[Any, dict[str, Any]]:
@@ -59,10 +73,9 @@ def _load(module: str, class_name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        known = policy_names()
-        raise ConfigError(
-            f"no policy {module}:{class_name} ({error}); installed policies: {', '.join(known)}"
-        ) from error
+        moved = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("foredraft.")
+        way_out = MODULES if moved else f"installed policies: {', '.join(policy_names())}"
+        raise ConfigError(f"no policy {module}:{class_name} ({error}); {way_out}") from error
 
 
 def _parse(spec: str, factory: Any, text: str) -> dict[str, Any]:
@@ -72,6 +85,9 @@ def _parse(spec: str, factory: Any, text: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
+        if key in PARAMETERS:
+            log.warning("policy %r: %s is called %s since version 0.2", spec, key, PARAMETERS[key])
+            key = PARAMETERS[key]
         if key not in kinds:
             raise UnknownNameError(f"parameter of policy {spec.partition(':')[0]}", key, kinds)
         try:

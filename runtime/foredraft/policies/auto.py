@@ -1,7 +1,7 @@
 """``auto``: as ``ahead``, with everything it trades chosen from what the session has measured.
 
-It begins as streaming from the cloud: the walker never waits. Meanwhile the edge drafts in the
-shadow of the streamed commits, which teaches it the acceptance at no cost. The walker is told
+It begins as streaming from the cloud: the cloud never waits. Meanwhile the edge drafts in the
+shadow of the streamed commits, which teaches it the acceptance at no cost. The cloud is told
 to wait for a branch only where the tokens that it brings are worth more than the waiting, and
 its own harm ledger (``cloud.ledger``) lets it spend no more than speculation has gained.
 
@@ -17,8 +17,8 @@ from typing import ClassVar
 
 from foredraft.edge.estimates import UNSEEN, Snapshot
 from foredraft.edge.path_probability import expected_tokens
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import ConfigError
 from foredraft.policies.frontier import unexpanded, unsent
 from foredraft.policies.hints import probing, worth_asking
@@ -51,8 +51,8 @@ SURE_PASSES = 24
 class Choice:
     """What ``auto`` does at present.
 
-    ``nodes``: draft nodes in one pass; 0: none pay. ``steps``: for how many draft steps the walker
-    waits when nothing hangs below the tip; 0: it decodes alone. ``patience_s``: the same in seconds.
+    ``nodes``: draft nodes in one pass; 0: none pay. ``steps``: for how many draft steps the cloud
+    waits when nothing is attached below the tip; 0: it decodes alone. ``patience_s``: the same in seconds.
     ``least``: it waits as long for so many nodes, before it verifies fewer. ``useful``: whether
     speculation brings anything.
     """
@@ -70,7 +70,7 @@ class AutoPolicy:
 
     ``cost_weight``: the price of a second of the target's or the draft's device, in seconds of
     waiting. ``width``: guesses per expanded node; ``batch``: nodes expanded per draft step.
-    ``min_reach``: least probability that the walk gets to a node worth drafting or sending.
+    ``min_probability``: least probability that the walk gets to a node worth drafting or sending.
     ``threshold``: least probability that a hint is right.
     """
 
@@ -78,14 +78,14 @@ class AutoPolicy:
         Parameter("cost_weight", 0.0, 8.0, step=0.25),
         Parameter("width", 1, 8),
         Parameter("batch", 1, 32, log=True),
-        Parameter("min_reach", 0.001, 0.3, log=True),
+        Parameter("min_probability", 0.001, 0.3, log=True),
         Parameter("threshold", 0.0, 1.0, step=0.05),
     )
 
     cost_weight: float = 0.0
     width: int = 3
     batch: int = 8
-    min_reach: float = 0.02
+    min_probability: float = 0.02
     threshold: float = 0.1
     name: str = "auto"
 
@@ -95,16 +95,16 @@ class AutoPolicy:
         if self.width < 1 or self.batch < 1:
             raise ConfigError(f"width and batch must be 1 or more, not {self.width!r} and {self.batch!r}")
 
-    def choice(self, grower: Grower) -> Choice:
+    def choice(self, state: EdgeState) -> Choice:
         """What to do, by what was measured so far."""
-        return choose(grower.estimates.snapshot(), _most_nodes(grower), self.cost_weight)
+        return choose(state.estimates.snapshot(), _most_nodes(state), self.cost_weight)
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """Stream; wait only for branches that are worth it."""
-        choice = self.choice(grower)
-        exits, threshold = worth_asking(grower, self.threshold) if choice.useful else ((), self.threshold)
-        return Orders(
-            alone_until=grower.end,
+        choice = self.choice(state)
+        exits, threshold = worth_asking(state, self.threshold) if choice.useful else ((), self.threshold)
+        return VerifyParams(
+            alone_until=state.end,
             patience_s=choice.patience_s,
             min_nodes=choice.least,
             max_branches=max(1, choice.nodes),
@@ -113,35 +113,35 @@ class AutoPolicy:
             threshold=threshold,
         )
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """Expand the likeliest nodes that were not expanded yet, where that is worth a draft step."""
-        if self._resting(grower):
+        if self._resting(state):
             return None
-        best = unexpanded(grower, self.batch, self.min_reach)
-        if not best or (self.cost_weight and not self._worth_drafting(grower, sum(reach for reach, _ in best))):
+        best = unexpanded(state, self.batch, self.min_probability)
+        if not best or (self.cost_weight and not self._worth_drafting(state, sum(each for each, _ in best))):
             return None
         return Step(tuple(node for _, node in best), self.width)
 
-    def _resting(self, grower: Grower) -> bool:
+    def _resting(self, state: EdgeState) -> bool:
         """Whether the edge leaves it to the cloud for now."""
-        useful = self.choice(grower).useful or grower.estimates.tokens.samples < SURE_PASSES
-        return not useful and not probing(grower)
+        useful = self.choice(state).useful or state.estimates.tokens.samples < SURE_PASSES
+        return not useful and not probing(state)
 
-    def _worth_drafting(self, grower: Grower, reach: float) -> bool:
+    def _worth_drafting(self, state: EdgeState, probability: float) -> bool:
         """Whether the tokens that a draft step may bring are worth its price."""
-        seen = grower.estimates.snapshot()
+        seen = state.estimates.snapshot()
         right = sum(seen.ranks[: self.width]) if seen.samples >= MIN_SAMPLES else 1.0
-        return reach * right * token_worth_s(seen, self.cost_weight) >= self.cost_weight * seen.draft_step_s
+        return probability * right * token_worth_s(seen, self.cost_weight) >= self.cost_weight * seen.draft_step_s
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """What is likely enough and not there yet, likeliest first."""
-        if self._resting(grower):
+        if self._resting(state):
             return ()
-        choice = self.choice(grower)
-        wanted, sent = unsent(grower, self.min_reach)
-        shallow = _depth(grower) < min(choice.steps, grower.useful_depth)
-        if not sent and choice.steps > 1 and shallow and unexpanded(grower, 1, self.min_reach):
-            return ()  # the walker waits for a chain of so many, not for its first token
+        choice = self.choice(state)
+        wanted, sent = unsent(state, self.min_probability)
+        shallow = _depth(state) < min(choice.steps, state.useful_depth)
+        if not sent and choice.steps > 1 and shallow and unexpanded(state, 1, self.min_probability):
+            return ()  # the cloud waits for a chain of so many, not for its first token
         return wanted[: max(0, PASSES_AHEAD * choice.nodes - sent)]
 
 
@@ -185,7 +185,7 @@ def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
 
 
 def steps_worth_waiting(seen: Snapshot, nodes: int, cost_weight: float) -> int:
-    """For how many draft steps the walker should wait when nothing hangs below the tip; 0: not at all."""
+    """For how many draft steps the cloud should wait when nothing is attached below the tip; 0: not at all."""
     if seen.samples < MIN_SAMPLES:
         return 0
     worth_s = token_worth_s(seen, cost_weight)
@@ -223,10 +223,10 @@ def rounded_up(seconds: float) -> float:
     return math.ceil(2.0 * seconds / decade - 1e-9) / 2.0 * decade
 
 
-def _most_nodes(grower: Grower) -> int:
-    return WIDTHS[-1] if grower.ready is None else grower.ready.max_pass_nodes
+def _most_nodes(state: EdgeState) -> int:
+    return WIDTHS[-1] if state.ready is None else state.ready.max_pass_nodes
 
 
-def _depth(grower: Grower) -> int:
+def _depth(state: EdgeState) -> int:
     """How deep the tree is."""
-    return max(node.position for node, _ in grower.reaches) - grower.position
+    return max(node.position for node, _ in state.path_probabilities) - state.position

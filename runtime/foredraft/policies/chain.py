@@ -1,6 +1,6 @@
 """What the policies that draft one chain at a time share."""
 
-from foredraft.edge.state import Grower
+from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step
 from foredraft.protocol.tree import Node
 
@@ -12,20 +12,20 @@ def extend(node: Node, depth: int) -> Step | None:
     return None if len(chain) >= depth or tip.barren else Step((tip,))
 
 
-def extend_root(grower: Grower, gamma: int) -> Step | None:
+def extend_root(state: EdgeState, gamma: int) -> Step | None:
     """The same below the root, until the chain has ``gamma`` nodes or as many as it may: all of them at once."""
-    chain = grower.likeliest()
-    missing = min(gamma, grower.deepest) - len(chain)
+    chain = state.likeliest()
+    missing = min(gamma, state.deepest) - len(chain)
     if missing <= 0:
         return None
-    tip = chain[-1] if chain else grower.tree.root
+    tip = chain[-1] if chain else state.tree.root
     return None if tip.barren else Step((tip,), more=missing - 1)
 
 
-def finished_chain(grower: Grower, gamma: int) -> list[Node]:
+def finished_chain(state: EdgeState, gamma: int) -> list[Node]:
     """The end of the chain below the root, once it cannot or need not grow longer; else nothing."""
-    chain = grower.likeliest()
-    length, depth = len(chain), grower.deepest
+    chain = state.likeliest()
+    length, depth = len(chain), state.deepest
     if length < gamma and length < depth:
         return [chain[-1]] if chain and chain[-1].barren else []
     return [chain[min(gamma, depth) - 1]] if depth > 0 else []

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.protocol.tree import Node
 
 
@@ -14,14 +14,14 @@ class CloudPolicy:
 
     name: str = "cloud"
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """Decode alone to the end."""
-        return Orders(alone_until=grower.end)
+        return VerifyParams(alone_until=state.end)
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """Never draft."""
         return None
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """Nothing to send."""
         return ()

@@ -1,4 +1,4 @@
-"""``colocated`` and ``both``: drafting in the cloud, beside the walker, alone or along with the edge.
+"""``colocated`` and ``both``: drafting in the cloud, beside the target, alone or along with the edge.
 
 For where a draft model fits beside the target: what it guesses is verified without a round trip, as in
 assisted generation on one machine. With ``both``, the edge's branches come first, and the cloud's
@@ -12,8 +12,8 @@ from typing import ClassVar
 import msgspec
 
 from foredraft.edge.policy import Policy
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import ConfigError
 from foredraft.policies.ahead import AheadPolicy
 from foredraft.policies.parameters import Parameter
@@ -30,7 +30,7 @@ def _check(cloud_gamma: int) -> None:
 
 def drafts_in_cloud(policy: Policy) -> bool:
     """Whether it wants a draft model beside the target; without one a server refuses its orders."""
-    return policy.orders(Grower((0,), StopRules(1))).cloud_drafts > 0
+    return policy.verify_params(EdgeState((0,), StopRules(1))).cloud_drafts > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,15 @@ class ColocatedPolicy:
     def __post_init__(self) -> None:
         _check(self.cloud_gamma)
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """Draft in the cloud, to the end."""
-        return Orders(cloud_drafts=self.cloud_gamma)
+        return VerifyParams(cloud_drafts=self.cloud_gamma)
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """Never draft here."""
         return None
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """Nothing to send."""
         return ()
 
@@ -71,6 +71,6 @@ class BothPolicy(AheadPolicy):
         AheadPolicy.__post_init__(self)
         _check(self.cloud_gamma)
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """Those of ``ahead``; the cloud drafts where the edge's branches end."""
-        return msgspec.structs.replace(AheadPolicy.orders(self, grower), cloud_drafts=self.cloud_gamma)
+        return msgspec.structs.replace(AheadPolicy.verify_params(self, state), cloud_drafts=self.cloud_gamma)

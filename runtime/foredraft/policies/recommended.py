@@ -14,8 +14,8 @@ from typing import Final
 
 from foredraft.edge.policy import Policy
 from foredraft.edge.session_report import EDGE, NOBODY, SERVER
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft.policies import GROUP, policy_class
 from foredraft.policies.auto import AutoPolicy
@@ -55,7 +55,7 @@ def recommended_policy(spec: str, exits: tuple[int, ...] | None, cloud_drafts: b
         if one.name in given and not one.least <= given[one.name] <= one.most:
             raise ConfigError(f"{one.name} must be {one.least!r} to {one.most!r}, not {given[one.name]!r}")
     policy: Policy = factory(**given)
-    asked = policy.orders(Grower((0,), StopRules(1))).exits
+    asked = policy.verify_params(EdgeState((0,), StopRules(1))).exits
     if exits is not None and (unknown := set(asked) - set(exits)):
         raise ConfigError(f"no exit after layer {min(unknown)}; the target has {sorted(exits)}")
     if not cloud_drafts and drafts_in_cloud(policy):
@@ -101,21 +101,21 @@ class Recommended:
             return self.name
         return with_parameters(self.name, policy_class(self._heard.policy)[1])
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """The running policy's."""
-        return self._now(grower).orders(grower)
+        return self._now(state).verify_params(state)
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """The running policy's."""
-        return self._now(grower).step(grower)
+        return self._now(state).step(state)
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """The running policy's."""
-        return self._now(grower).ship(grower)
+        return self._now(state).ship(state)
 
-    def _now(self, grower: Grower) -> Policy:
+    def _now(self, state: EdgeState) -> Policy:
         """Without a link, what ran before goes on."""
-        ready = grower.ready
+        ready = state.ready
         if ready is not None and ready is not self._heard:
             known, self._heard = self._heard, ready
             if ready != known:
@@ -145,7 +145,7 @@ def origin_of(policy: Policy) -> str:
     return policy.origin if isinstance(policy, Recommended) else EDGE
 
 
-def told(policy: Policy) -> str:
+def policy_line(policy: Policy) -> str:
     """Which policy runs and who named it, in a line."""
     if not isinstance(policy, Recommended):
         return f"policy: {policy.name}, named at the edge"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import ConfigError
 from foredraft.policies.chain import extend, extend_root, finished_chain
 from foredraft.policies.parameters import Parameter
@@ -42,21 +42,21 @@ class SeedPolicy:
         if not 0.0 <= self.threshold <= 1.0:
             raise ConfigError(f"threshold must be between 0 and 1, not {self.threshold!r}")
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """Verify whatever comes, and hint on the way."""
-        offered = () if grower.ready is None else grower.ready.exits
-        return Orders(exits=self.exits or offered, threshold=self.threshold)
+        offered = () if state.ready is None else state.ready.exits
+        return VerifyParams(exits=self.exits or offered, threshold=self.threshold)
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """Extend the chain below the tip; while it is being verified, the one below the hint."""
-        if not grower.verifying:
-            return extend_root(grower, self.gamma)
-        hinted = grower.hinted
+        if not state.verifying:
+            return extend_root(state, self.gamma)
+        hinted = state.hinted
         if hinted is None:
             return None
-        ahead = hinted.position - grower.position
-        return extend(hinted, min(self.gamma, grower.useful_depth - ahead))
+        ahead = hinted.position - state.position
+        return extend(hinted, min(self.gamma, state.useful_depth - ahead))
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """The chain below the tip, once it is complete and the verdict on the one before is in."""
-        return () if grower.verifying else finished_chain(grower, self.gamma)
+        return () if state.verifying else finished_chain(state, self.gamma)

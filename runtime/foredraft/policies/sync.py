@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import ConfigError
 from foredraft.policies.chain import extend_root, finished_chain
 from foredraft.policies.parameters import Parameter
 from foredraft.protocol.tree import Node
 
-_ORDERS = Orders()
+_PARAMS = VerifyParams()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class SyncPolicy:
         if self.gamma < 1:
             raise ConfigError(f"gamma must be 1 or more, not {self.gamma!r}")
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """Verify whatever comes; never decode alone."""
-        return _ORDERS
+        return _PARAMS
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """Extend the chain below the tip, unless it is being verified."""
-        return None if grower.verifying else extend_root(grower, self.gamma)
+        return None if state.verifying else extend_root(state, self.gamma)
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """The chain, once it is complete."""
-        return () if grower.verifying else finished_chain(grower, self.gamma)
+        return () if state.verifying else finished_chain(state, self.gamma)

@@ -30,8 +30,8 @@ VERSION: Final = "version"  # protocol versions differ
 MISMATCH: Final = "mismatch"  # tokenizers or models differ
 INVALID: Final = "invalid"  # a message that makes no sense; says what
 TOO_LONG: Final = "too_long"  # longer than the context
-UNKNOWN_ANCHOR: Final = "unknown_anchor"  # Grow below something the walker does not have
-FULL: Final = "full"  # more nodes than the walker holds
+UNKNOWN_ANCHOR: Final = "unknown_anchor"  # Grow below something the cloud does not have
+FULL: Final = "full"  # more nodes than the cloud holds
 INTERNAL: Final = "internal"  # the engine failed; the session is over
 
 # Reasons why a text ended, in Commit.finish.
@@ -86,7 +86,7 @@ class Chain(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def anchor(self) -> Anchor:
-        """The prefix below which the chain hangs."""
+        """The prefix below which the chain is attached."""
         return Anchor(self.position, self.hash)
 
 
@@ -222,7 +222,7 @@ class Read(msgspec.Struct, frozen=True, array_like=True, tag=10):
     seed: Count
 
 
-class Readings(msgspec.Struct, frozen=True, array_like=True, tag=11):
+class Predictions(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Cloud to edge, in answer to Read: what each exit says of the tokens from ``position`` on.
 
     ``exits``: per exit its layer, the tokens that it says, and how sure it is of each, calibrated. ``drafted``: what
@@ -236,7 +236,7 @@ class Readings(msgspec.Struct, frozen=True, array_like=True, tag=11):
 
 
 ToCloud = Hello | Open | Grow | Steer | Close | Read
-ToEdge = Ready | Hint | Commit | Refused | Drain | Readings
+ToEdge = Ready | Hint | Commit | Refused | Drain | Predictions
 Message = ToCloud | ToEdge
 
 _encoder = msgspec.msgpack.Encoder()

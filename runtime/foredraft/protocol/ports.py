@@ -62,7 +62,7 @@ class Guess(msgspec.Struct, frozen=True, gc=False):
 
 
 class Drafter(Protocol):
-    """The grower's engine, serving one session at a time.
+    """The edge's engine, serving one session at a time.
 
     It keeps a cache of the text and of the nodes that it was asked about. One call is one
     draft step, which occupies its device to the end; the event loop stays free meanwhile.
@@ -107,7 +107,7 @@ class Pass(msgspec.Struct, frozen=True, gc=False):
     exits: tuple[int, ...] = ()
 
 
-class Reading(msgspec.Struct, frozen=True, gc=False):
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """What an exit, or the whole target, says comes next.
 
     ``tokens[0]`` follows the tip and ``tokens[i + 1]`` follows node i (noise included).
@@ -126,12 +126,12 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     ``queue_s``: waiting for the device. ``pass_s``: on the device.
     """
 
-    reading: Reading
+    prediction: Prediction
     queue_s: float
     pass_s: float
 
 
-class Seat(Protocol):
+class Slot(Protocol):
     """One session's place on the target: its cache and its sampling."""
 
     @property
@@ -141,7 +141,7 @@ class Seat(Protocol):
     async def prefill(self, tokens: Sequence[int]) -> float:
         """Run committed ``tokens`` through the target, cache only; the seconds it took."""
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         """Run one pass. ``on_exit`` is called on the loop while later layers still run.
 
         Afterwards the cache holds the trunk; ``keep`` says which nodes stay. A cancelled pass
@@ -177,13 +177,13 @@ class TargetCard:
 
 
 class Target(Protocol):
-    """The walker's engine: one model on one device, serving many sessions in turn."""
+    """The cloud's engine: one model on one device, serving many sessions in turn."""
 
     @property
     def card(self) -> TargetCard:
         """What it is."""
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
         """A place for a session over ``tokens``. A cache still held for a prefix of them is reused.
 
         Raises RefusedError("busy") when no place is free, with a hint when to retry.

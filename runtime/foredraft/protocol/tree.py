@@ -3,10 +3,10 @@
 The root stands for the committed text; every path down from it is a possible continuation.
 Both ends hold such a tree. Legal operations, and there are no others:
 
-    add(parent, token)   hang a token below a live node (the same token twice is one node)
-    advance(tokens)      the text grew: move the root down; what hangs elsewhere is dead
+    add(parent, token)   attach a token below a live node (the same token twice is one node)
+    advance(tokens)      the text grew: move the root down; what is attached elsewhere is dead
 
-A dead node stays dead: ``alive`` is False, and nothing hangs below it any more.
+A dead node stays dead: ``alive`` is False, and nothing is attached below it any more.
 """
 
 from array import array
@@ -24,7 +24,7 @@ class Node(msgspec.Struct, eq=False):
 
     ``position``: how many tokens the prefix has that ends with it. ``parent``: None once the text has
     got here. ``probability`` is how likely it is to be right, given that its parent is; ``guessed`` is
-    what the drafter itself said of that. Marks of the grower's: ``sent``, the other end has it or it is on
+    what the drafter itself said of that. Marks of the edge's: ``sent``, the other end has it or it is on
     its way there; ``expanded``, how many guesses at what comes next the drafter was asked for;
     ``barren``, it had no idea.
     """
@@ -113,7 +113,7 @@ class DraftTree:
         self.live: list[Node] = []
 
     def __len__(self) -> int:
-        """How many live nodes hang below the root."""
+        """How many live nodes there are below the root."""
         return len(self.live)
 
     def nodes(self) -> Iterator[Node]:
@@ -143,7 +143,7 @@ class DraftTree:
         return node
 
     def trim(self, anchor: Anchor, chain: Sequence[int]) -> tuple[Node, Sequence[int]] | None:
-        """Where a chain that hangs from ``anchor`` hangs now, and what is left of it.
+        """Where a chain that is attached from ``anchor`` is attached now, and what is left of it.
 
         The anchor may name a live node or any committed position. Tokens that equal the
         committed text are trimmed. None when text and chain differ, or nobody knows the anchor.
@@ -192,7 +192,7 @@ class DraftTree:
 
 
 def _kill(tops: Iterable[Node]) -> None:
-    """Mark nodes, and all that hangs below them, as dead; nothing hangs below any of them any more."""
+    """Mark nodes, and all that is attached below them, as dead; nothing is attached below any of them any more."""
     dying = list(tops)
     for node in dying:
         node.alive = False

@@ -1,13 +1,13 @@
 """The walk: which way down the draft tree the target goes, and which way an exit thinks it goes.
 
-Nodes come as two parallel sequences, as in ``ports.Pass``: ``tokens[i]`` hangs below node
+Nodes come as two parallel sequences, as in ``ports.Pass``: ``tokens[i]`` is attached below node
 ``parents[i]``, or below the tip where that is -1. ``said[0]`` is what follows the tip and
 ``said[i + 1]`` what follows node i.
 """
 
 from collections.abc import Sequence
 
-from foredraft.protocol.ports import Reading
+from foredraft.protocol.ports import Prediction
 
 TIP = -1
 
@@ -31,8 +31,8 @@ def accept(tokens: Sequence[int], parents: Sequence[int], said: Sequence[int]) -
     return path, token
 
 
-def foresee(
-    tokens: Sequence[int], parents: Sequence[int], reading: Reading, threshold: float
+def predict(
+    tokens: Sequence[int], parents: Sequence[int], prediction: Prediction, threshold: float
 ) -> tuple[list[int], float]:
     """What will probably commit, as an exit sees it, and the probability that all of it is right.
 
@@ -41,15 +41,15 @@ def foresee(
     would fall below ``threshold``.
     """
     children = _children(tokens, parents)
-    foreseen: list[int] = []
+    predicted: list[int] = []
     confidence = 1.0
     node: int | None = TIP
     while node is not None:
-        token = reading.tokens[node + 1]
-        with_token = confidence * reading.confidence[node + 1]
+        token = prediction.tokens[node + 1]
+        with_token = confidence * prediction.confidence[node + 1]
         if not with_token >= threshold:  # NaN is no hint either
             break
         confidence = with_token
-        foreseen.append(token)
+        predicted.append(token)
         node = children.get((node, token))
-    return foreseen, confidence
+    return predicted, confidence

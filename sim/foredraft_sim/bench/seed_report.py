@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import VerifyParams
 from foredraft.policies.cloud import CloudPolicy
 from foredraft.profiles import Line, Range
 from foredraft_sim.bench.seed_search import BASELINES, FURTHER, LOWER, READINGS, Baseline, Machine, consistent, machines
@@ -26,9 +26,9 @@ class PerTokenPolicy(CloudPolicy):
 
     name: str = "cloud, per token"
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """Decode one token, then wait to be asked again."""
-        return Orders(alone_until=grower.position + 1)
+        return VerifyParams(alone_until=state.position + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,9 @@ def nano_lines(scenario: Scenario) -> list[str]:
         "",
     ]
     for baseline in BASELINES:
-        for reading in READINGS:
-            found = consistent(baseline, reading)
-            lines += [f"baseline {baseline}; {reading}: {len(found) or 'NONE'} of {total:,}"]
+        for prediction in READINGS:
+            found = consistent(baseline, prediction)
+            lines += [f"baseline {baseline}; {prediction}: {len(found) or 'NONE'} of {total:,}"]
             if found:
                 lines += [*_ranges(found), *_tried(scenario, baseline, found)]
             lines.append("")

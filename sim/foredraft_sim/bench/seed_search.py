@@ -15,10 +15,10 @@ from itertools import product
 from typing import Final, Literal
 
 Baseline = Literal["streamed", "one round trip per token"]
-Reading = Literal["35% contains the 11%", "11% comes on top of the 35%"]
+Prediction = Literal["35% contains the 11%", "11% comes on top of the 35%"]
 
 BASELINES: Final[tuple[Baseline, ...]] = ("streamed", "one round trip per token")
-READINGS: Final[tuple[Reading, ...]] = ("35% contains the 11%", "11% comes on top of the 35%")
+READINGS: Final[tuple[Prediction, ...]] = ("35% contains the 11%", "11% comes on top of the 35%")
 
 LOWER, FURTHER = 0.35, 0.11
 TOLERANCE: Final = 0.01
@@ -64,9 +64,9 @@ class Machine:
         most_ms = min(self.gamma * self.draft_step_ms, (1 - FIRST_EXIT) * self.pass_ms)
         return FURTHER * self.round_ms / most_ms
 
-    def lower(self, baseline: Baseline, reading: Reading) -> float:
+    def lower(self, baseline: Baseline, prediction: Prediction) -> float:
         """How much lower than the cloud alone the latency is that the 35% speak of, by this reading."""
-        preempted = 1 - FURTHER if reading == "35% contains the 11%" else 1.0
+        preempted = 1 - FURTHER if prediction == "35% contains the 11%" else 1.0
         return 1 - preempted * self.round_ms / self.tokens / self.cloud_ms(baseline)
 
 
@@ -76,11 +76,11 @@ def machines() -> Iterator[Machine]:
         yield Machine(*values)
 
 
-def consistent(baseline: Baseline, reading: Reading) -> list[Machine]:
+def consistent(baseline: Baseline, prediction: Prediction) -> list[Machine]:
     """The points that could give both claims, those that need the fewest right hints first."""
     found = [
         machine
         for machine in machines()
-        if abs(machine.lower(baseline, reading) - LOWER) <= TOLERANCE and machine.hits_needed <= 1.0
+        if abs(machine.lower(baseline, prediction) - LOWER) <= TOLERANCE and machine.hits_needed <= 1.0
     ]
     return sorted(found, key=lambda machine: machine.hits_needed)

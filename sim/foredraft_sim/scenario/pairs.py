@@ -178,8 +178,8 @@ class ModelSource(_ScenarioSource):
 
         heads = ExitHeads.load(self._exits, self._target) if self._exits else None
         most = self._scenario.file.cloud.max_pass_nodes
-        seats = self._scenario.workload.devices
-        return TorchTarget(self._target, heads, cache_bytes=_CACHE_BYTES, max_seats=max(64, seats), max_pass_nodes=most)
+        slots = self._scenario.workload.devices
+        return TorchTarget(self._target, heads, cache_bytes=_CACHE_BYTES, max_slots=max(64, slots), max_pass_nodes=most)
 
     def drafter(self) -> Drafter:
         """The draft model; the weights are shared."""

@@ -12,7 +12,7 @@ import msgspec
 
 from foredraft import __version__
 from foredraft.cloud.read_back import guesses_along, read_back
-from foredraft.observe.record.frames import HEADER, Closed, Frame, Setup, Told, encode_frame, models_of
+from foredraft.observe.record.frames import HEADER, Closed, Frame, Setup, TokenPredictions, encode_frame, models_of
 from foredraft.observe.record.plain_profiles import profile_as_plain
 from foredraft.observe.record.predictions import RANKED, CloudSays, columns, told_of
 from foredraft.observe.record.privacy import hidden
@@ -56,9 +56,9 @@ def complete(scenario: Scenario, record: Record, recorded: bytes, *, private: bo
 
     ``recorded``: the bytes of ``record``. ``private``: without token ids.
     """
-    told = asyncio.run(_ask(token_source(scenario), record))
+    predictions = asyncio.run(_ask(token_source(scenario), record))
     *frames, last = frames_in(recorded)
-    return HEADER + b"".join(map(encode_frame, _kept([*frames, *told, last], private)))
+    return HEADER + b"".join(map(encode_frame, _kept([*frames, *predictions, last], private)))
 
 
 def _kept(frames: Iterable[Frame], private: bool) -> list[Frame]:
@@ -69,10 +69,10 @@ def _kept(frames: Iterable[Frame], private: bool) -> list[Frame]:
     return [frame for frame in said if frame is not None]
 
 
-async def _ask(source: TokenSource, record: Record) -> list[Told]:
+async def _ask(source: TokenSource, record: Record) -> list[TokenPredictions]:
     """What draft and exits say along each session's text."""
     target, drafter = source.target(), source.drafter()
-    told: list[Told] = []
+    predictions: list[TokenPredictions] = []
     try:
         for session in record.sessions:
             source.prompt(record.setup.seed, session.number)  # so that a recorded pair knows which of its texts it is
@@ -80,8 +80,8 @@ async def _ask(source: TokenSource, record: Record) -> list[Told]:
             guesses = await guesses_along(drafter, prompt, session.tokens, sampling, RANKED)
             blocks = read_back(target, [*prompt, *session.tokens], len(prompt), sampling)
             cloud = CloudSays(await columns(blocks) if target.card.exits else [])
-            told += told_of(session.number, len(prompt), session.tokens, guesses, cloud)
+            predictions += told_of(session.number, len(prompt), session.tokens, guesses, cloud)
     finally:
         await drafter.close()
         await target.close()
-    return told
+    return predictions

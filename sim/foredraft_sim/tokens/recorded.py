@@ -16,7 +16,7 @@ from foredraft.observe.record.frames import Said
 from foredraft.observe.record.reading import Position, Record, RecordedSession, read_record
 from foredraft.protocol.anchor import ORIGIN, Anchor
 from foredraft.protocol.messages import STOP
-from foredraft.protocol.ports import Guess, Pass, Reading, TargetCard, Verdict
+from foredraft.protocol.ports import Guess, Pass, Prediction, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.tree import Node
 from foredraft_sim.tokens.recorded_cloud_draft import CloudDraft
@@ -53,11 +53,13 @@ class RecordedText:
         self._knew = session.began.estimates
         self._said = session.said
         self._at = self._anchors()
-        self._passes: dict[PassKey, dict[int, Reading]] = {}
+        self._passes: dict[PassKey, dict[int, Prediction]] = {}
         for one in session.passed:
-            readings = self._passes.setdefault((one.position, one.tokens, one.parents), {})
-            for layer, said in one.readings:
-                readings[layer] = Reading(layer, tuple(token for token, _ in said), tuple(sure for _, sure in said))
+            predictions = self._passes.setdefault((one.position, one.tokens, one.parents), {})
+            for layer, said in one.predictions:
+                predictions[layer] = Prediction(
+                    layer, tuple(token for token, _ in said), tuple(sure for _, sure in said)
+                )
 
     def _anchors(self) -> dict[Anchor, int]:
         """The prefixes of the text that end where a token of it follows, and that token's index."""
@@ -93,18 +95,18 @@ class RecordedText:
         known = None if self._cloud_draft is None else self._cloud_draft.guesses_at(anchor.position)
         return self.guesses_at(anchor, width) if known is None else known
 
-    def reading(self, layer: int, tip: int, batch: Pass, depths: Sequence[int]) -> Reading:
+    def prediction(self, layer: int, tip: int, batch: Pass, depths: Sequence[int]) -> Prediction:
         """What the exit after ``layer`` says in a pass at ``tip``; ``depths``: of the tip and of each node."""
         known = self._passes.get((tip, batch.tokens, batch.parents), {}).get(layer)
         if known is not None:
             return known
-        seen = [self._foresight(layer, tip + depth) for depth in depths]
-        return Reading(layer, tuple(token for token, _ in seen), tuple(sure for _, sure in seen))
+        seen = [self._exit_script(layer, tip + depth) for depth in depths]
+        return Prediction(layer, tuple(token for token, _ in seen), tuple(sure for _, sure in seen))
 
-    def _foresight(self, layer: int, position: int) -> Said:
+    def _exit_script(self, layer: int, position: int) -> Said:
         index = position - len(self.prompt)
-        readings = self.positions[index].readings if 0 <= index < len(self.positions) else ()
-        return readings[self._exits.index(layer)] if readings else _NOTHING
+        predictions = self.positions[index].predictions if 0 <= index < len(self.positions) else ()
+        return predictions[self._exits.index(layer)] if predictions else _NOTHING
 
 
 def _rules(session: RecordedSession, tokens: Sequence[int]) -> StopRules:
@@ -136,12 +138,12 @@ class _StandIns:
     def _position(self, one: Position, token: int) -> Position:
         """The true token at its rank, others elsewhere."""
         wrong = (token + 1) % self._vocab_size
-        readings = tuple(
-            (token if right else wrong, sure) for (_, sure), right in zip(one.readings, one.right, strict=True)
+        predictions = tuple(
+            (token if right else wrong, sure) for (_, sure), right in zip(one.predictions, one.right, strict=True)
         )
         guesses = self._guesses(token, one.rank, one.guesses)
         beside = self._guesses(token, one.cloud_rank, one.cloud_guesses)
-        return replace(one, token=token, guesses=guesses, readings=readings, cloud_guesses=beside)
+        return replace(one, token=token, guesses=guesses, predictions=predictions, cloud_guesses=beside)
 
     def _guesses(self, token: int, rank: int, said: Sequence[Said]) -> tuple[Said, ...]:
         others = ((token + 1 + place) % self._vocab_size for place in range(len(said)))
@@ -201,7 +203,7 @@ class RecordedTarget:
         """What it was."""
         return self._card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "RecordedSeat":
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "RecordedSeat":
         """A place for the request whose seed ``sampling`` carries."""
         return RecordedSeat(self._replays.text(sampling), self._card.layers)
 
@@ -227,17 +229,17 @@ class RecordedSeat:
         self._cached += len(tokens)
         return 0.0
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         """Say what was recorded; the exits before it."""
         text, tip = self._text, self._cached + len(batch.trunk)
         depths = [0]
         for parent in batch.parents:
             depths.append(depths[parent + 1] + 1)
         for layer in batch.exits:
-            on_exit(text.reading(layer, tip, batch, depths))
+            on_exit(text.prediction(layer, tip, batch, depths))
         self._cached = tip
         says = tuple(text.truth(tip + depth) for depth in depths)
-        return Verdict(Reading(self._layers, says, (1.0,) * len(says)), 0.0, 0.0)
+        return Verdict(Prediction(self._layers, says, (1.0,) * len(says)), 0.0, 0.0)
 
     def keep(self, nodes: Sequence[int]) -> None:
         """Keep a path of the last pass."""

@@ -25,10 +25,12 @@ class CloudDraft:
     ) -> None:
         start = session.began.prompt_tokens
         self._end = start + len(tokens)
-        told = {one.position: one for one in positions if one.cloud_rank != UNASKED}
-        self._guesses = {position: [Guess(*guess) for guess in one.cloud_guesses] for position, one in told.items()}
+        predictions = {one.position: one for one in positions if one.cloud_rank != UNASKED}
+        self._guesses = {
+            position: [Guess(*guess) for guess in one.cloud_guesses] for position, one in predictions.items()
+        }
         for position, rank in ranks_in_commits(session).items():
-            asked = told.get(position)
+            asked = predictions.get(position)
             if asked is None or asked.cloud_rank != rank or not asked.cloud_guesses:
                 token = tokens[position - start]
                 right, wrong = Guess(token, 1.0), Guess((token + 1) % vocab_size, 0.0)
@@ -50,8 +52,8 @@ def ranks_in_commits(session: RecordedSession) -> dict[int, int]:
     if of_edge(session, "draft"):
         return ranks
     for one in of_edge(session, "commit"):
-        position, told = one.data["position"], one.data["tokens"]
-        count = len(told) if isinstance(told, list) else told
+        position, predictions = one.data["position"], one.data["tokens"]
+        count = len(predictions) if isinstance(predictions, list) else predictions
         right = min(one.data["accepted"], count)
         ranks |= dict.fromkeys(range(position, position + right), 0)
         if right < min(one.data["drafted"], count):

@@ -18,7 +18,7 @@ from foredraft.profiles.compute import call_curve
 from foredraft.protocol.anchor import ORIGIN, Anchor
 
 _LOOP_S: Final = 1e-3
-"""A walker that began its next pass sooner did not wait for anything but its own loop."""
+"""A cloud that began its next pass sooner did not wait for anything but its own loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _passes(session: RecordedSession) -> Iterator[tuple[Noted, float | None]]:
     """Each commit, and what its pass took with all that came around it, as far as the record tells.
 
     By the cloud's clock, since the last message that it heard: from the commit before, if nothing was heard
-    since; from the message, if the walker was waiting for it. Else by when commits reached the edge, where what
+    since; from the message, if the cloud was waiting for it. Else by when commits reached the edge, where what
     the ways down differed in is part of it, and leaves the mean as it is.
     """
     before: Noted | None = None
@@ -210,7 +210,7 @@ def _draft_steps(session: RecordedSession) -> Iterable[tuple[bool, int, float]]:
                 step = asked.popleft()
                 anchor = Anchor(step.position, step.hash)
                 nodes.append(anchor)
-                cache.hang(anchor, [token for token, _ in step.guesses])
+                cache.attach(anchor, [token for token, _ in step.guesses])
             began_s, first = one.data["began_s"], called_s is None
             late_s = 0.0 if called_s is None else max(0.0, began_s - called_s)
             yield first, cache.run(nodes, one.data["nodes"]), late_s + one.data["took_s"]
@@ -229,7 +229,7 @@ class _DraftCache:
         self._above: dict[Anchor, Anchor] = {}  # each node's parent
         self._cached: set[Anchor] = set()
 
-    def hang(self, node: Anchor, tokens: Sequence[int]) -> None:
+    def attach(self, node: Anchor, tokens: Sequence[int]) -> None:
         """The draft guessed these below a node."""
         self._above.update((node.then(token), node) for token in tokens)
 

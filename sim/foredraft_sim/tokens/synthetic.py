@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from foredraft.engines.scripted import ScriptedSeat
+from foredraft.engines.scripted import ScriptedSlot
 from foredraft.protocol.ports import Guess, TargetCard
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
@@ -88,7 +88,7 @@ class SyntheticPair(
         truth, right = self.draw(seed, position)
         return truth if rank == right else (truth + 1 + rank) % self.vocab_size
 
-    def foresee(self, seed: int, layer: int, position: int) -> tuple[int, float]:
+    def predict(self, seed: int, layer: int, position: int) -> tuple[int, float]:
         """What the exit after ``layer`` names, and how sure it is. When wrong, it names a likely draft."""
         agreement = dict(self.exits)[layer]
         confidence = float(uniform(seed, "exit confidence", position) ** ((1.0 - agreement) / agreement))
@@ -209,11 +209,11 @@ class SyntheticTarget:
         """What it is."""
         return self._card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
         """A place for the request whose seed ``sampling`` carries."""
         pair = self._pair
-        foresight = lru_cache(maxsize=_NEAR * len(pair.exits))(partial(pair.foresee, sampling.seed))
-        return ScriptedSeat(pair.layers, _luck_of(pair, sampling.seed).truth, foresight, yields=False)
+        exit_script = lru_cache(maxsize=_NEAR * len(pair.exits))(partial(pair.predict, sampling.seed))
+        return ScriptedSlot(pair.layers, _luck_of(pair, sampling.seed).truth, exit_script, yields=False)
 
     async def close(self) -> None:
         """Nothing to free."""

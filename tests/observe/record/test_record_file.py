@@ -20,7 +20,7 @@ from foredraft.observe.record.frames import (
     Noted,
     Passed,
     Setup,
-    Told,
+    TokenPredictions,
     decode_frame,
     encode_frame,
 )
@@ -52,7 +52,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Asked, COUNT, SECONDS, st.sampled_from(["edge", "cloud"]), COUNT, st.integers(0, 2**64 - 1), COUNT, SAID),
     st.builds(Passed, COUNT, COUNT, TOKENS, TOKENS, st.lists(st.tuples(COUNT, SAID), max_size=2).map(tuple)),
     st.builds(
-        Told, COUNT, COUNT, st.integers(-2, 64), SAID, SAID, st.lists(st.booleans(), max_size=3).map(tuple),
+        TokenPredictions, COUNT, COUNT, st.integers(-2, 64), SAID, SAID, st.lists(st.booleans(), max_size=3).map(tuple),
         st.integers(-2, 64), SAID,
     ),
     st.builds(Ended, COUNT, COUNT, TOKENS.map(pack), st.text(max_size=5), st.dictionaries(st.text(), SECONDS)),
@@ -74,8 +74,8 @@ def small(*, private: bool = False) -> list[Frame]:
         Noted(0, 0, 0.9, "edge", "commit", {"position": 2, "tokens": [7, 9], "drafted": 1, "accepted": 1}),
         Noted(0, 0, 1.1, "edge", "commit", {"position": 4, "tokens": [256], "drafted": 0, "accepted": 0}),
         Ended(0, 3, pack(TEXT), "stop", {"e2e_s": 0.5}),
-        Told(0, 2, 0, ((7, 0.75), (8, 0.25)), ((7, 0.9), (7, 0.95)), (True, True)),
-        Told(0, 3, BEYOND, ((8, 0.5),), ((8, 0.4), (9, 0.6)), (False, True)),
+        TokenPredictions(0, 2, 0, ((7, 0.75), (8, 0.25)), ((7, 0.9), (7, 0.95)), (True, True)),
+        TokenPredictions(0, 3, BEYOND, ((8, 0.5),), ((8, 0.4), (9, 0.6)), (False, True)),
         Closed(("a note",)),
     ]
     return [frame for frame in map(hidden, frames) if frame is not None] if private else frames
@@ -201,7 +201,7 @@ def test_a_private_record_holds_no_token_and_nothing_to_find_one_by() -> None:
     assert session.rules.strings == ("**",)
     assert [one.rank for one in session.positions] == [0, BEYOND, UNASKED]
     assert session.positions[1].guesses == ((-1, 0.5),)
-    assert session.positions[1].readings == ((-1, 0.4), (-1, 0.6))
+    assert session.positions[1].predictions == ((-1, 0.4), (-1, 0.6))
     assert session.positions[1].right == (False, True)
     assert not session.asked
     assert [one.data["tokens"] for one in session.noted if one.kind == "commit"] == [2, 1]

@@ -27,7 +27,7 @@ from foredraft.observe.trace import chrome_trace
 from foredraft.policies import make_policy
 from foredraft.policies.parameters import describe_policy
 from foredraft.protocol.events import Event
-from foredraft.protocol.messages import Message, Open, Read, Readings, Refused, Steer, pack
+from foredraft.protocol.messages import Message, Open, Predictions, Read, Refused, Steer, pack
 from foredraft.protocol.ports import Guess, Link
 from foredraft.protocol.sampling import Sampling
 from observe.record.recorded_sessions import PROMPT, START, recorded, session
@@ -52,8 +52,8 @@ def test_a_live_session_is_recorded_with_ranks_and_exits_at_every_position(tmp_p
     for at in one.positions:
         assert at.token == clouds.truth(at.position)
         assert at.rank == (0 if at.position % 5 else BEYOND)
-        assert at.readings == ((at.token if at.position % 3 else 0, 0.8),) * 2
-        assert at.right == ((at.token == at.readings[0][0]),) * 2
+        assert at.predictions == ((at.token if at.position % 3 else 0, 0.8),) * 2
+        assert at.right == ((at.token == at.predictions[0][0]),) * 2
     assert len(one.positions) == 40
 
 
@@ -145,7 +145,7 @@ async def test_a_cloud_that_knows_no_read_costs_the_exits_readings_alone(tmp_pat
         report = await edge.generate(PROMPT, policy="sync", max_new_tokens=9, record=tmp_path / "x.rec").finish()
     record = read_record(tmp_path / "x.rec")
     assert report.new_tokens == len(record.sessions[0].positions) == 9
-    assert [one.readings for one in record.sessions[0].positions] == [()] * 9
+    assert [one.predictions for one in record.sessions[0].positions] == [()] * 9
     assert record.sessions[0].positions[1].rank in (0, BEYOND)
     (note,) = record.notes
     assert note.startswith("the exits were not asked about each token: generation starts at 0")
@@ -199,7 +199,7 @@ def test_a_policy_is_described_so_that_it_can_be_made_again() -> None:
 async def test_reading_back_asks_every_exit_about_every_token(prompt: int, tokens: int, nodes: int, chunk: int) -> None:
     target = ScriptedTarget(
         clouds.truth,
-        foresight=lambda layer, position: (layer * 1000 + position, layer / 10),
+        exit_script=lambda layer, position: (layer * 1000 + position, layer / 10),
         exits=(2, 4),
         max_pass_nodes=nodes,
         prefill_chunk=chunk,
@@ -223,7 +223,7 @@ async def said_of_a_text(cloud: Cloud, count: int) -> list[Message]:
         told = 0
         while told < count:
             answers.append(await link.receive())
-            if not isinstance(answers[-1], Readings):
+            if not isinstance(answers[-1], Predictions):
                 break
             told += len(answers[-1].drafted)
         await link.close()
@@ -233,14 +233,14 @@ async def said_of_a_text(cloud: Cloud, count: int) -> list[Message]:
 @pytest.mark.parametrize("exits", [True, False])
 async def test_the_cloud_tells_what_its_draft_guesses_in_the_place_of_each_token(exits: bool) -> None:
     blocks = await said_of_a_text(Cloud(clouds.target(exits=exits), clouds.TOKENIZER, new_drafter=clouds.drafter), 600)
-    assert all(isinstance(block, Readings) and bool(block.exits) == exits for block in blocks)
-    drafted = [guess for block in blocks if isinstance(block, Readings) for guess in block.drafted]
+    assert all(isinstance(block, Predictions) and bool(block.exits) == exits for block in blocks)
+    drafted = [guess for block in blocks if isinstance(block, Predictions) for guess in block.drafted]
     assert drafted == [(clouds.truth(position) if position % 5 else 0, 0.7) for position in range(10, 610)]
 
 
 async def test_a_draft_without_an_idea_says_so_in_its_place() -> None:
     (block,) = await said_of_a_text(Cloud(clouds.target(), clouds.TOKENIZER, new_drafter=clueless_at_odd), 4)
-    assert isinstance(block, Readings)
+    assert isinstance(block, Predictions)
     assert block.drafted == ((1, 0.5), None, (1, 0.5), None)
 
 
@@ -253,7 +253,7 @@ async def test_a_draft_in_the_cloud_is_asked_whether_or_not_it_drafted_in_the_se
         await edge.generate(PROMPT, policy="sync", max_new_tokens=9, record=tmp_path / "x.rec").finish()
     record = read_record(tmp_path / "x.rec")
     assert record.notes == ()
-    assert [(one.cloud_rank, one.readings) for one in record.sessions[0].positions] == [
+    assert [(one.cloud_rank, one.predictions) for one in record.sessions[0].positions] == [
         (0 if position % 5 else BEYOND, ()) for position in range(START, START + 9)
     ]
 
@@ -275,14 +275,14 @@ async def test_the_cloud_tells_what_its_exits_say_and_refuses_nonsense() -> None
         text = [clouds.truth(position) for position in range(50)]
         await link.send(Read(1, pack(text), 10, 0.0, 0, 1.0, 0))
         first = await link.receive()
-        assert isinstance(first, Readings)
+        assert isinstance(first, Predictions)
         assert (first.position, [layer for layer, _, _ in first.exits]) == (10, [2, 4])
         for strange in (Read(2, pack(text), 51, 0.0, 0, 1.0, 0), Read(3, b"\x80", 1, 0.0, 0, 1.0, 0)):
             await link.send(strange)
         answers: list[Message] = []
         while sum(isinstance(one, Refused) for one in answers) < 2:
             answers.append(await link.receive())
-        assert sum(isinstance(one, Readings) for one in answers) <= 1
+        assert sum(isinstance(one, Predictions) for one in answers) <= 1
         await link.close()
         with pytest.raises(LinkClosedError):
             await link.send(Read(4, pack(text), 1, 0.0, 0, 1.0, 0))

@@ -40,9 +40,9 @@ def test_a_baseline_without_streaming_pays_a_round_trip_per_token() -> None:
 
 
 def test_every_machine_found_meets_both_claims_by_its_closed_form() -> None:
-    for reading in READINGS:
-        for machine in consistent("one round trip per token", reading):
-            assert machine.lower("one round trip per token", reading) == pytest.approx(LOWER, abs=0.0101)
+    for prediction in READINGS:
+        for machine in consistent("one round trip per token", prediction):
+            assert machine.lower("one round trip per token", prediction) == pytest.approx(LOWER, abs=0.0101)
             most_ms = min(machine.gamma * machine.draft_step_ms, 0.75 * machine.pass_ms)
             assert machine.hits_needed * most_ms == pytest.approx(FURTHER * machine.round_ms)
             assert machine.hits_needed <= 1.0

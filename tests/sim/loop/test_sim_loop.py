@@ -297,18 +297,18 @@ def test_a_deadlock_names_the_waiting_tasks_and_where_they_wait() -> None:
         await queue.get()
 
     async def main() -> None:
-        walker = asyncio.create_task(wait_for_verdict(asyncio.Queue()), name="walker")
+        state = asyncio.create_task(wait_for_verdict(asyncio.Queue()), name="cloud")
         await asyncio.sleep(1.5)
-        await walker
+        await state
 
     with pytest.raises(DeadlockError) as raised:
         run(main())
     message = str(raised.value)
     assert "at 1.500000000 s" in message
-    assert "walker waits at" in message
+    assert "cloud waits at" in message
     assert "wait_for_verdict" in message
     assert "Queue.get" in message
-    assert "task walker" in message  # what the main task waits for
+    assert "task cloud" in message  # what the main task waits for
 
 
 def test_a_loop_goes_on_after_a_deadlock_so_that_tasks_can_clear_up() -> None:
@@ -500,10 +500,10 @@ def test_ties_run_first_in_first_out_unless_shuffled() -> None:
 
 
 def test_shuffled_ties_run_in_another_order_that_the_seed_decides() -> None:
-    orders = [run(_who_is_first(8), shuffle_seed=seed) for seed in (1, 1, 2)]
-    assert orders[0] == orders[1] != orders[2]
-    assert orders[0] != list(range(8)) * 3
-    assert [sorted(orders[0][turn : turn + 8]) for turn in (0, 8, 16)] == [list(range(8))] * 3
+    verify_params = [run(_who_is_first(8), shuffle_seed=seed) for seed in (1, 1, 2)]
+    assert verify_params[0] == verify_params[1] != verify_params[2]
+    assert verify_params[0] != list(range(8)) * 3
+    assert [sorted(verify_params[0][turn : turn + 8]) for turn in (0, 8, 16)] == [list(range(8))] * 3
 
 
 def test_shuffling_leaves_callbacks_of_call_soon_in_their_order() -> None:

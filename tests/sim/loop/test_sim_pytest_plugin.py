@@ -116,12 +116,12 @@ import pytest
 
 @pytest.mark.simulated
 async def test_forgotten_event():
-    await asyncio.create_task(asyncio.Event().wait(), name="walker")
+    await asyncio.create_task(asyncio.Event().wait(), name="cloud")
 """
     )
     result = _run(pytester, "--asyncio-mode", "auto")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*DeadlockError: nothing is scheduled*", "*walker waits at*"])
+    result.stdout.fnmatch_lines(["*DeadlockError: nothing is scheduled*", "*cloud waits at*"])
 
 
 def test_the_plugin_costs_nothing_where_it_is_not_used(pytester: pytest.Pytester) -> None:

@@ -20,7 +20,7 @@ from foredraft.cloud.drafter import NewDrafter
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.engines.scripted import ScriptedDrafter
 from foredraft.observe.record import BEYOND, UNASKED
-from foredraft.observe.record.frames import HEADER, Frame, Noted, Told, encode_frame
+from foredraft.observe.record.frames import HEADER, Frame, Noted, TokenPredictions, encode_frame
 from foredraft.observe.record.reading import Record, frames_in
 from foredraft.observe.record.recorder import Recorder
 from foredraft.profiles import load_profile, seconds
@@ -101,7 +101,7 @@ def test_a_live_session_with_a_draft_in_the_cloud_is_replayed_in_nearly_its_own_
 
 @pytest.mark.parametrize("private", [False, True])
 def test_so_is_one_in_which_both_draft(tmp_path: Path, private: bool) -> None:
-    """What is in a pass hangs on which came first, the edge's chain or the pass."""
+    """What is in a pass is attached on which came first, the edge's chain or the pass."""
     record = live(tmp_path / "r.rec", "both", private=private)
     done = replay(record)
     assert done.same_tokens
@@ -161,7 +161,7 @@ def test_a_commit_is_believed_where_the_cloud_says_otherwise_afterwards(tmp_path
     live(tmp_path / "r.rec", "colocated")
 
     def opposite(frame: Frame) -> Frame:
-        if not isinstance(frame, Told):
+        if not isinstance(frame, TokenPredictions):
             return frame
         right = frame.cloud_rank == BEYOND
         token = clouds.truth(frame.position) if right else 0
@@ -239,7 +239,7 @@ def as_before(file: Path) -> Record:
             kept = {name: value for name, value in frame.data.items() if name != "draft_us"}
             frame = msgspec.structs.replace(frame, data=kept)
         whole = encode_frame(frame)
-        if isinstance(frame, Told):
+        if isinstance(frame, TokenPredictions):
             payload = msgspec.msgpack.encode(msgspec.msgpack.decode(whole[8:])[:-2])
             whole = struct.pack(">II", len(payload), zlib.crc32(payload)) + payload
         frames.append(whole)

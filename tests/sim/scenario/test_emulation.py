@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from foredraft import Cloud, connect
-from foredraft.edge.state import Grower
+from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step
 from foredraft.policies.sync import SyncPolicy
 from foredraft_sim.errors import ScenarioError
@@ -179,17 +179,17 @@ def test_a_call_outside_of_a_profile_s_range_warns_or_is_an_error(tmp_path: Path
 class Broken(SyncPolicy):
     name: str = "broken"
 
-    def step(self, grower: Grower) -> Step | None:
-        if grower.position > 12:
+    def step(self, state: EdgeState) -> Step | None:
+        if state.position > 12:
             raise ValueError("no idea what to do")
-        return SyncPolicy.step(self, grower)
+        return SyncPolicy.step(self, state)
 
 
 def test_a_policy_that_raises_is_named_with_the_request(tmp_path: Path) -> None:
     read = scenario(tmp_path, ONE)
-    said = "policies: 'sim.test_emulation:Broken': request 0 of seed 1 raised ValueError: no idea what to do"
+    said = "policies: 'sim.scenario.test_emulation:Broken': request 0 of seed 1 raised ValueError: no idea what to do"
     with pytest.raises(ScenarioError, match=re.escape(said)):
-        replicate(read, "sim.test_emulation:Broken", 1)
+        replicate(read, "sim.scenario.test_emulation:Broken", 1)
 
 
 def test_a_network_that_never_comes_back_is_named_with_the_request(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foredraft.edge.state import Grower
+from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step
 from foredraft.policies.sync import SyncPolicy
 from foredraft_sim.errors import ScenarioError
@@ -252,18 +252,18 @@ def test_shares_are_all_islands_in_their_order_and_about_alike(islands: int, cou
 class LateBroken(SyncPolicy):
     name: str = "late-broken"
 
-    def step(self, grower: Grower) -> Step | None:
-        if grower.position > 12:
+    def step(self, state: EdgeState) -> Step | None:
+        if state.position > 12:
             raise ValueError("no idea what to do")
-        return SyncPolicy.step(self, grower)
+        return SyncPolicy.step(self, state)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_of_several_islands_that_fail_the_first_is_named_however_many_processes(tmp_path: Path, processes: int) -> None:
     read = scenario(tmp_path, affinity(3), workload(prompt_tokens=8, new_tokens="[4, 24, 20]", devices=3, requests=3))
-    said = "policies: 'sim.test_islands:LateBroken': request 1 of seed 1 raised ValueError: no idea what to do"
+    said = "policies: 'sim.scenario.test_islands:LateBroken': request 1 of seed 1 raised ValueError: no idea what to do"
     with pytest.raises(ScenarioError, match=re.escape(said)):
-        replicate_all(read, ["sim.test_islands:LateBroken"], [1], processes=processes)
+        replicate_all(read, ["sim.scenario.test_islands:LateBroken"], [1], processes=processes)
 
 
 def test_an_island_that_is_over_is_gone_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

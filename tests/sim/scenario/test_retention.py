@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from foredraft.cloud.session import Session
+from foredraft.cloud.session import CloudSession
 from foredraft.edge.session import EdgeSession
 from foredraft.protocol.tree import DraftTree
 from foredraft_sim.network.network import SimLink
@@ -17,7 +17,7 @@ from foredraft_sim.streams import Streams
 from sim.scenario.scenario_files import scenario, workload
 
 FIVE = workload(prompt_tokens=8, new_tokens=12, requests=5)
-HELD = (EdgeSession, Session, DraftTree, SimLink)
+HELD = (EdgeSession, CloudSession, DraftTree, SimLink)
 
 
 @contextmanager

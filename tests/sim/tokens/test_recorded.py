@@ -35,8 +35,8 @@ def test_a_record_tells_of_every_token_what_draft_and_exits_say_of_it(tmp_path: 
         assert one.token == read.pair.truth(seed, one.position)
         assert one.rank == (rank if rank < len(read.pair.ranks) else -1)
         assert one.guesses[0] == (read.pair.choice(seed, one.position, 0), 0.58)
-        assert one.readings == tuple(read.pair.foresee(seed, layer, one.position) for layer, _ in read.pair.exits)
-        assert one.right == tuple(said == one.token for said, _ in one.readings)
+        assert one.predictions == tuple(read.pair.predict(seed, layer, one.position) for layer, _ in read.pair.exits)
+        assert one.right == tuple(said == one.token for said, _ in one.predictions)
     assert len(session.positions) == 24
 
 
@@ -88,7 +88,7 @@ def test_ranks_may_change_with_the_position() -> None:
 @pytest.mark.parametrize("overconfidence", [0.5, 1.0, 3.0])
 def test_exits_agree_as_often_as_they_were_told_whatever_they_claim(overconfidence: float) -> None:
     pair = SyntheticPair(ranks=(0.6,), exits=((8, 0.7),), overconfidence=overconfidence)
-    seen = [(pair.foresee(1, 8, position), pair.truth(1, position)) for position in range(4000)]
+    seen = [(pair.predict(1, 8, position), pair.truth(1, position)) for position in range(4000)]
     agreement = sum(token == right for (token, _), right in seen) / len(seen)
     claimed = sum(confidence for (_, confidence), _ in seen) / len(seen)
     assert agreement == pytest.approx(0.7, abs=0.03)

@@ -30,9 +30,9 @@ def test_a_draft_guesses_what_the_pair_would_choose_there(seed: int, positions: 
 def test_a_target_says_the_truth_of_the_pair(seed: int, positions: list[int]) -> None:
     async def main() -> None:
         target = SyntheticTarget(PAIR)
-        seats = [await target.seat([0], Sampling(seed=seed)) for _ in positions]  # all share what is drawn
-        for position, seat in zip(positions, seats, strict=True):
-            verdict = await seat.verify(Pass((0,) * position, (0, 0), (-1, 0)), lambda reading: None)
-            assert list(verdict.reading.tokens) == [PAIR.truth(seed, position + ahead) for ahead in range(3)]
+        slots = [await target.slot([0], Sampling(seed=seed)) for _ in positions]  # all share what is drawn
+        for position, slot in zip(positions, slots, strict=True):
+            verdict = await slot.verify(Pass((0,) * position, (0, 0), (-1, 0)), lambda prediction: None)
+            assert list(verdict.prediction.tokens) == [PAIR.truth(seed, position + ahead) for ahead in range(3)]
 
     asyncio.run(main())

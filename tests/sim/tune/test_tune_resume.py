@@ -37,7 +37,7 @@ class Hanging(Search):
     def measure(self, policy):
         calls.append(policy)
         if len(calls) == 4:
-            (folder / "hangs").write_text(policy)
+            (folder / "is attached").write_text(policy)
             threading.Event().wait()
         return super().measure(policy)
 
@@ -58,7 +58,7 @@ def worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen([sys.executable, "-c", HANGS, str(folder)], env=environment)
     try:
-        while not (folder / "hangs").exists():
+        while not (folder / "is attached").exists():
             assert process.poll() is None, "the worker ended by itself"
             threading.Event().wait(0.05)
         yield process

@@ -156,21 +156,21 @@ class Asked(msgspec.Struct, frozen=True, array_like=True, tag=3):
 class Passed(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """What the exits said in a pass whose tip is at ``position``, over these draft nodes (see ``protocol.ports.Pass``).
 
-    ``readings``: per exit its layer, and the token and confidence after the tip and after each node.
+    ``predictions``: per exit its layer, and the token and confidence after the tip and after each node.
     """
 
     session: Count
     position: Count
     tokens: tuple[Count, ...]
     parents: tuple[int, ...]
-    readings: tuple[tuple[Count, tuple[Said, ...]], ...]
+    predictions: tuple[tuple[Count, tuple[Said, ...]], ...]
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class TokenPredictions(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """One committed position, told after the text was finished: what draft and exits say of its token.
 
     ``rank``: which of the draft's guesses the token is, from 0 (BEYOND, UNASKED). ``guesses``: the
-    draft's likeliest. ``readings``: what each exit says, shallowest first, with its calibrated
+    draft's likeliest. ``predictions``: what each exit says, shallowest first, with its calibrated
     confidence; ``right``: which of them say the token. ``cloud_rank``, ``cloud_guesses``: as ``rank`` and
     ``guesses``, of a draft beside the target, which is asked for its likeliest token alone. A private record
     has HIDDEN for tokens.
@@ -180,7 +180,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True, tag=5):
     position: Count
     rank: Rank
     guesses: tuple[Said, ...]
-    readings: tuple[Said, ...] = ()
+    predictions: tuple[Said, ...] = ()
     right: tuple[bool, ...] = ()
     cloud_rank: Rank = UNASKED
     cloud_guesses: tuple[Said, ...] = ()
@@ -202,7 +202,7 @@ class Closed(msgspec.Struct, frozen=True, array_like=True, tag=7):
     notes: tuple[str, ...] = ()
 
 
-Frame = Setup | Began | Noted | Asked | Passed | Told | Ended | Closed
+Frame = Setup | Began | Noted | Asked | Passed | TokenPredictions | Ended | Closed
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)

@@ -17,7 +17,7 @@ from foredraft.observe.record.frames import Asked, Began, Ended, Frame, Noted, P
 from foredraft.observe.record.taps import BothEnds, Note, tapped
 from foredraft.protocol.events import Event, Observer
 from foredraft.protocol.messages import pack
-from foredraft.protocol.ports import Drafter, Guess, Pass, Reading, Seat, Target, TargetCard, Verdict
+from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Slot, Target, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.tree import Node
 
@@ -107,11 +107,11 @@ class Journal:
             said = tuple((one.token, one.probability) for one in guesses)
             self._write(Asked(self._session(), now_s, where, anchor.position, anchor.hash, width, said))
 
-    def passed(self, position: int, batch: Pass, heard: Sequence[Reading]) -> None:
+    def passed(self, position: int, batch: Pass, heard: Sequence[Prediction]) -> None:
         """What the exits said in a pass whose tip is at ``position``."""
         if heard:
-            readings = tuple((one.layer, tuple(zip(one.tokens, one.confidence, strict=True))) for one in heard)
-            self._write(Passed(self._session(), position, batch.tokens, batch.parents, readings))
+            predictions = tuple((one.layer, tuple(zip(one.tokens, one.confidence, strict=True))) for one in heard)
+            self._write(Passed(self._session(), position, batch.tokens, batch.parents, predictions))
 
     def _note_of(self, place: int) -> Note:
         def note(where: str, kind: str, data: dict[str, Any]) -> None:
@@ -173,9 +173,9 @@ class _HeardTarget:
         """The inner target's."""
         return self._inner.card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
         """A place at the inner target."""
-        return _HeardSeat(await self._inner.seat(tokens, sampling), self._journal)
+        return _HeardSeat(await self._inner.slot(tokens, sampling), self._journal)
 
     async def close(self) -> None:
         """Close the inner target."""
@@ -183,29 +183,29 @@ class _HeardTarget:
 
 
 class _HeardSeat:
-    """A seat that somebody listens to."""
+    """A slot that somebody listens to."""
 
-    def __init__(self, inner: Seat, journal: Journal) -> None:
+    def __init__(self, inner: Slot, journal: Journal) -> None:
         self._inner = inner
         self._journal = journal
 
     @property
     def cached(self) -> int:
-        """The inner seat's."""
+        """The inner slot's."""
         return self._inner.cached
 
     async def prefill(self, tokens: Sequence[int]) -> float:
         """Run committed tokens."""
         return await self._inner.prefill(tokens)
 
-    async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
+    async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         """Run one pass, and write down what the exits say."""
         position = self._inner.cached + len(batch.trunk)
-        heard: list[Reading] = []
+        heard: list[Prediction] = []
 
-        def hear(reading: Reading) -> None:
-            heard.append(reading)
-            on_exit(reading)
+        def hear(prediction: Prediction) -> None:
+            heard.append(prediction)
+            on_exit(prediction)
 
         try:
             return await self._inner.verify(batch, hear)

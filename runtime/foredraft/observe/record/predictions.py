@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from foredraft.edge.handshake import shake_hands
 from foredraft.edge.session import Connect
 from foredraft.errors import ForedraftError, RefusedError
-from foredraft.observe.record.frames import BEYOND, UNASKED, Said, Told
-from foredraft.protocol.messages import Read, Readings, Refused, pack, unpack
-from foredraft.protocol.ports import Guess, Link, Reading
+from foredraft.observe.record.frames import BEYOND, UNASKED, Said, TokenPredictions
+from foredraft.protocol.messages import Predictions, Read, Refused, pack, unpack
+from foredraft.protocol.ports import Guess, Link, Prediction
 from foredraft.protocol.sampling import Sampling
 
 RANKED = 64
@@ -49,7 +49,7 @@ async def ask_cloud(connect: Connect, api_key: str, tokens: Sequence[int], start
             block = await _next_readings(link)
             if block.position != position:
                 raise ForedraftError(f"the cloud tells of position {block.position}; {position} is next")
-            exits = _rows([Reading(layer, tuple(unpack(said)), sure) for layer, said, sure in block.exits])
+            exits = _rows([Prediction(layer, tuple(unpack(said)), sure) for layer, said, sure in block.exits])
             if not (exits or block.drafted) or (exits and block.drafted and len(exits) != len(block.drafted)):
                 raise ForedraftError("the cloud's exits and draft tell of different numbers of tokens")
             says.exits += exits
@@ -60,16 +60,16 @@ async def ask_cloud(connect: Connect, api_key: str, tokens: Sequence[int], start
         await link.close()
 
 
-async def _next_readings(link: Link) -> Readings:
+async def _next_readings(link: Link) -> Predictions:
     message = await link.receive()
     if isinstance(message, Refused):
         raise RefusedError(message.code, message.reason, message.retry_after_s)
-    if not isinstance(message, Readings):
+    if not isinstance(message, Predictions):
         raise ForedraftError(f"the cloud answered Read with {type(message).__name__}")
     return message
 
 
-def _rows(heard: Sequence[Reading]) -> list[tuple[Said, ...]]:
+def _rows(heard: Sequence[Prediction]) -> list[tuple[Said, ...]]:
     """A block's readings token by token, shallowest exit first. Raises ForedraftError."""
     if len({len(one.tokens) for one in heard} | {len(one.confidence) for one in heard}) > 1:
         raise ForedraftError("the cloud's exits tell of different numbers of tokens")
@@ -77,8 +77,8 @@ def _rows(heard: Sequence[Reading]) -> list[tuple[Said, ...]]:
     return list(zip(*exits, strict=True))
 
 
-async def columns(blocks: AsyncIterator[tuple[int, list[Reading]]]) -> list[tuple[Said, ...]]:
-    """Readings block by block as what all exits say of each token, shallowest first."""
+async def columns(blocks: AsyncIterator[tuple[int, list[Prediction]]]) -> list[tuple[Said, ...]]:
+    """Predictions block by block as what all exits say of each token, shallowest first."""
     return [said async for _, heard in blocks for said in _rows(heard)]
 
 
@@ -88,9 +88,9 @@ def told_of(
     tokens: Sequence[int],
     guesses: Sequence[Sequence[Guess]],
     cloud: CloudSays,
-) -> list[Told]:
+) -> list[TokenPredictions]:
     """The frames for a text; ``guesses``, or what the cloud says, may be empty where nobody could be asked."""
-    told: list[Told] = []
+    predictions: list[TokenPredictions] = []
     for index, token in enumerate(tokens):
         best = _said(guesses[index]) if index < len(guesses) else None
         exits = cloud.exits[index] if index < len(cloud.exits) else ()
@@ -100,8 +100,8 @@ def told_of(
             beside = [one for one in cloud.drafted[index : index + 1] if one is not None]
         kept, cloud_kept = tuple((best or ())[:KEPT]), tuple(beside or ())
         ranks = _rank(token, best), _rank(token, beside)
-        told.append(Told(session, start + index, ranks[0], kept, exits, right, ranks[1], cloud_kept))
-    return told
+        predictions.append(TokenPredictions(session, start + index, ranks[0], kept, exits, right, ranks[1], cloud_kept))
+    return predictions
 
 
 def _said(guesses: Sequence[Guess]) -> list[Said]:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from foredraft.observe.record.frames import HIDDEN, Asked, Began, Ended, Frame, Noted, Passed, Said, Told
+from foredraft.observe.record.frames import HIDDEN, Asked, Began, Ended, Frame, Noted, Passed, Said, TokenPredictions
 
 _DURATIONS: Final = ("draft_us",)
 """Lists in the data of events that are no tokens."""
@@ -26,11 +26,11 @@ def hidden(frame: Frame) -> Frame | None:
             return replaced(frame, data={name: _without_tokens(name, value) for name, value in frame.data.items()})
         case Asked() | Passed():
             return None
-        case Told():
+        case TokenPredictions():
             return replaced(
                 frame,
                 guesses=_hidden(frame.guesses),
-                readings=_hidden(frame.readings),
+                predictions=_hidden(frame.predictions),
                 cloud_guesses=_hidden(frame.cloud_guesses),
             )
         case Ended():

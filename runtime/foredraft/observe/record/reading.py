@@ -27,7 +27,7 @@ from foredraft.observe.record.frames import (
     Passed,
     Said,
     Setup,
-    Told,
+    TokenPredictions,
     decode_frame,
 )
 from foredraft.protocol.anchor import ORIGIN, Anchor
@@ -41,7 +41,7 @@ class Position:
 
     ``rank``: which of the draft's guesses the token is, from 0; BEYOND (-1) where it is none of the likeliest
     ``RANKED``, UNASKED (-2) where that is not known. ``guesses``: the draft's likeliest tokens with its own
-    probabilities. ``readings``: per exit, shallowest first, the token that it says and its
+    probabilities. ``predictions``: per exit, shallowest first, the token that it says and its
     calibrated confidence; ``right``: whether that is the token. Empty where no exit was asked.
     ``cloud_rank``, ``cloud_guesses``: rank and guesses of a draft beside the target of a live session, at most one.
     """
@@ -50,7 +50,7 @@ class Position:
     token: int
     rank: int
     guesses: tuple[Said, ...]
-    readings: tuple[Said, ...]
+    predictions: tuple[Said, ...]
     right: tuple[bool, ...]
     cloud_rank: int = UNASKED
     cloud_guesses: tuple[Said, ...] = ()
@@ -64,7 +64,7 @@ class RecordedSession:
     noted: tuple[Noted, ...] = ()
     asked: tuple[Asked, ...] = ()
     passed: tuple[Passed, ...] = ()
-    told: tuple[Told, ...] = ()
+    predictions: tuple[TokenPredictions, ...] = ()
     ended: Ended | None = None
 
     @property
@@ -116,20 +116,24 @@ class RecordedSession:
     @cached_property
     def positions(self) -> tuple[Position, ...]:
         """Each committed position, with what draft and exits said of it."""
-        told = {one.position: one for one in self.told}
+        predictions = {one.position: one for one in self.predictions}
         anchor, found = ORIGIN.after(self.prompt), []
         for position, token in enumerate(self.tokens, self.began.prompt_tokens):
             said = self.said.get(anchor, {})
             widest = said[max(said)] if said else None
-            found.append(_position(position, token, told.get(position), widest))
+            found.append(_position(position, token, predictions.get(position), widest))
             anchor = anchor.then(max(0, token))
         return tuple(found)
 
 
-def _position(position: int, token: int, told: Told | None, said: tuple[Said, ...] | None) -> Position:
-    if told is not None:
-        beside = told.cloud_rank, told.cloud_guesses
-        return Position(position, token, told.rank, told.guesses, told.readings, told.right, *beside)
+def _position(
+    position: int, token: int, predictions: TokenPredictions | None, said: tuple[Said, ...] | None
+) -> Position:
+    if predictions is not None:
+        beside = predictions.cloud_rank, predictions.cloud_guesses
+        return Position(
+            position, token, predictions.rank, predictions.guesses, predictions.predictions, predictions.right, *beside
+        )
     ranks = [rank for rank, (guess, _) in enumerate(said or ()) if guess == token]
     known = UNASKED if said is None else (ranks[0] if ranks else BEYOND)
     return Position(position, token, known, said or (), (), ())
@@ -254,7 +258,7 @@ def _session(began: Began, frames: Iterable[Frame]) -> RecordedSession:
         tuple(frame for frame in parts if isinstance(frame, Noted)),
         tuple(frame for frame in parts if isinstance(frame, Asked)),
         tuple(frame for frame in parts if isinstance(frame, Passed)),
-        tuple(frame for frame in parts if isinstance(frame, Told)),
+        tuple(frame for frame in parts if isinstance(frame, TokenPredictions)),
         ended[-1] if ended else None,
     )
     _ = session.tokens, session.prompt, session.sampling, session.rules  # what is wrong with them is said by now

@@ -146,8 +146,8 @@ class Recorder:
                     cloud = await ask_cloud(of.connect, of.api_key, whole, len(of.prompt), of.sampling)
             except (ForedraftError, TimeoutError) as error:
                 notes.append(f"the exits were not asked about each token: {error or 'no answer'}")
-        for told in told_of(SESSION, len(of.prompt), tokens, guesses, cloud):
-            self._write(told)
+        for predictions in told_of(SESSION, len(of.prompt), tokens, guesses, cloud):
+            self._write(predictions)
 
     def _recorded(self) -> Recorded:
         if self._of is None:

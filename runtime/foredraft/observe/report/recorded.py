@@ -172,7 +172,7 @@ def _exits(record: Record, whole: Sequence[RecordedSession]) -> list[Exit]:
     said: dict[int, list[tuple[bool, float]]] = {layer: [] for layer in layers}
     for session in whole:
         for position in session.positions:
-            for layer, (_, confidence), right in zip(layers, position.readings, position.right, strict=False):
+            for layer, (_, confidence), right in zip(layers, position.predictions, position.right, strict=False):
                 said[layer].append((right, confidence))
     return [
         Exit(layer, len(heard), sum(right for right, _ in heard), fmean(confidence for _, confidence in heard))

@@ -15,8 +15,8 @@ from typing import Final
 from foredraft.cloud.service import CloudService
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.session import EdgeSession
-from foredraft.edge.state import Grower
-from foredraft.edge.step import Orders, Step
+from foredraft.edge.state import EdgeState
+from foredraft.edge.step import Step, VerifyParams
 from foredraft.engines.device import Device
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.policies.auto import AutoPolicy
@@ -71,21 +71,21 @@ class _WatchingPolicy:
     inner: AutoPolicy = field(default_factory=AutoPolicy)
     name: str = "auto"
 
-    def orders(self, grower: Grower) -> Orders:
+    def verify_params(self, state: EdgeState) -> VerifyParams:
         """As ``auto``; asked after every message, so here the step is noticed."""
-        if self.world.changed_s is None and grower.position - grower.start >= STEP_AT:
+        if self.world.changed_s is None and state.position - state.start >= STEP_AT:
             self.world.changed_s = asyncio.get_running_loop().time()
             if self.estimates is not None:
-                grower.estimates = deepcopy(self.estimates)
-        return self.inner.orders(grower)
+                state.estimates = deepcopy(self.estimates)
+        return self.inner.verify_params(state)
 
-    def step(self, grower: Grower) -> Step | None:
+    def step(self, state: EdgeState) -> Step | None:
         """As ``auto``."""
-        return self.inner.step(grower)
+        return self.inner.step(state)
 
-    def ship(self, grower: Grower) -> Sequence[Node]:
+    def ship(self, state: EdgeState) -> Sequence[Node]:
         """As ``auto``."""
-        return self.inner.ship(grower)
+        return self.inner.ship(state)
 
 
 class _ChangingDrafter(SyntheticDrafter):
@@ -210,4 +210,4 @@ async def _session(world: _World, new_tokens: int, estimates: Estimates | None) 
     report = session.report()
     figures = {"bytes_up": 0.0, "bytes_down": 0.0, "target_s": report.target_s, "draft_s": report.draft_s}
     outcome = Outcome(took_s, FOLLOWING, report.passes, 0.0, **figures, energy_j=None, cost_usd=None)
-    return outcome, session.grower.estimates
+    return outcome, session.state.estimates
