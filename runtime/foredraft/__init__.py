@@ -9,6 +9,8 @@ Names are imported when they are first used, so that parts of the package stay l
 import importlib
 from typing import TYPE_CHECKING
 
+from foredraft.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from foredraft.api.cloud import Cloud
     from foredraft.api.edge import Edge, connect
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     )
     from foredraft.observe.record.reading import Record, read_record
     from foredraft.policies import make_policy, policy_names
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Cloud",

@@ -80,7 +80,7 @@ def complain(message: str) -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from foredraft import __version__
+        from foredraft.version import __version__
 
         typer.echo(f"foredraft {__version__}")
         raise typer.Exit

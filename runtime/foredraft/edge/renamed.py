@@ -6,8 +6,6 @@ METHODS: Final = {"orders": "verify_params"}
 STATE: Final = {
     "reaches": "path_probabilities",
     "told": "hinted_steps",
-    "foresaw": "take_hint",
-    "grew": "attach_guesses",
 }
 PARAMETERS: Final = {"min_reach": "min_probability"}
 MODULES: Final = (

@@ -10,7 +10,6 @@ from typing import Final
 
 import msgspec
 
-from foredraft import __version__
 from foredraft.cloud.read_back import guesses_along, read_back
 from foredraft.observe.record.frames import HEADER, Closed, Frame, Setup, TokenPredictions, encode_frame, models_of
 from foredraft.observe.record.plain_profiles import profile_as_plain
@@ -18,6 +17,7 @@ from foredraft.observe.record.predictions import RANKED, CloudSays, columns, tol
 from foredraft.observe.record.privacy import hidden
 from foredraft.observe.record.reading import Record, frames_in
 from foredraft.protocol.messages import Ready
+from foredraft.version import __version__
 from foredraft_sim.scenario.pairs import TokenSource, token_source
 from foredraft_sim.scenario.scenario import Scenario
 

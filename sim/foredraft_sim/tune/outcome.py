@@ -6,8 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from foredraft import __version__
 from foredraft.policies.policy_file import Origin, policy_file_of, render_policy_file
+from foredraft.version import __version__
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.scenario.replications import replicate_all
 from foredraft_sim.tune.metrics import UNITS, metrics_of

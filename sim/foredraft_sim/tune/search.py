@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from foredraft import __version__
 from foredraft.errors import ConfigError
 from foredraft.policies.parameters import Number, default_of, tunable, with_parameters
+from foredraft.version import __version__
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import RecordedPair

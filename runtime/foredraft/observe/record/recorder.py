@@ -172,7 +172,7 @@ class Recorder:
 
 
 def _setup_of(of: Recorded, private: bool, link: LinkProfile | None) -> Setup:
-    from foredraft import __version__
+    from foredraft.version import __version__
 
     draft_nodes = of.drafter.max_nodes_per_step
     models = models_of(of.ready, prefill_chunk=PREFILL_CHUNK, draft=of.draft, draft_nodes=draft_nodes)

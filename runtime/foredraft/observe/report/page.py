@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from foredraft import __version__
 from foredraft.observe.report import charts
 from foredraft.observe.report.charts import colour, letter, percent, plain, seconds
 from foredraft.observe.report.sections import SECTIONS, Numbered, key_of, panel
 from foredraft.observe.report.studies import study_section
 from foredraft.observe.report.style import CHART_STYLE, PAGE_STYLE
 from foredraft.observe.report.subjects import COST, ENERGY, Bench, Promise, Source, Study, Subject
+from foredraft.version import __version__
 
 _MOST_ROWS: Final = 24
 _Column = tuple[str, Callable[[Subject], float | None], Callable[[float], str], int]
