@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from foredraft_sim.network.network import SimLink, SimNetwork, sim_link
     from foredraft_sim.network.traces import Trace, parse_trace, read_trace
     from foredraft_sim.streams import Streams, uniform
+    from foredraft_sim.world.connect import SimulatedEdge, connect
+    from foredraft_sim.world.world import World
 
 _HOMES = {
     "errors": ("DeadlockError", "LivelockError", "ProfileRangeWarning", "RealIOError", "SimulationError"),
     "loop.event_loop": ("SimLoop",),
     "network.network": ("SimLink", "SimNetwork", "sim_link"),
     "streams": ("Streams", "uniform"),
+    "world.connect": ("SimulatedEdge", "connect"),
+    "world.world": ("World",),
     "network.traces": ("Trace", "parse_trace", "read_trace"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -37,9 +41,12 @@ __all__ = [
     "SimLink",
     "SimLoop",
     "SimNetwork",
+    "SimulatedEdge",
     "SimulationError",
     "Streams",
     "Trace",
+    "World",
+    "connect",
     "parse_trace",
     "read_trace",
     "sim_link",

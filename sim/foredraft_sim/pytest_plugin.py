@@ -11,6 +11,12 @@ The marker runs a coroutine test on a SimLoop and passes its arguments on
 async fixtures run on the same loop, and without it. Tests that are not marked stay on the loop
 that they had.
 
+    @pytest.mark.simulated
+    async def test_my_robot_outlives_a_broken_link(simulated_edge) -> None:
+        async with simulated_edge("robot.toml", seed=1) as edge:    # the API of foredraft.connect
+            edge.world.cut_link(duration_s=5.0)
+            await my_robot(edge)
+
 The fixture ``simulate`` does the same from within an ordinary test: ``simulate(coroutine)``
 returns the coroutine's result. To run one test body on several loops, give ``foredraft_sim.SimLoop``
 as one of the factories of pytest-asyncio's hook ``pytest_asyncio_loop_factories``.
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from foredraft_sim.loop.event_loop import SimLoop
+    from foredraft_sim.world.connect import SimulatedEdge
 
 _T = TypeVar("_T")
 _MARKER = "simulated"
@@ -63,6 +70,24 @@ def _run(main: Coroutine[Any, Any, _T], **options: Any) -> _T:
 def simulate() -> Simulate:
     """``simulate(coroutine, **options)`` runs a coroutine in simulated time and returns its result."""
     return _run
+
+
+class ConnectSimulated(Protocol):
+    """What the fixture ``simulated_edge`` is."""
+
+    def __call__(self, scenario: str, *, seed: int = 1, device: int = 0) -> "SimulatedEdge":
+        """As ``foredraft_sim.connect``; ``scenario`` is relative to the test's file."""
+
+
+@pytest.fixture
+def simulated_edge(request: pytest.FixtureRequest) -> ConnectSimulated:
+    """``simulated_edge("robot.toml")``: an edge in simulated time, for tests marked ``simulated``."""
+    from foredraft_sim.world.connect import connect
+
+    def connect_here(scenario: str, *, seed: int = 1, device: int = 0) -> "SimulatedEdge":
+        return connect(request.path.parent / scenario, seed=seed, device=device)
+
+    return connect_here
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from foredraft.api.cloud import Cloud
 from foredraft.api.generation import Generation
 from foredraft.api.loading import NGRAM, ModelOptions, load_drafter
 from foredraft.api.servers import Servers
@@ -38,12 +37,24 @@ from foredraft.policies.recommended import Recommended, spec_of_running
 from foredraft.profiles import load_profile
 from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import Ready
-from foredraft.protocol.ports import Drafter
+from foredraft.protocol.ports import Drafter, Link
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.text.tokenizer import Tokenizer
 
-Server = str | Cloud
-"""A server's URL, or a cloud in this process."""
+
+class Host(Protocol):
+    """A cloud that is not behind a URL: in this process (``Cloud``), or in simulated time."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The target's; None where texts are token ids."""
+
+    async def connect(self) -> Link:
+        """A link to it. Raises UnreachableError."""
+
+
+Server = str | Host
+"""A server's URL, or a cloud that is not behind one."""
 
 _MOST_DRAWN_SEED = 1 << 32  # short enough to copy by hand
 
@@ -107,7 +118,7 @@ class Edge:
 
     async def _clouds_tokenizer(self) -> Tokenizer | None:
         place = self._places[self._servers.current]
-        if isinstance(place, Cloud):
+        if not isinstance(place, str):
             return place.tokenizer
         data = await fetch_tokenizer(place, self.ready.tokenizer_digest, self._api_key, ssl=self._ssl)
         return Tokenizer(data)
@@ -253,7 +264,7 @@ def connect(
 
 def _way(server: Server, api_key: str, ssl: ssl_module.SSLContext | None) -> Connect:
     """How to connect to one server. Raises ConfigError for a URL that is none."""
-    if isinstance(server, Cloud):
+    if not isinstance(server, str):
         return server.connect
     endpoint(server, SESSION_PATH)
     return partial(websocket.connect, server, api_key=api_key, ssl=ssl)

@@ -165,11 +165,11 @@ class ModelSource(_ScenarioSource):
         self._target, self._draft = _loaded(target, pair.threads), _loaded(draft, pair.threads)
         _check_profiles(scenario, self._target.digest, self._draft.digest)
         self.stop_tokens = self._target.stop_tokens
-        self._tokenizer = Tokenizer.from_folder(self._target.folder)
+        self.tokenizer = Tokenizer.from_folder(self._target.folder)
         texts = list(scenario.workload.prompts)
         if scenario.workload.prompts_file:
             texts += read_prompts(scenario.path, scenario.workload.prompts_file)
-        self._prompts = [self._tokenizer.encode(text) for text in texts]
+        self._prompts = [self.tokenizer.encode(text) for text in texts]
 
     def target(self) -> Target:
         """The model with its exits."""
@@ -193,7 +193,7 @@ class ModelSource(_ScenarioSource):
 
     def text(self, tokens: list[int]) -> str:
         """The text."""
-        return self._tokenizer.decode(tokens)
+        return self.tokenizer.decode(tokens)
 
 
 def _check_profiles(scenario: Scenario, target_digest: str, draft_digest: str) -> None:
