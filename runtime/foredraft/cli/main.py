@@ -7,11 +7,13 @@ imported when the verb is used or help is shown, so verbs import what is heavy w
 import logging
 import sys
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from foredraft.cli.settings import PREFIX, config_file, for_verb, read_settings
 from foredraft.errors import ForedraftError, UnknownNameError
 
 GROUP = "foredraft.verbs"
@@ -86,11 +88,22 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": PREFIX},
+    epilog="Options can come from the environment (FOREDRAFT_SERVE_PORT=9000) and from a TOML file, too; "
+    "foredraft config shows what holds.",
+)
 
 
 @app.callback()
 def foredraft(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file with options of verbs.", envvar=f"{PREFIX}_CONFIG")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what happens, on stderr.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
@@ -103,6 +116,20 @@ def foredraft(
         stream=sys.stderr,
         force=True,
     )
+    _settle(context, config_file(config))
+
+
+def _settle(context: Any, file: Path | None) -> None:
+    """Let the settings file stand behind the options of the verb that is asked for; of all, where they are shown."""
+    context.obj = file
+    if file is None:
+        return
+    group = context.command
+    tables = read_settings(file, group.list_commands(context))
+    wanted = [name for name in tables if context.invoked_subcommand in (name, "config")]
+    context.default_map = {
+        name: for_verb(group.get_command(context, name), tables[name], f"{file}: {name}") for name in wanted
+    }
 
 
 def main() -> None:
