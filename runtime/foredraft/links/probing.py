@@ -10,6 +10,7 @@ STREAM (four bytes of a count) asks for so many bytes, in messages of CHUNK_BYTE
 """
 
 import asyncio
+import ssl as ssl_module
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -150,6 +151,7 @@ async def probe(
     *,
     seconds: float = 10.0,
     api_key: str = "",
+    ssl: ssl_module.SSLContext | None = None,
     timeout_s: float = 10.0,
     progress: Callable[[float], None] | None = None,
 ) -> LinkSamples:
@@ -159,7 +161,8 @@ async def probe(
     """
     began_s = time.perf_counter()
     tell = progress or (lambda share: None)
-    session = aiohttp.ClientSession(headers=auth_headers(api_key))
+    connector = None if ssl is None else aiohttp.TCPConnector(ssl=ssl)
+    session = aiohttp.ClientSession(headers=auth_headers(api_key), connector=connector)
     async with session:
         connects_s = []
         for _ in range(_CONNECTS - 1):
