@@ -2,8 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+OTHER = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: demo test lint bench demo-models clean
+# Two processes side by side, a file each; one thread of torch in each, or they get in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# What is quick and needs no torch: the two ends, what they share, and the simulator.
+QUICK := test_architecture.py protocol edge cloud sessions policies text links profiles observe \
+	sim/loop sim/network sim/tokens sim/scenario sim/world
+
+.PHONY: demo test test-quick test-hunt test-python lint bench demo-models clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -14,8 +21,20 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## the main job, in under two minutes: an edge and a cloud process on this machine
 	$(BIN)/foredraft demo
 
-test: $(READY)
-	$(BIN)/pytest
+test: $(READY) ## every test
+	$(PYTEST)
+
+test-quick: $(READY) ## the tests for every day, in a minute
+	$(PYTEST) $(QUICK:%=tests/%)
+
+test-hunt: $(READY) ## every test in random order while both cores have other work: finds tests that are not certain
+	for core in 1 2; do timeout 1800 $(PYTHON) -c 'while True: pass' & done; \
+	$(PYTEST) -p randomly; found=$$?; kill $$(jobs -p); exit $$found
+
+test-python: ## the quick tests on another Python, without torch: make test-python PYTHON=python3.13
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev,pictures,tune]'
+	$(OTHER)/bin/pytest -n 2 --dist loadfile $(QUICK:%=tests/%)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -29,4 +48,4 @@ demo-models: $(READY) ## train the bundled pair anew (up to 90 minutes on 2 core
 	$(BIN)/python -m foredraft.demo_models.recipe
 
 clean:
-	rm -rf .venv .demo-models .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* .demo-models .mypy_cache .ruff_cache .pytest_cache .hypothesis

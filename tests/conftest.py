@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from foredraft.loop import new_event_loop
 from foredraft_sim.loop.event_loop import SimLoop
+from lossless.tally import TALLY, hear_worker, tell_controller
 
 _T = TypeVar("_T")
 
@@ -39,3 +40,20 @@ def run_on_each_loop(request: pytest.FixtureRequest) -> "Run[Any]":
             return runner.run(main)
 
     return run
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that runs some of the tests says what it counted."""
+    tell_controller(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The process that reports adds it up."""
+    hear_worker(node)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How often a text could not be compared to its end."""
+    if TALLY.compared:
+        terminalreporter.write_line(TALLY.line())

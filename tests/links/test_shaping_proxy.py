@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import threading
@@ -127,7 +128,7 @@ async def echo_server() -> AsyncIterator[int]:
 
 
 async def exchange(proxy: ShapingProxy, data: bytes) -> bytes:
-    """What comes back for ``data``, up to the end of the connection."""
+    """What comes back for ``data``, up to the end of the connection. Raises ConnectionError where it breaks."""
     reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
 
     async def send() -> None:
@@ -137,6 +138,10 @@ async def exchange(proxy: ShapingProxy, data: bytes) -> bytes:
 
     try:
         _, received = await asyncio.gather(send(), reader.read())
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        raise ConnectionResetError from error  # the reset came between two calls: nobody is there to say goodbye to
     finally:
         await hang_up(writer)
     return received

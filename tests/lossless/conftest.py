@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from engines.tiny_models import save_model
 from foredraft.engines.torch_model import LoadedModel, load_model
-from lossless.oracle import EPSILON, TALLY, Oracle
+from lossless.oracle import Oracle
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -55,12 +55,3 @@ def draft_model(draft_folder: Path) -> LoadedModel:
 def oracle(target_folder: Path) -> Oracle:
     """The target's own texts."""
     return Oracle.of(target_folder)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How often a text could not be compared to its end."""
-    if TALLY.compared:
-        terminalreporter.write_line(
-            f"lossless: {TALLY.compared} texts compared with transformers, {TALLY.ties} up to a top-two margin "
-            f"below {EPSILON:g}"
-        )

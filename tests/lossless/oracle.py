@@ -15,10 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from foredraft.engines.noise import perturb
 from foredraft.protocol.sampling import Sampling
-
-EPSILON = 1e-3
-"""A margin below this is a tie: in fp32, logits of passes of different width differ by about 1e-5, which the
-temperature divides."""
+from lossless.tally import EPSILON, TALLY, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +24,6 @@ class Text:
 
     tokens: list[int]
     margins: list[float]
-
-
-@dataclass
-class Tally:
-    """``compared`` texts, of which ``ties`` went another way where the oracle itself hardly knew."""
-
-    compared: int = 0
-    ties: int = 0
-
-
-TALLY = Tally()
-"""That of the whole run, which pytest prints at its end."""
 
 
 @dataclass

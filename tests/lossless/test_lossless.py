@@ -20,7 +20,8 @@ from foredraft.engines.torch_target import TorchTarget
 from foredraft.policies import make_policy
 from foredraft.protocol.ports import Drafter, Guess
 from foredraft.protocol.sampling import Sampling, StopRules
-from lossless.oracle import EPSILON, Oracle, Tally, Text
+from lossless.oracle import Oracle, Text
+from lossless.tally import EPSILON, Tally
 from lossless.weather import Weather
 
 LENGTH = 24

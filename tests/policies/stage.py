@@ -53,14 +53,14 @@ class _Watched:
         return self.inner.card
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
-        return _WatchedSeat(self, await self.inner.slot(tokens, sampling))
+        return _WatchedSlot(self, await self.inner.slot(tokens, sampling))
 
     async def close(self) -> None:
         await self.inner.close()
 
 
 @dataclass
-class _WatchedSeat:
+class _WatchedSlot:
     target: _Watched
     inner: Slot
 

@@ -132,16 +132,16 @@ class CheckedTarget:
         self.pass_s = pass_s
         self.busy = busy  # refusals still to come
         self.wrong = wrong  # share of wrong exit readings
-        self.open_seats = 0
+        self.open_slots = 0
         self.device = asyncio.Lock()
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "CheckedSeat":
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "CheckedSlot":
         await asyncio.sleep(0)
         if self.busy:
             self.busy -= 1
             raise RefusedError(messages.BUSY, "no place free", self.rng.choice((0.0, 0.5)))
         assert list(tokens) == list(self.text[: len(tokens)])
-        return CheckedSeat(self, self.rng.randrange(len(tokens)))
+        return CheckedSlot(self, self.rng.randrange(len(tokens)))
 
     async def close(self) -> None:
         pass
@@ -150,7 +150,7 @@ class CheckedTarget:
         return self.text[position] if position < len(self.text) else 1
 
 
-class CheckedSeat:
+class CheckedSlot:
     """A slot that knows the text and the port's promises."""
 
     def __init__(self, target: CheckedTarget, cached: int) -> None:
@@ -158,7 +158,7 @@ class CheckedSeat:
         self.cached = cached
         self._open = True
         self._last: Pass | None = None
-        target.open_seats += 1
+        target.open_slots += 1
 
     async def prefill(self, tokens: Sequence[int]) -> float:
         assert self._open
@@ -207,7 +207,7 @@ class CheckedSeat:
     def close(self) -> None:
         assert self._open
         self._open = False
-        self.target.open_seats -= 1
+        self.target.open_slots -= 1
 
 
 class ChaosDrafter:
@@ -394,6 +394,6 @@ async def live_through(world: World, new_policy: Callable[[Random], Policy]) -> 
 
 def check_nothing_is_left(outcome: Outcome) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert outcome.target.open_seats == 0
+    assert outcome.target.open_slots == 0
     assert outcome.service.counters.active == 0
     assert not outcome.target.device.locked()

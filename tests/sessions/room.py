@@ -46,10 +46,10 @@ class SlowTarget(ScriptedTarget):
     """A pass takes a second, and its exits speak at its beginning."""
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
-        return SlowSeat(self.card.layers, self.script, self.exit_script)
+        return SlowSlot(self.card.layers, self.script, self.exit_script)
 
 
-class SlowSeat(ScriptedSlot):
+class SlowSlot(ScriptedSlot):
     async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
         verdict = await super().verify(batch, on_exit)
         await asyncio.sleep(1.0)

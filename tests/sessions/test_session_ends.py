@@ -162,10 +162,10 @@ class BrokenTarget(ScriptedTarget):
         if self.seating:
             raise RuntimeError("out of memory")
         self.slots += 1
-        return BrokenSeat(self)
+        return BrokenSlot(self)
 
 
-class BrokenSeat(ScriptedSlot):
+class BrokenSlot(ScriptedSlot):
     def __init__(self, target: BrokenTarget) -> None:
         super().__init__(8, truth)
         self.target = target

@@ -33,13 +33,13 @@ class _WatchedTarget:
         return self._inner.card
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
-        return _WatchedSeat(await self._inner.slot(tokens, sampling), self._spans_s, self._clock)
+        return _WatchedSlot(await self._inner.slot(tokens, sampling), self._spans_s, self._clock)
 
     async def close(self) -> None:
         """The engine is its owner's to close."""
 
 
-class _WatchedSeat:
+class _WatchedSlot:
     def __init__(self, inner: Slot, spans_s: list[tuple[float, float]], clock: Stopwatch) -> None:
         self._inner, self._spans_s, self._clock = inner, spans_s, clock
         self.prefill, self.keep, self.close = inner.prefill, inner.keep, inner.close

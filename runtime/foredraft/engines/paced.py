@@ -120,7 +120,7 @@ class PacedTarget:
         wanted = len(tokens) + self._headroom_tokens
         self.reserve(wanted)
         try:
-            return _PacedSeat(self, await self._inner.slot(tokens, sampling), wanted)
+            return _PacedSlot(self, await self._inner.slot(tokens, sampling), wanted)
         except BaseException:
             self.release(wanted)
             raise
@@ -146,7 +146,7 @@ class PacedTarget:
         self._reserved_tokens -= tokens
 
 
-class _PacedSeat:
+class _PacedSlot:
     """A Slot on a paced target."""
 
     __slots__ = ("_inner", "_reserved_tokens", "_target")

@@ -203,15 +203,15 @@ class RecordedTarget:
         """What it was."""
         return self._card
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "RecordedSeat":
+    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "RecordedSlot":
         """A place for the request whose seed ``sampling`` carries."""
-        return RecordedSeat(self._replays.text(sampling), self._card.layers)
+        return RecordedSlot(self._replays.text(sampling), self._card.layers)
 
     async def close(self) -> None:
         """Nothing to free."""
 
 
-class RecordedSeat:
+class RecordedSlot:
     """One session's place on a recorded target."""
 
     def __init__(self, text: RecordedText, layers: int) -> None:

@@ -40,7 +40,7 @@ async def test_unmarked_stays_on_its_loop() -> None:
 
 def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     return pytester.runpytest_subprocess(
-        "-o", "asyncio_default_fixture_loop_scope=function", "--strict-markers", *arguments
+        "-p", "no:randomly", "-o", "asyncio_default_fixture_loop_scope=function", "--strict-markers", *arguments
     )
 
 

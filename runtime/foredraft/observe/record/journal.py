@@ -175,14 +175,14 @@ class _HeardTarget:
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
         """A place at the inner target."""
-        return _HeardSeat(await self._inner.slot(tokens, sampling), self._journal)
+        return _HeardSlot(await self._inner.slot(tokens, sampling), self._journal)
 
     async def close(self) -> None:
         """Close the inner target."""
         await self._inner.close()
 
 
-class _HeardSeat:
+class _HeardSlot:
     """A slot that somebody listens to."""
 
     def __init__(self, inner: Slot, journal: Journal) -> None:
