@@ -9,11 +9,9 @@ is splitmix64's finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom 
 generators", 2014).
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from random import Random
-from struct import Struct
 from typing import Final
 
 _MASK: Final = (1 << 64) - 1
@@ -34,40 +32,15 @@ def uniform(seed: int, name: str, *indices: int) -> float:
 def drawn(bits: int, *indices: int) -> float:
     """The number at ``indices`` of what ``key`` stands for with ``bits``."""
     for index in indices:
-        bits = _mixed(bits + (index + 1) * _GOLDEN & _MASK, _MASK)
-    return (_mixed(bits, _MASK) >> 11) * 2.0**-53  # the finaliser once more: with no index, too
+        bits = _mixed(bits + (index + 1) * _GOLDEN & _MASK)
+    return (_mixed(bits) >> 11) * 2.0**-53  # the finaliser once more: with no index, too
 
 
-def drawn_rows(rows: int, keys: int, first: int, count: int) -> list[float]:
-    """What ``drawn`` says for each key at each of ``count`` indices from ``first`` on, drawn together, at a fifth.
-
-    ``rows``: so many ``keys``, as ``rows_of`` puts them together. One large integer has a lane of 128 bits for each
-    number, where the product of two of 64 bits has room.
-    """
-    ones, mask, numbers = _lanes(keys * count)
-    lanes = rows + (first * _GOLDEN & _MASK) * ones & mask
-    lanes = _mixed(_mixed(lanes, mask), mask)
-    return [(number >> 11) * 2.0**-53 for number in numbers.unpack(lanes.to_bytes(numbers.size, "little"))]
-
-
-def rows_of(keys: Sequence[int], count: int) -> int:
-    """What ``drawn_rows`` begins with: a key and the step to its index in each lane, one key's after another's."""
-    lanes = [bits + (index + 1) * _GOLDEN & _MASK for bits in keys for index in range(count)]
-    return sum(bits << 128 * lane for lane, bits in enumerate(lanes))
-
-
-@lru_cache(maxsize=16)
-def _lanes(count: int) -> tuple[int, int, Struct]:
-    """So many lanes: 1 in each, 64 ones in each, and what reads them."""
-    ones = sum(1 << 128 * lane for lane in range(count))
-    return ones, ones * _MASK, Struct("<" + "Q8x" * count)
-
-
-def _mixed(bits: int, mask: int) -> int:
-    """Splitmix64's finaliser, of one number or of one in each lane; ``mask`` has the bits that numbers have."""
-    bits = (bits ^ bits >> 30 & mask) * 0xBF58476D1CE4E5B9 & mask
-    bits = (bits ^ bits >> 27 & mask) * 0x94D049BB133111EB & mask
-    return bits ^ bits >> 31 & mask
+def _mixed(bits: int) -> int:
+    """Splitmix64's finaliser."""
+    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
+    return bits ^ bits >> 31
 
 
 class Streams:

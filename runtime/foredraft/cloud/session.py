@@ -85,7 +85,7 @@ class CloudSession:
             self.state.take_steer(message)
         else:
             self.attach(message.chains)
-        self._changed.set_last()
+        self._changed.set()
 
     def attach(self, chains: Sequence[Chain]) -> None:
         """Hang chains into the tree. Raises RefusedError or ProtocolError for what no honest edge sends."""

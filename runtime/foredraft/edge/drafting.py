@@ -5,7 +5,7 @@ waits, for the drafter and for something to happen. It knows of no link and no c
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
@@ -15,7 +15,6 @@ from foredraft.protocol.events import Note
 from foredraft.protocol.ports import Drafter
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.signal import Signal
-from foredraft.protocol.tree import Node
 
 
 class Drafting:
@@ -48,7 +47,7 @@ class Drafting:
     def wake(self) -> None:
         """Something happened that may change what to draft."""
         self._state.resting = False
-        self._changed.set_last()
+        self._changed.set()
 
     def advance(self, tokens: list[int]) -> None:
         """The committed text grew."""
@@ -82,16 +81,8 @@ class Drafting:
             if self._note is not None:
                 counts = len(step.nodes), len(grown)
                 self._note("draft", {"began_s": began_s, "took_s": took_s, "nodes": counts[0], "grown": counts[1]})
-            step = self._further(step, grown) if step.more else None
-            if step is None:
-                on_change()
-                step = self._next_step(most)
-
-    def _further(self, step: Step, grown: Sequence[Node]) -> Step | None:
-        """The next of several steps that the policy ordered together, unless it is to be asked again."""
-        if len(grown) != 1 or grown[0].expanded or self._state.room <= 0 or self._changed.pending:
-            return None
-        return Step((grown[0],), step.width, step.more - 1)
+            on_change()
+            step = self._next_step(most)
 
     def _next_step(self, most: int) -> Step | None:
         """The policy's next step, as far as it can lead anywhere: each node is asked about once per width."""

@@ -1,8 +1,7 @@
 """The policy interface: when to draft, where, what to send, and how the cloud should verify.
 
 A policy looks at the edge's state and answers three questions; it waits for nothing and
-changes nothing. It is asked again after every message and every draft step, but for steps that it
-ordered together (``Step.more``).
+changes nothing. It is asked again after every message and every draft step.
 """
 
 from collections.abc import Sequence

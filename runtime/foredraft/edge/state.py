@@ -305,7 +305,7 @@ class EdgeState:
         """
         if len(guesses) != len(parents):
             raise ValueError(f"the drafter was asked about {len(parents)} nodes and answered for {len(guesses)}")
-        tree, estimates, chain = self.tree, self.estimates, self._likeliest
+        tree, estimates = self.tree, self.estimates
         self._path_probabilities = self._likeliest = None
         grown: list[Node] = []
         for at, parent in enumerate(parents):
@@ -325,9 +325,6 @@ class EdgeState:
                     parent.barren = not below
                 if parent.expanded < width:
                     parent.expanded = width
-        if chain is not None and len(grown) == 1 and grown[0].parent is (chain[-1] if chain else tree.root):
-            chain.append(grown[0])  # the usual step; its parent had no other child, or the chain would go on there
-            self._likeliest = chain
         if self.verifying:
             self._predrafted += len(grown)
         return grown

@@ -19,12 +19,7 @@ class VerifyParams(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """One draft step: expand these nodes (the root or live nodes), each by up to ``width`` guesses.
-
-    ``more``: so many steps follow, each below the one node that the step before brought; the policy is asked
-    nothing in between, unless something else happens.
-    """
+    """One draft step: expand these nodes (the root or live nodes), each by up to ``width`` guesses."""
 
     nodes: tuple[Node, ...]
     width: int = 1
-    more: int = 0

@@ -8,15 +8,13 @@ the device only when the segment in flight is over.
 import asyncio
 import math
 import time
-import types
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
 from foredraft.errors import ForedraftError
-from foredraft.protocol.signal import Pause
 
 TICK_S = 1e-9  # below the resolution of any loop's clock; "now", as far as anyone can tell
 
@@ -54,17 +52,16 @@ class Turn(msgspec.Struct, eq=False):
     calls: int
     free_s: float = 0.0
 
-    @types.coroutine
-    def over(self) -> Generator[Any, Any, float]:
+    async def over(self) -> float:
         """Return no earlier than at its end, and hardly later; how late it was already when asked."""
         device = self.device
         while True:
             end_s = self.end_s
             late_s = device.now() - end_s
             if late_s < -device.spin_s:
-                yield Pause(device.loop, -late_s - device.spin_s)
+                await asyncio.sleep(-late_s - device.spin_s)
             if device.spin_s:
-                yield from device.poll(end_s).__await__()
+                await device.poll(end_s)
             if self.end_s <= end_s:
                 return late_s
 

@@ -13,13 +13,8 @@ def extend(node: Node, depth: int) -> Step | None:
 
 
 def extend_root(state: EdgeState, gamma: int) -> Step | None:
-    """The same below the root, until the chain has ``gamma`` nodes or as many as it may: all of them at once."""
-    chain = state.likeliest()
-    missing = min(gamma, state.deepest) - len(chain)
-    if missing <= 0:
-        return None
-    tip = chain[-1] if chain else state.tree.root
-    return None if tip.barren else Step((tip,), more=missing - 1)
+    """The same below the root, until the chain has ``gamma`` nodes or as many as it may."""
+    return extend(state.tree.root, min(gamma, state.deepest))
 
 
 def finished_chain(state: EdgeState, gamma: int) -> list[Node]:

@@ -277,16 +277,16 @@ def pack(tokens: Sequence[int]) -> bytes:
 def unpack(packed: bytes) -> list[int]:
     """The token ids in ``packed``. Raises ProtocolError for a cut or oversized varint."""
     tokens: list[int] = []
-    value, scale = 0, 1
+    value = shift = 0
     for byte in packed:
-        if byte > 0x7F:
-            value += (byte - 0x80) * scale
-            scale <<= 7
-            if scale > 1 << 21:
+        value |= (byte & 0x7F) << shift
+        if byte & 0x80:
+            shift += 7
+            if shift > 21:
                 raise ProtocolError(f"a token id above {MAX_TOKEN_ID}")
         else:
-            tokens.append(value + byte * scale)
-            value, scale = 0, 1
-    if scale > 1:
+            tokens.append(value)
+            value = shift = 0
+    if shift:
         raise ProtocolError("a token id is cut off")
     return tokens

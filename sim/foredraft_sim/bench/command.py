@@ -11,9 +11,7 @@ from foredraft.errors import UnknownNameError
 
 
 def simulator(
-    only: Annotated[
-        list[str] | None, typer.Option(help="session-speed, loop-speed, fleet or wall-clock; may be repeated.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="loop-speed, fleet or wall-clock; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of the fleet.", min=1000)] = 200_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -21,7 +19,6 @@ def simulator(
     from foredraft_sim.bench import sessions as sessions_bench
 
     known: dict[str, Callable[[], Result]] = {
-        "session-speed": sessions_bench.session_speed,
         "loop-speed": sessions_bench.loop_speed,
         "wall-clock": sessions_bench.wall_clock,
         "fleet": lambda: sessions_bench.fleet(rounds),

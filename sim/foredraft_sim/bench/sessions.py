@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,33 +31,32 @@ from foredraft.links.proxy_process import proxy_process
 from foredraft.links.shaping import Shape
 from foredraft.profiles import Line, Range, Setup, load_profile
 from foredraft.protocol.sampling import StopRules
-from foredraft_sim.bench.loop import PlainLoop, Round, bare_pair_rate, bare_process_rate, compare_loops
+from foredraft_sim.bench.loop import compare_loops
 from foredraft_sim.scenario.pairs import token_source
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import Balance, CloudTable, EdgeTable, Override, ScenarioFile, Workload
 from foredraft_sim.tokens.synthetic import SyntheticPair
 
-LEAST_OF_PAIR: Final = 0.4
 MOST_GROWTH: Final = 1.6
 MOST_MB: Final = 2000.0
 MOST_ERROR: Final = 0.03
 
 PAIR: Final = SyntheticPair(ranks=(0.58, 0.12, 0.06, 0.04, 0.03), exits=((8, 0.55), (16, 0.80), (24, 0.92)), layers=32)
-SLEEPS: Final = Round()
-_GAMMA: Final = SLEEPS.draft_steps
+GAMMA, DRAFT_S, PASS_S, ONE_WAY_S = 4, 0.02, 0.1, 0.02
+"""A round of the benchmarks: draft steps, the target pass, and the way there or back."""
 _ANY: Final = Range(new_tokens=(0, 1 << 20), context=(0, 1 << 30), batch=(1, 64))
 
 
 def bench_scenario(
     devices: int, servers: int, requests: int, tokens: int, balance: Balance = "least_loaded"
 ) -> Scenario:
-    """Devices and servers with the sleeps of the bare pair, over links without a limit."""
+    """Devices and servers over links without a limit."""
     draft, target = load_profile("robot-5-draft", "draft"), load_profile("robot-5-target", "target")
     link = load_profile("robot-5", "link")
-    one_way = msgspec.structs.replace(link.up, delay_s=SLEEPS.one_way_s)
+    one_way = msgspec.structs.replace(link.up, delay_s=ONE_WAY_S)
     file = ScenarioFile(
-        policies=(f"sync:gamma={_GAMMA}",),
+        policies=(f"sync:gamma={GAMMA}",),
         edge=EdgeTable(profile=draft.name),
         cloud=CloudTable(profile=target.name, servers=servers, balance=balance),
         link=Override(profile=link.name),
@@ -67,8 +66,8 @@ def bench_scenario(
     return Scenario(
         Path("bench"),
         file,
-        draft=msgspec.structs.replace(draft, draft_step=Line(base_s=SLEEPS.draft_s, range=_ANY), memory=None),
-        target=msgspec.structs.replace(target, target_pass=Line(base_s=SLEEPS.pass_s, range=_ANY), memory=None),
+        draft=msgspec.structs.replace(draft, draft_step=Line(base_s=DRAFT_S, range=_ANY), memory=None),
+        target=msgspec.structs.replace(target, target_pass=Line(base_s=PASS_S, range=_ANY), memory=None),
         link=msgspec.structs.replace(link, up=one_way, down=one_way),
         pair=PAIR,
     )
@@ -81,40 +80,6 @@ def rounds_per_s(scenario: Scenario) -> tuple[float, int]:
     done = replicate(scenario, scenario.file.policies[0], 1)
     rounds = sum(finished.report.passes for finished in done.finished)
     return rounds / (time.process_time() - began_s), rounds
-
-
-def session_speed(rounds: int = 2000, times: int = 3) -> Result:
-    """One synthetic ``sync`` session against a bare pair of coroutines with the same sleeps, in turn.
-
-    The pair runs on SimPy as it comes (``PlainLoop``), which the bound is about, and on the loop of the session.
-    """
-    scenario = bench_scenario(1, 1, 1, round(rounds * 2.27))
-    session, on_simpy, on_loop, processes = [], [], [], []
-    for _ in range(times):
-        session.append(rounds_per_s(scenario)[0])
-        on_simpy.append(_cpu_rate(partial(bare_pair_rate, factory=PlainLoop), rounds))
-        on_loop.append(_cpu_rate(bare_pair_rate, rounds))
-        processes.append(_cpu_rate(bare_process_rate, rounds))
-    over_simpy, over_loop = max(session) / max(on_simpy), max(session) / max(on_loop)
-    return Result(
-        "session-speed",
-        f"best of {times} of about {rounds} rounds of sync at gamma {_GAMMA}, one after the other in this process",
-        (
-            Figure("a simulated session", max(session), "rounds/s"),
-            Figure("a bare pair of coroutines on SimPy, each timer an event of its own", max(on_simpy), "rounds/s"),
-            Figure("the pair on the loop of the session", max(on_loop), "rounds/s"),
-            Figure("two bare SimPy processes", max(processes), "rounds/s"),
-            Figure("session over the pair on SimPy", over_simpy, "x", bound=LEAST_OF_PAIR, at_least=True),
-            Figure("session over the pair on its own loop", over_loop, "x"),
-        ),
-    )
-
-
-def _cpu_rate(run: Callable[[int, Round], float], rounds: int) -> float:
-    """Rounds per CPU second of one of the bare pairs."""
-    began_s = time.process_time()
-    run(rounds, SLEEPS)
-    return rounds / (time.process_time() - began_s)
 
 
 def loop_speed(turns: int = 300) -> Result:

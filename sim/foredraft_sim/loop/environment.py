@@ -1,17 +1,13 @@
-"""SimPy's environment as a SimLoop uses it, and the timers in its queue."""
+"""SimPy's environment as a SimLoop uses it."""
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
-from contextvars import Context
 from typing import Any, Final, NoReturn
 
-import msgspec
 import simpy
 from simpy.events import NORMAL
 
 from foredraft_sim.errors import SimulationError
-from foredraft_sim.loop.describe import callback_name
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -43,42 +39,6 @@ class SimEnvironment(simpy.Environment):
     _step = simpy.Environment.step
 
 
-class SimTimer(msgspec.Struct, eq=False):
-    """A timer in SimPy's queue: what asyncio asks of a TimerHandle, as a struct, which is made in a third of the time.
-
-    ``_scheduled``: it is in the queue.
-    """
-
-    _due_ns: float
-    _callback: Callable[..., object] | None
-    _args: Sequence[Any] | None
-    _loop: Any  # the SimLoop
-    _context: Context
-    _scheduled: bool
-    _cancelled: bool = False
-    _source_traceback: Any = None
-
-    def __repr__(self) -> str:
-        return f"<SimTimer {callback_name(self)} when={self.when()}>"
-
-    def when(self) -> float:
-        """When it is due, in seconds of the loop's clock."""
-        return self._due_ns / NS_PER_S
-
-    def cancelled(self) -> bool:
-        """Whether it was cancelled."""
-        return self._cancelled
-
-    def cancel(self) -> None:
-        """Neither fire nor move time. Cheap for a timer that has fired: asyncio.sleep() cancels each."""
-        if not self._cancelled:
-            if self._scheduled:
-                self._loop._timer_handle_cancelled(self)
-            self._cancelled = True
-            self._callback = self._args = None
-
-    _run = asyncio.Handle._run
-
-
 def is_cancelled(event: object) -> bool:
-    return type(event) is SimTimer and event._cancelled
+    """Whether it is a timer that was cancelled; what else is in SimPy's queue is never."""
+    return isinstance(event, asyncio.TimerHandle) and event.cancelled()

@@ -23,10 +23,9 @@ import math
 from asyncio import events
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import Context, copy_context
+from contextvars import Context
 from heapq import heapify, heappop, heappush
 from random import Random
-from traceback import extract_stack
 from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
 import simpy
@@ -34,12 +33,11 @@ from simpy.events import NORMAL
 
 from foredraft_sim.errors import DeadlockError, LivelockError
 from foredraft_sim.loop.describe import callback_name, event_name, waiting_tasks
-from foredraft_sim.loop.environment import NS_PER_S, SimEnvironment, SimTimer, is_cancelled
+from foredraft_sim.loop.environment import NS_PER_S, SimEnvironment, is_cancelled
 from foredraft_sim.loop.real_io import NoRealIO
 
 LIVELOCK_CALLBACKS: Final = 1_000_000
 
-_NEVER = math.inf
 _LIVELOCK_SAMPLE = 1_000  # callbacks recorded before a livelock is reported
 _COMPACT_ABOVE = 256  # cancelled timers kept before the queue is compacted
 
@@ -96,37 +94,25 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
         """Call ``callback`` at ``when`` in seconds of ``time()``; at once if that is past."""
         return self._schedule(when * NS_PER_S - self.env._now, callback, args, context)
 
-    def call_soon(
-        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
-    ) -> asyncio.Handle:
-        """Call ``callback`` at this instant, after what is ready already."""
-        if self._debug or self._closed:
-            return super().call_soon(callback, *args, context=context)
-        handle = asyncio.Handle(callback, args, self, context)  # BaseEventLoop's own way has more steps
-        self._ready.append(handle)
-        return handle
-
     def _schedule(
         self, delay_ns: float, callback: Callable[..., object], args: Any, context: Context | None
     ) -> asyncio.TimerHandle:
-        if self._closed:
-            self._check_closed()  # type: ignore[attr-defined]
-        if context is None:
-            context = copy_context()
-        if delay_ns == _NEVER:  # never: asyncio.sleep(inf) waits, and moves no time
-            return SimTimer(_NEVER, callback, args, self, context, False)  # type: ignore[return-value]
-        now = self.env._now
-        due = now if delay_ns <= 0 else now + round(delay_ns)
-        timer = SimTimer(due, callback, args, self, context, True)
+        self._check_closed()  # type: ignore[attr-defined]
         if self._debug:
             self._check_thread()  # type: ignore[attr-defined]
             self._check_callback(callback, "call_at")  # type: ignore[attr-defined]
-            timer._source_traceback = extract_stack()
+        if delay_ns == math.inf:  # never: asyncio.sleep(inf) waits, and moves no time
+            return asyncio.TimerHandle(math.inf, callback, args, self, context)
+        due = self.env._now if delay_ns <= 0 else self.env._now + round(delay_ns)
+        timer = asyncio.TimerHandle(due / NS_PER_S, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]
         heappush(self._queue, (due, NORMAL, next(self._ids), timer))
-        return timer  # type: ignore[return-value]
+        return timer
 
-    def _timer_handle_cancelled(self, handle: SimTimer) -> None:
-        """SimTimer.cancel() reports here. Dead timers leave the queue once they are the majority."""
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """TimerHandle.cancel() reports here. Dead timers leave the queue once they are the majority."""
+        if not handle._scheduled:  # type: ignore[attr-defined]
+            return
         self._cancelled_timers += 1
         if self._cancelled_timers > _COMPACT_ABOVE and self._cancelled_timers * 2 > len(self._queue):
             # The handle that reports is marked cancelled only after this call; it stays for now.
@@ -202,7 +188,7 @@ class SimLoop(NoRealIO, asyncio.BaseEventLoop):
             later = due > env._now
             if later and (ready or self._stopping):
                 return
-            timer = type(event) is SimTimer
+            timer = isinstance(event, asyncio.TimerHandle)
             if timer:
                 heappop(queue)
                 if event._cancelled:

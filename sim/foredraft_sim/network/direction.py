@@ -88,7 +88,7 @@ class Way:
             self.landed.append(data)
         elif not self.hear(data):
             return
-        self._changed.set_last()
+        self._changed.set()
 
     def landing(self) -> Awaitable[None]:
         """Wait until something may have landed; one receiver at a time. Raises LinkClosedError at the end."""

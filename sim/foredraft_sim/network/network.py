@@ -113,13 +113,15 @@ class SimLink(Link):
             except Exception as error:
                 failed.append(error)
                 enough = True
+            if enough:
+                incoming.hear = None  # what lands before the task goes on is for the next who listens
             return enough
 
         while not enough and incoming.landed:
             hear(incoming.landed.pop(0))
-        incoming.hear = hear
         try:
             while not enough:
+                incoming.hear = hear
                 await incoming.landing()
         finally:
             incoming.hear = None

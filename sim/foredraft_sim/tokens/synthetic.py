@@ -12,7 +12,6 @@ v and the same luck serve all exits, so deeper exits are right wherever shallowe
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -20,7 +19,7 @@ from foredraft.engines.scripted import ScriptedSlot
 from foredraft.protocol.ports import Guess, TargetCard
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
-from foredraft_sim.streams import drawn, drawn_rows, key, rows_of, uniform
+from foredraft_sim.streams import drawn, key, uniform
 
 
 class SyntheticPair(
@@ -93,7 +92,7 @@ class SyntheticPair(
         agreement = dict(self.exits)[layer]
         confidence = float(uniform(seed, "exit confidence", position) ** ((1.0 - agreement) / agreement))
         said = confidence if self.overconfidence == 1.0 else confidence ** (1.0 / self.overconfidence)
-        truth, rank = _luck_of(self, seed).at(position)
+        truth, rank = _drawn(self, seed, position)
         if uniform(seed, "exit luck", position) < confidence:
             return truth, said
         wrong = 1 if rank == 0 else 0
@@ -113,79 +112,22 @@ def _rank(luck: float, ranks: tuple[float, ...]) -> int:
 
 DIGEST = "synthetic"
 
-_NEAR = 16
-"""Positions that one request remembers: those around its tip."""
 
-_AT_ONCE = 8
-"""Positions that are drawn together: the one that is asked about, and those after it."""
-
-
-class _Luck:
-    """What is true in one request, and what its draft says: drawn once for both, and again what was long ago.
-
-    It is asked about the positions around the tip, so each has a place of its own among ``_NEAR``. One table for all
-    requests would be as large, and its order of age would touch the places of other requests every time.
-    """
-
-    __slots__ = ("__weakref__", "_guesses", "_pair", "_rows", "_truths")
-
-    def __init__(self, pair: SyntheticPair, seed: int) -> None:
-        self._pair = pair
-        self._rows = rows_of((key(seed, "truth"), key(seed, "rank")), _AT_ONCE)
-        self._truths = [(-1, 0, 0)] * _NEAR  # position, the target's token, its rank
-        self._guesses: list[tuple[int, int, list[Guess]]] = [(-1, 0, [])] * _NEAR  # position, width
-
-    def at(self, position: int) -> tuple[int, int]:
-        """As the pair's ``draw``."""
-        at, truth, rank = self._truths[position % _NEAR]
-        if at != position:
-            self._draw(position)
-            _, truth, rank = self._truths[position % _NEAR]
-        return truth, rank
-
-    def _draw(self, first: int) -> None:
-        """Draw ``first`` and the positions after it."""
-        pair, lucks = self._pair, drawn_rows(self._rows, 2, first, _AT_ONCE)
-        for ahead in range(_AT_ONCE):
-            at = first + ahead
-            ranks = pair.ranks_at(at) if pair.ranks_from else pair.ranks
-            token = int(lucks[ahead] * pair.vocab_size)
-            self._truths[at % _NEAR] = at, token, _rank(lucks[_AT_ONCE + ahead], ranks)
-
-    def truth(self, position: int) -> int:
-        """The target's token."""
-        at, truth, _ = self._truths[position % _NEAR]
-        return truth if at == position else self.at(position)[0]
-
-    def guesses(self, position: int, width: int) -> list[Guess]:
-        """The draft's first ``width`` choices."""
-        at, most, said = self._guesses[position % _NEAR]
-        if at != position or most != width:
-            said = self._choices(position, width)
-            self._guesses[position % _NEAR] = position, width, said
-        return said
-
-    def _choices(self, position: int, width: int) -> list[Guess]:
-        pair = self._pair
-        truth, right = self.at(position)
-        ranks = pair.ranks_at(position) if pair.ranks_from else pair.ranks
-        said = []
-        for rank, probability in enumerate(ranks[:width]):
-            if probability > 0.0:
-                token = truth if rank == right else (truth + 1 + rank) % pair.vocab_size
-                said.append(Guess(token, probability))
-        return said
+@lru_cache(maxsize=1 << 14)
+def _drawn(pair: SyntheticPair, seed: int, position: int) -> tuple[int, int]:
+    """As the pair's ``draw``, once for both ends of a request and for all branches."""
+    return pair.draw(seed, position)
 
 
-_lucks: WeakValueDictionary[tuple[SyntheticPair, int], _Luck] = WeakValueDictionary()
-
-
-def _luck_of(pair: SyntheticPair, seed: int) -> _Luck:
-    """The luck of the request with that seed, which its two ends share while either has it."""
-    luck = _lucks.get((pair, seed))
-    if luck is None:
-        luck = _lucks[pair, seed] = _Luck(pair, seed)
-    return luck
+@lru_cache(maxsize=1 << 14)
+def _guesses(pair: SyntheticPair, seed: int, position: int, width: int) -> list[Guess]:
+    """The draft's first ``width`` choices."""
+    truth, right = _drawn(pair, seed, position)
+    return [
+        Guess(truth if rank == right else (truth + 1 + rank) % pair.vocab_size, probability)
+        for rank, probability in enumerate(pair.ranks_at(position)[:width])
+        if probability > 0.0
+    ]
 
 
 class SyntheticTarget:
@@ -211,9 +153,12 @@ class SyntheticTarget:
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
         """A place for the request whose seed ``sampling`` carries."""
-        pair = self._pair
-        exit_script = lru_cache(maxsize=_NEAR * len(pair.exits))(partial(pair.predict, sampling.seed))
-        return ScriptedSlot(pair.layers, _luck_of(pair, sampling.seed).truth, exit_script, yields=False)
+        pair, seed = self._pair, sampling.seed
+
+        def truth(position: int) -> int:
+            return _drawn(pair, seed, position)[0]
+
+        return ScriptedSlot(pair.layers, truth, partial(pair.predict, seed), yields=False)
 
     async def close(self) -> None:
         """Nothing to free."""
@@ -226,7 +171,6 @@ class SyntheticDrafter:
         self._pair = pair
         self._max_nodes_per_step = max_nodes_per_step
         self._seed = 0
-        self._guesses = _luck_of(pair, 0).guesses
 
     @property
     def tokenizer_digest(self) -> str:
@@ -241,14 +185,10 @@ class SyntheticDrafter:
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A request begins; its seed decides what the draft says."""
         self._seed = sampling.seed
-        self._guesses = _luck_of(self._pair, sampling.seed).guesses
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The pair's choices at each node's position."""
-        said = []
-        for node in nodes:
-            said.append(self._guesses(node.position, width))
-        return said
+        return [_guesses(self._pair, self._seed, node.position, width) for node in nodes]
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Nothing to keep."""

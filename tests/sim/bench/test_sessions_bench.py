@@ -7,19 +7,13 @@ from typer.testing import CliRunner
 
 from foredraft.bench.result import Figure, Result
 from foredraft.cli.main import app
-from foredraft_sim.bench.sessions import bench_scenario, fleet, rounds_per_s, session_speed, wall_clock
+from foredraft_sim.bench.sessions import bench_scenario, fleet, rounds_per_s, wall_clock
 
 
-def test_a_session_is_compared_with_a_bare_pair_of_the_same_sleeps() -> None:
-    scenario = bench_scenario(1, 1, 1, 60)
-    _, rounds = rounds_per_s(scenario)
+def test_a_rate_counts_the_rounds_that_there_were() -> None:
+    rate, rounds = rounds_per_s(bench_scenario(1, 1, 1, 60))
     assert 15 < rounds < 40
-    result = session_speed(rounds=20, times=1)
-    assert [figure.unit for figure in result.figures] == ["rounds/s"] * 4 + ["x"] * 2
-    session, on_simpy, on_loop, _, over_simpy, over_loop = result.figures
-    assert over_simpy.value == pytest.approx(session.value / on_simpy.value)
-    assert over_loop.value == pytest.approx(session.value / on_loop.value)
-    assert [figure.name for figure in result.figures if figure.holds is not None] == [over_simpy.name]
+    assert rate > 0.0
 
 
 def test_fleets_run_in_processes_of_their_own_apart_and_together() -> None:
@@ -49,8 +43,8 @@ def test_the_benches_are_found_below_foredraft_bench() -> None:
 
 
 def test_a_bound_that_does_not_hold_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = Result("session-speed", "made up", (Figure("a ratio", 0.1, "x", bound=0.4, at_least=True),))
-    monkeypatch.setattr("foredraft_sim.bench.sessions.session_speed", lambda: slow)
-    done = CliRunner().invoke(app, ["bench", "simulator", "--only", "session-speed", "--json"])
+    slow = Result("loop-speed", "made up", (Figure("a ratio", 0.1, "x", bound=0.4, at_least=True),))
+    monkeypatch.setattr("foredraft_sim.bench.sessions.loop_speed", lambda: slow)
+    done = CliRunner().invoke(app, ["bench", "simulator", "--only", "loop-speed", "--json"])
     assert done.exit_code == 1
-    assert json.loads(done.stdout)["session-speed"]["figures"][0]["holds"] is False
+    assert json.loads(done.stdout)["loop-speed"]["figures"][0]["holds"] is False

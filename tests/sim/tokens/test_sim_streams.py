@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foredraft_sim import Streams, uniform
-from foredraft_sim.streams import drawn_rows, key, rows_of
 
 
 @given(st.integers(0, 50))
@@ -52,10 +51,3 @@ def test_indexed_values_are_spread_evenly_and_do_not_depend_on_order() -> None:
     assert uniform(1, "tokens", 5, 9) != uniform(1, "tokens", 9, 5)
     # Neighbours are not alike: the correlation of x[n] and x[n + 1] is small.
     assert abs(fmean((a - 0.5) * (b - 0.5) for a, b in itertools.pairwise(values)) * 12) < 0.03
-
-
-@given(st.integers(0, 1 << 64), st.integers(0, 1 << 40), st.integers(1, 20))
-def test_rows_of_values_are_what_each_index_says_by_itself(seed: int, first: int, count: int) -> None:
-    names = ("truth", "rank")
-    rows = drawn_rows(rows_of([key(seed, name) for name in names], count), len(names), first, count)
-    assert rows == [uniform(seed, name, first + ahead) for name in names for ahead in range(count)]
