@@ -350,40 +350,6 @@ def test_sending_waits_for_a_slow_reader_and_loses_nothing(run: Run) -> None:
     run(scenario())
 
 
-def test_posting_ends_where_it_would_have_to_wait_and_loses_nothing(run: Run) -> None:
-    async def scenario() -> None:
-        async with echo_server() as (url, _):
-            link = await connect(url)
-            posted = 0
-            while link.post(LARGE):  # nobody reads meanwhile: this is one turn of the loop
-                posted += 1
-                assert posted < 1000
-            assert posted
-            sending = asyncio.create_task(link.send(Close(9)))  # behind what was posted
-            for _ in range(posted):
-                assert await link.receive() == LARGE
-            assert await link.receive() == Close(9)
-            await sending
-            assert link.post(Close(8))  # there is room again
-            assert await link.receive() == Close(8)
-            await link.close()
-            assert not link.post(Close(7))
-
-    run(scenario())
-
-
-def test_closing_is_quick_when_what_was_posted_is_not_taken(run: Run) -> None:
-    async def scenario() -> None:
-        async with echo_server() as (url, _):
-            link = await connect(url)
-            while link.post(LARGE):
-                pass
-            async with asyncio.timeout(5.0):
-                await link.close()
-
-    run(scenario())
-
-
 def test_closing_is_quick_when_the_peer_takes_nothing(run: Run) -> None:
     async def scenario() -> None:
         stuck = asyncio.Event()

@@ -12,8 +12,8 @@ import contextlib
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import aiohttp
 from aiohttp import web
@@ -63,7 +63,6 @@ class WebSocketLink(Link):
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._writing_since: float | None = None
-        self._ending: asyncio.Task[None] | None = None  # waits for room behind what ``post`` has written
         # One slow timer per link, since a timeout around each send costs more than the send.
         self._watchdog = self._loop.call_later(stall_s / 4, self._watch)
 
@@ -86,29 +85,6 @@ class WebSocketLink(Link):
         data = _sized(encode(message))
         await self._write(self._ws.send_bytes, data)
         self._bytes_sent += framed_bytes(len(data), masked=self._client)
-
-    def post(self, message: Message) -> bool:
-        """Send now, unless the peer does not keep up. Raises ProtocolError for an oversize message."""
-        if self._closed or self._ending is not None or self._turn.locked():
-            return False
-        data = _sized(encode(message))
-        writing = self._ws.send_bytes(data)
-        try:
-            room = writing.send(None)  # runs it to where it waits; it hands the frame over before that, if it does
-        except StopIteration:
-            pass
-        except _LOST:
-            return False
-        else:
-            self._ending = self._loop.create_task(self._write(_Begun(writing, room).end, data))
-            self._ending.add_done_callback(self._ended)
-        self._bytes_sent += framed_bytes(len(data), masked=self._client)
-        return True
-
-    def _ended(self, ending: "asyncio.Task[None]") -> None:
-        self._ending = None
-        if not ending.cancelled():
-            ending.exception()  # a lost link: whoever receives learns of it
 
     async def _write(self, write: Callable[[bytes], Awaitable[None]], data: bytes) -> None:
         """Let ``write`` send ``data`` when its turn comes."""
@@ -171,7 +147,7 @@ class WebSocketLink(Link):
             return
         self._closed = self._over = True
         self._watchdog.cancel()
-        if self._writing_since is not None or self._ending is not None:
+        if self._writing_since is not None:
             self._abort()  # a send waits for a peer that does not keep up; so would the handshake
         try:
             async with asyncio.timeout(CLOSE_S):
@@ -184,22 +160,6 @@ class WebSocketLink(Link):
         finally:
             if self._release is not None:
                 await self._release()
-
-
-class _Begun:
-    """A coroutine that was run by hand to the future that it waits for; a task sees it to its end."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
-        self._coroutine = coroutine
-        self._waits_for = waits_for
-
-    async def end(self, _: bytes) -> None:
-        """Go on where it stopped."""
-        await self
-
-    def __await__(self) -> Generator[Any, None, None]:
-        yield self._waits_for
-        yield from self._coroutine.__await__()
 
 
 def _sized(data: bytes) -> bytes:
