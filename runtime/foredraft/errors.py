@@ -2,6 +2,7 @@
 
     ForedraftError
     ├── ConfigError            what the user asked for cannot be done as asked (exit code 2)
+    │   ├── MissingExtraError  needs packages that are not installed; names the extra that brings them
     │   ├── UnknownNameError   no such policy, profile, model ...; names the nearest
     │   ├── ProfileError       a hardware profile that is malformed or does not fit
     │   ├── EstimatesError     estimates that are none: a file that cannot be read, wrong figures
@@ -18,7 +19,18 @@ the module that talks to that library.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Final
+
+EXTRA_OF: Final = {
+    **dict.fromkeys(("torch", "transformers", "safetensors", "numpy"), "torch"),
+    **dict.fromkeys(("matplotlib",), "pictures"),
+    **dict.fromkeys(("optuna", "sqlalchemy"), "tune"),
+    **dict.fromkeys(("psycopg",), "postgres"),
+}
+"""Which extra of Foredraft brings a package: pip install 'foredraft[EXTRA]'."""
 
 
 class ForedraftError(Exception):
@@ -31,6 +43,33 @@ class ConfigError(ForedraftError):
     """The request itself is wrong. The message names the thing, the value and the way out."""
 
     exit_code = 2
+
+
+class MissingExtraError(ConfigError):
+    """Needs a package that an extra of Foredraft brings, and that is not installed."""
+
+    def __init__(self, package: str) -> None:
+        extra = EXTRA_OF[package]
+        super().__init__(f"this needs {package}, which is not installed: pip install 'foredraft[{extra}]'")
+
+
+@contextmanager
+def extras_named() -> Iterator[None]:
+    """Within it, a package that is missing is a MissingExtraError, if an extra brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        raise MissingExtraError(package) from error
+
+
+def needs(*packages: str) -> None:
+    """Raise MissingExtraError for the first of these packages that is not installed, before work that needs it."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtraError(package)
 
 
 class UnknownNameError(ConfigError):

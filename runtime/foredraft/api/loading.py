@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from foredraft.cloud.drafter import NewDrafter
-from foredraft.errors import ConfigError, ModelError
+from foredraft.errors import ConfigError, ModelError, extras_named
 from foredraft.protocol.ports import Drafter, Target, TargetCard
 from foredraft.text.tokenizer import Tokenizer
 
@@ -38,12 +38,13 @@ class ModelOptions:
             raise ConfigError(f"threads must be 0 (as they are) or more, not {self.threads!r}")
 
 
+@extras_named()
 def load_target(
     model: str | Path, exits: str | Path | None, options: ModelOptions, *, cache_bytes: int, max_slots: int
 ) -> tuple[Target, Tokenizer]:
     """The target ``model`` (``demo``, a folder or a hub id) with its exit heads, and its tokenizer.
 
-    Raises ModelError, ConfigError, ProfileError. Takes seconds.
+    Raises ModelError, ConfigError (MissingExtraError without torch), ProfileError. Takes seconds.
     """
     from foredraft.engines.paced import PacedTarget
     from foredraft.engines.torch_target import TorchTarget
@@ -65,6 +66,7 @@ def load_target(
     return (target if profile is None else PacedTarget(target, profile)), tokenizer
 
 
+@extras_named()
 def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tokenizer | None]:
     """The drafter ``draft`` (``ngram``, ``demo``, a folder or a hub id), and its tokenizer if it has one.
 
@@ -88,6 +90,7 @@ def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tok
     return PacedDrafter(drafter, profile), tokenizer
 
 
+@extras_named()
 def load_cloud_drafter(draft: str | Path, options: ModelOptions, card: TargetCard) -> NewDrafter:
     """What makes a session's drafter beside a target; the sessions share the weights.
 

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from foredraft.cli.main import command_of
+from foredraft.progress import progress
 
 if TYPE_CHECKING:
     from foredraft.bench.result import Result
@@ -101,7 +102,9 @@ def real(
     """The policies on the wall clock: edge and cloud a core each, 12 ms apart. auto: at most 0.60 of cloud, paced."""
     from foredraft.bench.real import measure
 
-    show(measure(turns, new_tokens, paced=paced, unpaced=unpaced), as_json)
+    with progress("bench real"):
+        results = measure(turns, new_tokens, paced=paced, unpaced=unpaced)
+    show(results, as_json)
 
 
 @app.command(name="all")
@@ -109,7 +112,12 @@ def everything(as_json: Json = False) -> None:
     """All of them that take seconds, one after the other: ``real`` takes minutes, and is left out."""
     from foredraft.bench import edge_memory, engine, overhead, uplink
 
-    show([_run(module.measure()) for module in (uplink, overhead, edge_memory, engine)], as_json)
+    results: list[Result] = []
+    with progress("benchmarks", count=True) as tell:
+        for module in (uplink, overhead, edge_memory, engine):
+            tell(len(results), 4, module.__name__.rpartition(".")[2])
+            results.append(_run(module.measure()))
+    show(results, as_json)
 
 
 def _run(measuring: "Coroutine[Any, Any, Result]") -> "Result":

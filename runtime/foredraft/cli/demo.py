@@ -80,13 +80,14 @@ def demo(
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Generate the same text with cloud, sync and seed, between two processes and an emulated link."""
+    """Generate the same text with cloud, sync, seed and auto, between two processes and an emulated link."""
     import asyncio
 
-    from foredraft.errors import ForedraftError
+    from foredraft.errors import ForedraftError, needs
     from foredraft.loop import new_event_loop
 
-    policies = ("cloud", f"sync:gamma={gamma}", f"seed:gamma={gamma}")
+    needs("torch", "transformers")
+    policies = ("cloud", f"sync:gamma={gamma}", f"seed:gamma={gamma}", "auto")
     plan = Plan(
         prompt, model, exits, draft, policies, temperature, seed, max_new_tokens, picture.absolute(), quiet=as_json
     )

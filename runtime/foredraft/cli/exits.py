@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from foredraft.errors import ConfigError, ForedraftError
+from foredraft.progress import Show, progress
 
 if TYPE_CHECKING:
     from foredraft.exits.card import ExitCard
@@ -61,7 +61,7 @@ def train(
         from foredraft.exits.data import find_files
         from foredraft.exits.train import train_exits
 
-        with _bars(console) as bars:
+        with progress("exits", count=True) as show:
             card = train_exits(
                 model,
                 find_files([*text, *(more_text or [])]),
@@ -77,7 +77,7 @@ def train(
                 learning_rate=learning_rate,
                 device=device,
                 dtype=dtype,
-                on_progress=_on_progress(bars),
+                on_progress=_on_progress(show),
             )
     except ForedraftError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
@@ -96,20 +96,11 @@ def parse_layers(text: str) -> list[int]:
         raise ConfigError(f"layers must be numbers with commas between, such as 4,8, not {text!r}") from error
 
 
-def _bars(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
-
-
-def _on_progress(bars: Progress) -> OnProgress:
-    """A bar for each thing that is done, the loss beside its name."""
-    tasks = {}
+def _on_progress(show: Show) -> OnProgress:
+    """What is done, and the loss beside it."""
 
     def on_progress(what: str, done: int, total: int, loss: float) -> None:
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total)
-        name = what if math.isnan(loss) else f"{what} (loss {loss:.3f})"
-        bars.update(tasks[what], completed=done, total=total, description=name)
+        show(done, total, what if math.isnan(loss) else f"{what} (loss {loss:.3f})")
 
     return on_progress
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from foredraft.cli.settings import PREFIX, config_file, for_verb, read_settings
-from foredraft.errors import ForedraftError, UnknownNameError
+from foredraft.errors import ForedraftError, UnknownNameError, extras_named
 
 GROUP = "foredraft.verbs"
 INTERRUPTED = 130
@@ -42,7 +42,8 @@ class Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
         try:
-            return super().invoke(ctx)
+            with extras_named():
+                return super().invoke(ctx)
         except ForedraftError as error:
             complain(str(error))
             raise typer.Exit(error.exit_code) from error

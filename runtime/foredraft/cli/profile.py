@@ -1,11 +1,11 @@
 """``foredraft profile``: measure devices and links, and write what was found as hardware profiles."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
+
+from foredraft.progress import progress
 
 if TYPE_CHECKING:
     from foredraft.calibration.device import Measured
@@ -77,8 +77,8 @@ def device(
         machine=machine,
     )
     _check_folder(out)
-    with _progress("measuring") as progress, asyncio.Runner(loop_factory=new_event_loop) as runner:
-        measured = runner.run(measure(wanted, progress=progress))
+    with progress("measuring") as show, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        measured = runner.run(measure(wanted, progress=lambda share: show(share, 1.0, "")))
     if as_json:
         typer.echo(plain(measured))
     else:
@@ -107,8 +107,10 @@ def link(
 
     name = _name(name)
     _check_folder(out)
-    with _progress("measuring") as progress, asyncio.Runner(loop_factory=new_event_loop) as runner:
-        samples = runner.run(probe(server, seconds=seconds, api_key=api_key, progress=progress))
+    with progress("measuring") as show, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        samples = runner.run(
+            probe(server, seconds=seconds, api_key=api_key, progress=lambda share: show(share, 1.0, ""))
+        )
     measured = measured_link(samples, name)
     if as_json:
         typer.echo(json.dumps(measured.figures()))
@@ -177,19 +179,6 @@ def _write(profile: "Profile", out: Path, *, quiet: bool) -> None:
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
     typer.echo(f"wrote {path}", err=quiet)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[float], None]]:
-    """A bar on a terminal, gone when it is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda share: bar.update(task, completed=share)
 
 
 def _show_device(measured: "Measured") -> None:

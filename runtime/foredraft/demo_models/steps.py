@@ -16,12 +16,13 @@ from foredraft.demo_models.growth import grow
 from foredraft.demo_models.losses import draft_loss, target_loss
 from foredraft.demo_models.pair import Pair
 from foredraft.demo_models.plan import Plan
-from foredraft.demo_models.progress import bar, training_bar
+from foredraft.demo_models.progress import training_bar
 from foredraft.demo_models.report import write_card
 from foredraft.demo_models.tokenizer import BOS, EOS, VOCABULARY, learn_tokenizer, save_tokenizer
 from foredraft.demo_models.train import Budget, Shape, Stream, build_model, train
 from foredraft.demo_models.verdict import Judged, fill_card, judge_pair
 from foredraft.exits.train import train_exits
+from foredraft.progress import progress
 
 SHALLOW = Shape(layers=10, hidden=96, intermediate=288, heads=3, kv_heads=3)
 """What the target is until it is grown."""
@@ -104,7 +105,7 @@ def train_pair_exits(plan: Plan, corpus: Corpus, pair: Pair, minutes: float) -> 
     torch.set_num_threads(plan.threads)
     texts = [source.text for source in corpus.train]
     held_out = [source.text for source in corpus.held_out]
-    with bar("exits") as show:
+    with progress("exits") as show:
         train_exits(
             pair.target,
             texts,
@@ -121,7 +122,7 @@ def train_pair_exits(plan: Plan, corpus: Corpus, pair: Pair, minutes: float) -> 
 def judge(plan: Plan, corpus: Corpus, pair: Pair) -> Judged:
     """Sample from the pair and compare."""
     torch.set_num_threads(plan.threads)
-    with bar("judge") as show:
+    with progress("judge") as show:
         return judge_pair(pair, corpus, plan.samples, lambda done, total: show(done, total, "samples"))
 
 

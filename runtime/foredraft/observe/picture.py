@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from foredraft.errors import ConfigError
+from foredraft.errors import ConfigError, extras_named
 from foredraft.observe.timeline import LANES, Kind, Timeline
 
 if TYPE_CHECKING:
@@ -34,14 +34,12 @@ _BAR: Final = 0.62
 def draw(sessions: Sequence[tuple[str, Timeline]], file: Path, *, title: str, caption: str, width_s: float) -> None:
     """Draw a window of ``width_s`` of each session, named, to a PNG or SVG file.
 
-    Raises ConfigError without matplotlib, or when the file cannot be written.
+    Raises MissingExtraError without matplotlib, ConfigError when the file cannot be written.
     """
-    try:
+    with extras_named():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise ConfigError("pictures need matplotlib: pip install 'foredraft[pictures]'") from error
     height = 1.6 + 1.75 * len(sessions)
     foot, caption_foot = 1.0 / height, 0.5 / height  # shares of the height for the legend and the caption below it
     layout = ConstrainedLayoutEngine(rect=(0, foot, 1, 1 - foot), h_pad=0.06, w_pad=0.12)

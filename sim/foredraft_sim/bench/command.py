@@ -8,6 +8,7 @@ import typer
 from foredraft.bench.result import Result
 from foredraft.cli.bench import show
 from foredraft.errors import UnknownNameError
+from foredraft.progress import progress
 
 
 def simulator(
@@ -26,4 +27,10 @@ def simulator(
     for name in only or ():
         if name not in known:
             raise UnknownNameError("measurement", name, known)
-    show([measure() for name, measure in known.items() if not only or name in only], as_json)
+    wanted = {name: measure for name, measure in known.items() if not only or name in only}
+    results: list[Result] = []
+    with progress("benchmarks", count=True) as tell:
+        for name, measure in wanted.items():
+            tell(len(results), len(wanted), name)
+            results.append(measure())
+    show(results, as_json)

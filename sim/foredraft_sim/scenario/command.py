@@ -1,11 +1,12 @@
 """``foredraft simulate``: what policies do on devices and links that one does not have."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+
+from foredraft.progress import progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,7 +55,12 @@ def simulate(
     if private and record is None:
         raise ConfigError("--private is about what is recorded: give --record FILE, too")
     log = any(path is not None for path in (events, trace, record))
-    with _progress(len(policies) * len(seeds)) as on_done:
+    total = len(policies) * len(seeds)
+    with progress("simulating", count=True) as show_progress:
+
+        def on_done(count: int) -> None:
+            show_progress(count, total, "")
+
         done = replicate_all(wanted, policies, seeds, log=log, processes=processes, on_done=on_done)
     written_together(_views(wanted, done, events, trace, record, private=private))
     summary = summarise(wanted, done)
@@ -97,19 +103,6 @@ def _refuse_repeats(scenario: Path, policies: list[str], seeds: list[int]) -> No
         for value in values:
             if list(values).count(value) > 1:
                 raise ScenarioError(f"{scenario}: {name}: {value!r} is there twice; once is enough")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, gone when it is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda count: bar.update(task, completed=count)
 
 
 _ROWS: Final = (

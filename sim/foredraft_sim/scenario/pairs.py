@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from foredraft.cloud.session import NewDetokenizer
 from foredraft.edge.estimates import Estimates
-from foredraft.errors import ProfileError
+from foredraft.errors import ProfileError, extras_named
 from foredraft.profiles import check_model
 from foredraft.protocol.ports import Drafter, Target
 from foredraft.protocol.sampling import Sampling, StopRules
@@ -63,6 +63,7 @@ class TokenSource(Protocol):
         """What tokens read as; empty where they are no text."""
 
 
+@extras_named()
 def token_source(scenario: Scenario) -> TokenSource:
     """What the scenario's pair is. Raises ScenarioError, ModelError."""
     if isinstance(scenario.pair, SyntheticPair):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foredraft.errors import ConfigError, ForedraftError
+from foredraft.errors import ConfigError, needs
+from foredraft.progress import progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,11 +56,10 @@ def tune(
     from foredraft_sim.tune.outcome import outcome_of, policy_files
     from foredraft_sim.tune.picture import picture_of
 
-    try:
-        from foredraft_sim.tune.storage import begin, candidates, lost, opened, place_of
-        from foredraft_sim.tune.work import Job, run
-    except ImportError as error:
-        raise ForedraftError(f"tuning needs Optuna ({error}): pip install 'foredraft[tune]'") from error
+    needs("optuna", "sqlalchemy")
+    from foredraft_sim.tune.storage import begin, candidates, lost, opened, place_of
+    from foredraft_sim.tune.work import Job, run
+
     search = search_of(scenario, policy or [], objective or [], limit or [], seeds)
     folder = _folder(out or Path(f"{scenario.stem}-tuned"))
     place = place_of(storage or str(folder / "study.db"), study or scenario.stem)
@@ -156,19 +156,11 @@ def _worth(search: "Search", trials: int) -> int:
 
 @contextmanager
 def _progress(search: "Search", trials: int) -> "Iterator[Tell]":
-    """A bar with the best so far, on a terminal; gone when it is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Column
-
-    console = Console(stderr=True)
-    best = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
-    columns = (BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(), best)
-    with Progress(*columns, console=console, transient=True, expand=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=trials)
+    """The best so far, while it is searched."""
+    with progress("tuning", count=True) as show:
 
         def tell(done: "Sequence[Candidate]") -> None:
-            bar.update(task, completed=min(len(done), trials), description=best_so_far(search, done))
+            show(min(len(done), trials), trials, best_so_far(search, done))
 
         yield tell
 

@@ -1,13 +1,13 @@
 """``foredraft validate``: how far the simulation is from this machine's reality."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from foredraft.progress import progress
 
 if TYPE_CHECKING:
     from foredraft_sim.validate.run import Validation
@@ -28,7 +28,7 @@ def validate(
     The bundled pair in two processes, each on a core, over shaped links. Targets that are missed are named, and the
     exit code is 1. The whole takes about seventeen minutes (paced: longer), the quick one four.
     """
-    from foredraft.errors import ConfigError
+    from foredraft.errors import ConfigError, needs
     from foredraft.files import written_together
     from foredraft.profiles import render_profile
     from foredraft_sim.validate import run
@@ -36,10 +36,13 @@ def validate(
     from foredraft_sim.validate.pictures import pictures
     from foredraft_sim.validate.plan import plan_of
 
+    needs("torch", "matplotlib")
     if not out.is_dir():
         raise ConfigError(f"--out {str(out)!r} is no folder; make it first")
-    with _progress() as tell:
-        found = run.validate(plan_of(quick=quick, paced=paced), force=force, tell=tell)
+    with progress("validating") as show:
+        found = run.validate(
+            plan_of(quick=quick, paced=paced), force=force, tell=lambda what, share: show(share, 1.0, what)
+        )
     plain = found.verdict.plain() | {
         "cores": found.cores.said,
         "paced": paced,
@@ -79,16 +82,3 @@ def _show(found: "Validation", out: Path) -> None:
     for line in summary_lines(found):
         typer.echo(line)
     typer.echo(f"wrote {out / 'validation.html'}")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """A bar on a terminal, gone when it is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda what, share: bar.update(task, description=what, completed=share)

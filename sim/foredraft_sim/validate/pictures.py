@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from foredraft.errors import ConfigError
+from foredraft.errors import extras_named
 from foredraft_sim.validate.run import Validation
 from foredraft_sim.validate.verdict import JUDGED, METRICS, MOST_MEDIAN, MOST_P99
 
@@ -17,12 +17,10 @@ _INK: Final = "#333333"
 
 
 def pictures(found: Validation) -> dict[str, bytes]:
-    """By title. Raises ConfigError without matplotlib."""
-    try:
+    """By title. Raises MissingExtraError without matplotlib."""
+    with extras_named():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("pictures need matplotlib: pip install 'foredraft[pictures]'") from error
 
     def drawn(width: float, height: float, draw: Any) -> bytes:
         figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")

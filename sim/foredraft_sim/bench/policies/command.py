@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foredraft.progress import progress
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -72,21 +74,13 @@ def run_all(trials: "list[Trial]", processes: int = 0) -> "Outcomes":
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from rich.console import Console
-    from rich.progress import Progress
-
     every = list(dict.fromkeys(trials))
     workers = processes or len(os.sched_getaffinity(0))
     outcomes = {}
-    console = Console(stderr=True)
-    with (
-        Progress(console=console, disable=not console.is_terminal) as progress,
-        ProcessPoolExecutor(workers, get_context("spawn")) as pool,
-    ):
-        bar = progress.add_task(f"{len(every)} sessions", total=len(every))
+    with progress("sessions", count=True) as show, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         for trial, outcome in zip(every, pool.map(run_one, every, chunksize=4), strict=True):
             outcomes[trial] = outcome
-            progress.advance(bar)
+            show(len(outcomes), len(every), "")
     return outcomes
 
 
