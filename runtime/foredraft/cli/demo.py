@@ -37,6 +37,7 @@ WAYS: Final = {
     "cloud": "cloud (one pass per token, streamed)",
     "sync": "sync (draft, ship, wait for the verdict)",
     "seed": "seed (as sync, and a hint from an early exit lets the edge draft ahead)",
+    "auto": "auto (drafts ahead, ships before the verdict, waits where it pays: as it measures)",
 }
 READY_S: Final = 120.0
 WINDOW_S: Final = 0.9
@@ -203,7 +204,7 @@ def _draw(plan: Plan, runs: list[Run], link: "ProxyReport") -> Path | None:
         "Drawn from the edge's clock alone: the cloud is placed by the durations in its commits and half of the "
         f"measured round trip ({link.round_trip_s * 1e3:.1f} ms)."
     )
-    title = "Where the time goes: the same text, three ways"
+    title = "Where the time goes: the same text under each policy"
     try:
         draw(sessions, plan.picture, title=title, caption=caption, width_s=WINDOW_S)
     except ConfigError as error:

@@ -1,13 +1,18 @@
 """After a session, in words and figures: what was measured, what each scheme would have cost, what would help.
 
 Pure functions over the session's estimates and its report. The costs are closed forms, per token
-in the steady state; none of them knows jitter or queues:
+in the steady state; none of them knows jitter or queues. The first two agree with the simulator
+within 15%; the others are bounds, which say what a scheme takes at best (tests hold both to that):
 
     cloud   T(0)
     sync    (gamma * t_d + rtt + T(gamma)) / tau(gamma), with the gamma that makes it least
-    seed    the same, with all drafting hidden behind the pass at every hit
-    ahead   (T(N) + misses * (rtt + k * t_d)) / tau(N, k): a hit needs no round trip
+    seed    at best, all drafting is hidden: (rtt + T(gamma)) / tau(gamma)
+    ahead   at best, the tree holds every choice of the draft: miss * (rtt + t_d) + bound, or T(0) if that is less
     bound   drafting and link for nothing (``foredraft.observe.bound``)
+
+What is drafted ahead is a round trip old when it arrives. After a token that is none of the draft's choices
+(``miss``: how often), nothing below it can be in the cloud before the edge has heard of it, drafted and sent:
+the cloud waits for that. Decoding alone meanwhile would leave behind what is on its way.
 
 Synchronous rounds beat streaming only while ``rtt < (a - a^(gamma+1)) / (1 - a) * T - gamma * t_d``
 ("Speculation at a distance", arXiv 2606.25091).
@@ -20,7 +25,7 @@ from foredraft.edge.estimates import Snapshot
 from foredraft.edge.path_probability import expected_tokens
 from foredraft.edge.session_report import SessionReport
 from foredraft.observe.bound import bound_s, knowing_bound_s
-from foredraft.policies.auto import MIN_SAMPLES, MOST_STEPS, choose
+from foredraft.policies.auto import MIN_SAMPLES, choose
 from foredraft.protocol.averages import WIDTHS
 
 MOST_GAMMA = 15
@@ -30,7 +35,7 @@ LITTLE = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Seconds per token of each scheme, by these estimates; ``misses``: share of commits that leave the tree."""
+    """Seconds per token of each scheme, by these estimates. ``seed_s`` and ``ahead_s`` are bounds: at best."""
 
     cloud_s: float
     sync_s: float
@@ -47,7 +52,7 @@ class Outlook:
         return min(self.cloud_s, self.sync_s, self.seed_s, self.ahead_s)
 
 
-def outlook(seen: Snapshot, misses: float, most_nodes: int) -> Outlook:
+def outlook(seen: Snapshot, most_nodes: int) -> Outlook:
     """What each scheme costs per token."""
     first = seen.ranks[:1]
     most_gamma = max(1, min(MOST_GAMMA, most_nodes))
@@ -55,25 +60,24 @@ def outlook(seen: Snapshot, misses: float, most_nodes: int) -> Outlook:
     def chain(gamma: int) -> float:
         return expected_tokens(first, gamma, gamma)
 
-    def sync_s(gamma: int, hidden: float = 0.0) -> float:
-        drafting_s = (1.0 - hidden) * gamma * seen.draft_step_s
-        return (drafting_s + seen.round_trip_s + seen.pass_s(gamma)) / chain(gamma)
+    def seed_s(gamma: int) -> float:
+        return (seen.round_trip_s + seen.pass_s(gamma)) / chain(gamma)
 
-    def ahead_s(nodes: int, steps: int) -> float:
-        wait_s = misses * (seen.round_trip_s + steps * seen.draft_step_s)
-        return (seen.pass_s(nodes) + wait_s) / expected_tokens(seen.ranks, nodes, steps)
+    def sync_s(gamma: int) -> float:
+        return seed_s(gamma) + gamma * seen.draft_step_s / chain(gamma)
 
     gammas = range(1, most_gamma + 1)
     gamma = min(gammas, key=sync_s)
     gains_s = [(chain(one) - 1.0) * seen.pass_s(0) - one * seen.draft_step_s for one in gammas]
-    widths = [nodes for nodes in WIDTHS[1:] if nodes <= most_nodes] or [1]
+    miss = 1.0 - min(1.0, sum(seen.ranks))
+    least_s = bound_s(seen.ranks, seen.pass_s, most_nodes)
     return Outlook(
         cloud_s=seen.pass_s(0),
         sync_s=sync_s(gamma),
         gamma=gamma,
-        seed_s=min(sync_s(one, 1.0 - misses) for one in gammas),
-        ahead_s=min(ahead_s(nodes, steps) for nodes in widths for steps in range(1, MOST_STEPS + 1)),
-        bound_s=bound_s(seen.ranks, seen.pass_s, most_nodes),
+        seed_s=min(map(seed_s, gammas)),
+        ahead_s=min(seen.pass_s(0), miss * (seen.round_trip_s + seen.draft_step_s) + least_s),
+        bound_s=least_s,
         knowing_s=knowing_bound_s(seen.pass_s, most_nodes),
         break_even_s=max(gains_s),
     )
@@ -88,14 +92,12 @@ def explain(seen: Snapshot, report: SessionReport, most_nodes: int) -> list[str]
             f"nothing to explain yet: {seen.samples} round trips, draft steps and guesses were measured, and it takes "
             f"{MIN_SAMPLES}; the policy {report.policy!r} may draft too little, or the text was too short"
         ]
-    tried = report.predraft_hits + report.predraft_misses
-    misses = report.predraft_misses / tried if tried else 1.0
-    found = outlook(seen, misses, most_nodes)
+    found = outlook(seen, most_nodes)
     return [
         *_measured(seen),
         *_chosen(seen, report, most_nodes),
         *_schemes(found, report),
-        *_help(seen, found, misses, most_nodes),
+        *_help(seen, found, most_nodes),
     ]
 
 
@@ -138,13 +140,18 @@ def _schemes(found: Outlook, report: SessionReport) -> list[str]:
     return [
         f"break-even: {even}",
         f"per token, by closed forms: cloud {_ms(found.cloud_s)}; sync {_ms(found.sync_s)} (gamma {found.gamma}); "
-        f"seed {_ms(found.seed_s)}; ahead {_ms(found.ahead_s)}",
+        f"at best, seed {_ms(found.seed_s)}; ahead {_ahead(found)}",
         f"no scheduler could do better than {_ms(found.bound_s)} with this draft, nor than {_ms(found.knowing_s)} with "
         f"one that always knows: this session took {spent_s / found.bound_s:.2f} times the bound",
     ]
 
 
-def _help(seen: Snapshot, found: Outlook, misses: float, most_nodes: int) -> list[str]:
+def _ahead(found: Outlook) -> str:
+    """What shipping ahead takes at best; where that is no less than streaming, it never pays."""
+    return _ms(found.ahead_s) if found.ahead_s < found.cloud_s else "no less than cloud: its drafts arrive too late"
+
+
+def _help(seen: Snapshot, found: Outlook, most_nodes: int) -> list[str]:
     """What would save most: half of a time, or a draft that is right more often."""
     changes: dict[str, Callable[[Snapshot], Snapshot]] = {
         "half the round trip": lambda one: replace(one, round_trip_s=one.round_trip_s / 2),
@@ -152,9 +159,7 @@ def _help(seen: Snapshot, found: Outlook, misses: float, most_nodes: int) -> lis
         "a target twice as fast": lambda one: replace(one, passes_s=tuple(known_s / 2 for known_s in one.passes_s)),
         "a draft that is right a tenth more often": _better,
     }
-    saved = {
-        name: 1.0 - outlook(change(seen), misses, most_nodes).best_s / found.best_s for name, change in changes.items()
-    }
+    saved = {name: 1.0 - outlook(change(seen), most_nodes).best_s / found.best_s for name, change in changes.items()}
     ordered = sorted(saved, key=lambda name: -saved[name])
     told = ", ".join(f"{name} ({saved[name]:.0%})" for name in ordered if saved[name] >= LITTLE)
     return [f"what would save most, by the same forms: {told or 'nothing of a kind; the target decides alone'}"]

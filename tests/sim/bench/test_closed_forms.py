@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from foredraft.edge.estimates import Snapshot
+from foredraft.observe.explain import outlook
+from foredraft.protocol.averages import WIDTHS
+from foredraft_sim.bench.policies.setting import Setting, Times, scaled_pair
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.tokens.synthetic import SyntheticPair
@@ -81,3 +85,33 @@ def test_a_slow_downlink_delivers_as_many_bytes_as_its_rate(tmp_path: Path, rate
     report = replicate(read, "cloud", 1).finished[0].report
     payload = report.bytes_down - 2 * (report.passes + 1)  # the profile has no framing; the count has WebSocket's
     assert report.e2e_s == pytest.approx(payload * 8 / rate_bps, rel=0.02)
+
+
+GRID = [
+    Times(pass_s=1.0, flat_tokens=32, step_s=step_s, round_trip_s=round_trip_s)
+    for step_s in (0.02, 0.116, 0.4)
+    for round_trip_s in (0.02, 0.2, 1.0, 4.0)
+]
+
+
+def estimates_of(place: Times, acceptance: float) -> Snapshot:
+    """What a session there would have learned in the long run."""
+    ranks = scaled_pair(acceptance).ranks
+    passes_s = (place.pass_s,) * len(WIDTHS)
+    return Snapshot(place.round_trip_s, 0.0, place.step_s, place.pass_s, 2.0, 8.0, passes_s, ranks, 99)
+
+
+@pytest.mark.parametrize("acceptance", [0.3, 0.58, 0.9])
+@pytest.mark.parametrize("place", GRID, ids=lambda place: f"{place.step_s:g}-{place.round_trip_s:g}")
+def test_what_explain_says_of_each_scheme_holds_in_simulation(place: Times, acceptance: float) -> None:
+    """Forms within 15%, bounds below: over draft steps of 0.02 to 0.4 and round trips of 0.02 to 4 passes."""
+    said = outlook(estimates_of(place, acceptance), 31)
+
+    def simulated_s(policy: str, tokens: int) -> float:
+        (done,) = replicate(Setting(place, acceptance, tokens).scenario(), policy, 1).finished
+        return done.report.tpot_s
+
+    assert simulated_s("cloud", 100) == pytest.approx(said.cloud_s, rel=0.01)
+    assert simulated_s(f"sync:gamma={said.gamma}", 2500) == pytest.approx(said.sync_s, rel=0.15)
+    assert simulated_s(f"seed:gamma={said.gamma}", 2500) >= 0.97 * said.seed_s
+    assert simulated_s("ahead", 400) >= 0.97 * said.ahead_s
