@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 QUICK := test_architecture.py protocol edge cloud sessions policies text links profiles observe \
 	sim/loop sim/network sim/tokens sim/scenario sim/world
 
-.PHONY: demo test test-quick test-hunt test-python lint bench demo-models clean
+.PHONY: demo test test-quick test-hunt test-python docs lint bench demo-models clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,9 @@ test-python: ## the quick tests on another Python, without torch: make test-pyth
 	$(PYTHON) -m venv $(OTHER)
 	$(OTHER)/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev,pictures,tune]'
 	$(OTHER)/bin/pytest -n 2 --dist loadfile $(QUICK:%=tests/%)
+
+docs: $(READY) ## the site, in out/site: every link and anchor is checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: $(READY)
 	$(BIN)/ruff check .
