@@ -87,7 +87,7 @@ class SlowTarget(ScriptedTarget):
         super().__init__(lambda position: 1)
         self.real_s = real_s
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSlot:
         return Slow(self.real_s)
 
 

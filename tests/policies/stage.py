@@ -52,8 +52,8 @@ class _Watched:
     def card(self) -> TargetCard:
         return self.inner.card
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
-        return _WatchedSlot(self, await self.inner.slot(tokens, sampling))
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
+        return _WatchedSlot(self, await self.inner.slot(tokens, sampling, owner))
 
     async def close(self) -> None:
         await self.inner.close()

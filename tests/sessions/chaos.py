@@ -135,7 +135,7 @@ class CheckedTarget:
         self.open_slots = 0
         self.device = asyncio.Lock()
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "CheckedSlot":
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "CheckedSlot":
         await asyncio.sleep(0)
         if self.busy:
             self.busy -= 1

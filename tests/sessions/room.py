@@ -45,7 +45,7 @@ def every_third_wrong(position: int, width: int) -> list[Guess]:
 class SlowTarget(ScriptedTarget):
     """A pass takes a second, and its exits speak at its beginning."""
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSlot:
         return SlowSlot(self.card.layers, self.script, self.exit_script)
 
 

@@ -158,7 +158,7 @@ class BrokenTarget(ScriptedTarget):
         self.passes = passes
         self.slots = 0
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSlot:
         if self.seating:
             raise RuntimeError("out of memory")
         self.slots += 1

@@ -241,8 +241,8 @@ async def test_a_session_that_is_closed_at_once_leaves_no_slot_taken() -> None:
     class Counting(ScriptedTarget):
         slots = 0
 
-        async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
-            slot = await super().slot(tokens, sampling)
+        async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSlot:
+            slot = await super().slot(tokens, sampling, owner)
             self.slots += 1
 
             def give_up() -> None:

@@ -3,7 +3,8 @@
 Torch is imported only when a model is loaded; the n-gram drafter needs none.
 """
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,14 +25,18 @@ NGRAM: Final = "ngram"
 class ModelOptions:
     """How a model is run. ``device`` as torch names it; ``dtype``: float32, bfloat16 or float16.
 
-    ``threads``: torch's, for the whole process; 0 leaves them as they are. ``pace``: a hardware
-    profile (a name or a file) whose device is emulated by waiting.
+    ``quantization``: of a target's weights (``engines.weights.QUANTIZATIONS``); empty: none. ``threads``: torch's,
+    for the whole process; 0 leaves them as they are. ``pace``: a hardware profile (a name or a file) whose device
+    is emulated by waiting. ``exact``: whether a target's texts are equal to the bit, whatever shares its forwards:
+    on, off, or auto, which is on where it costs little (``engines.exact``).
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 0
     pace: str | Path = ""
+    quantization: str = ""
+    exact: str = "auto"
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -42,7 +47,7 @@ class ModelOptions:
 def load_target(
     model: str | Path, exits: str | Path | None, options: ModelOptions, *, cache_bytes: int, max_slots: int
 ) -> tuple[Target, Tokenizer]:
-    """The target ``model`` (``demo``, a folder or a hub id) with its exit heads, and its tokenizer.
+    """The target ``model`` (``demo``, a folder, a hub id or a GGUF file) with its exit heads, and its tokenizer.
 
     Raises ModelError, ConfigError (MissingExtraError without torch), ProfileError. Takes seconds.
     """
@@ -62,13 +67,13 @@ def load_target(
         check_model(profile, loaded.digest)
     tokenizer = Tokenizer.from_folder(loaded.folder)
     heads = ExitHeads.load(Path(exits), loaded) if exits else None
-    target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_slots=max_slots)
+    target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_slots=max_slots, exact=options.exact)
     return (target if profile is None else PacedTarget(target, profile)), tokenizer
 
 
 @extras_named()
 def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tokenizer | None]:
-    """The drafter ``draft`` (``ngram``, ``demo``, a folder or a hub id), and its tokenizer if it has one.
+    """The drafter ``draft`` (``ngram``, ``demo``, a folder, a hub id or a GGUF file), and its tokenizer if it has one.
 
     Raises ModelError, ConfigError, ProfileError. Takes seconds where it is a model.
     """
@@ -100,7 +105,7 @@ def load_cloud_drafter(draft: str | Path, options: ModelOptions, card: TargetCar
         return lambda: _ngram()[0]
     from foredraft.engines.torch_draft import TorchDrafter
 
-    first, _ = _torch_drafter(draft, options)
+    first, _ = _torch_drafter(draft, replace(options, quantization=""))
     if first.tokenizer_digest != card.tokenizer_digest:
         raise ModelError(
             f"the tokenizer of the draft {str(draft)!r} ({first.tokenizer_digest}) is not the target's "
@@ -128,12 +133,11 @@ def _torch_drafter(draft: str | Path, options: ModelOptions) -> "tuple[TorchDraf
 
 def _load(model: str | Path, options: ModelOptions) -> "LoadedModel":
     import torch
-    from transformers.utils import logging
 
     from foredraft.engines.torch_model import load_model
 
-    logging.disable_progress_bar()  # weights of a local file load in a moment
-
     if options.threads:
         torch.set_num_threads(options.threads)
-    return load_model(model, options.dtype, options.device)
+    return load_model(
+        model, options.dtype, options.device, quantization=options.quantization, show_progress=sys.stderr.isatty()
+    )

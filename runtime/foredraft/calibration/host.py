@@ -32,8 +32,8 @@ class _WatchedTarget:
     def card(self) -> TargetCard:
         return self._inner.card
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
-        return _WatchedSlot(await self._inner.slot(tokens, sampling), self._spans_s, self._clock)
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
+        return _WatchedSlot(await self._inner.slot(tokens, sampling, owner), self._spans_s, self._clock)
 
     async def close(self) -> None:
         """The engine is its owner's to close."""

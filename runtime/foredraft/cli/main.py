@@ -117,6 +117,9 @@ def foredraft(
         stream=sys.stderr,
         force=True,
     )
+    if not verbose:
+        for chatty in ("torchao", "torch.utils._pytree"):  # which tell of kernels that nobody asked for
+            logging.getLogger(chatty).setLevel(logging.ERROR)
     _settle(context, config_file(config))
 
 

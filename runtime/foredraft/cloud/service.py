@@ -103,6 +103,7 @@ class CloudService:
             pass_s=card.pass_s,
             policy=self._policy,
             cloud_drafts=self.limits.cloud_drafts,
+            exact=card.exact,
         )
 
 
@@ -116,6 +117,7 @@ class _Connection:
         self._link = link
         self._outbox = Outbox(link)
         self._session: CloudSession | None = None
+        self._owner = ""  # whose texts may share their beginnings
         self._task: asyncio.Task[None] | None = None
         self._cut: asyncio.Future[None] | None = None
 
@@ -157,6 +159,7 @@ class _Connection:
         if not isinstance(hello, Hello):
             raise RefusedError(messages.INVALID, f"Hello comes first, not {type(hello).__name__}")
         self.say(self._service.admit(hello))
+        self._owner = hello.api_key
         while True:
             await self._link.listen(self._hear)
             await self._take(self._heard)
@@ -216,7 +219,7 @@ class _Connection:
         now_s = asyncio.get_running_loop().time()
         state = CloudState(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
-        session = CloudSession(self._service.shared, state, self.say)
+        session = CloudSession(self._service.shared, state, self.say, self._owner)
         session.attach(opened.chains)
         self._session = session
         work = self._work(opened.session, session.run)
@@ -233,7 +236,9 @@ class _Connection:
     async def _tell(self, state: CloudState) -> None:
         shared = self._service.shared
         text, sampling = state.tree.tokens, state.sampling
-        async for predictions in tell(state.session, shared.target, shared.new_drafter, text, state.start, sampling):
+        async for predictions in tell(
+            state.session, shared.target, shared.new_drafter, text, state.start, sampling, self._owner
+        ):
             self.say(predictions)
 
     async def _work(self, number: int, work: Callable[[], Awaitable[None]]) -> None:

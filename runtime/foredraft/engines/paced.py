@@ -115,12 +115,12 @@ class PacedTarget:
         """How often, and by how much at worst, the real target was slower than the profile."""
         return self.pace.overruns
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
         """A place for a session. Raises RefusedError("busy") where the profile's memory is full."""
         wanted = len(tokens) + self._headroom_tokens
         self.reserve(wanted)
         try:
-            return _PacedSlot(self, await self._inner.slot(tokens, sampling), wanted)
+            return _PacedSlot(self, await self._inner.slot(tokens, sampling, owner), wanted)
         except BaseException:
             self.release(wanted)
             raise

@@ -64,7 +64,7 @@ class ScriptedTarget:
         """What it is."""
         return self._card
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "ScriptedSlot":
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "ScriptedSlot":
         """A place; there is always one."""
         return ScriptedSlot(self.card.layers, self.script, self.exit_script, self.worker)
 

@@ -147,7 +147,7 @@ class Slot(Protocol):
         """Run one pass. ``on_exit`` is called on the loop while later layers still run.
 
         Afterwards the cache holds the trunk; ``keep`` says which nodes stay. A cancelled pass
-        leaves the device at the end of the segment in flight, and the cache as it was before.
+        leaves the cache as it was before, and the device as soon as nobody else shares its forward.
         """
 
     def keep(self, nodes: Sequence[int]) -> None:
@@ -164,6 +164,7 @@ class TargetCard:
     ``max_pass_nodes``: draft nodes in one pass. ``prefill_chunk``: most trunk tokens in one
     pass or prefill, so that one long prompt does not hold the device for long. ``pass_s`` is a
     typical pass of a few tokens where known, else 0. ``stop_tokens``: the model's own end marks.
+    ``exact``: whether a text depends on model, prompt, sampling and seed alone, to the bit; else up to ties.
     """
 
     model_digest: str
@@ -176,17 +177,18 @@ class TargetCard:
     prefill_chunk: int = 512
     pass_s: float = 0.0
     stop_tokens: tuple[int, ...] = ()
+    exact: bool = False
 
 
 class Target(Protocol):
-    """The cloud's engine: one model on one device, serving many sessions in turn."""
+    """The cloud's engine: one model on one device, serving many sessions at once."""
 
     @property
     def card(self) -> TargetCard:
         """What it is."""
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
-        """A place for a session over ``tokens``. A cache still held for a prefix of them is reused.
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
+        """A place for a session over ``tokens``. What is held of their beginning for the same owner is shared.
 
         Raises RefusedError("busy") when no place is free, with a hint when to retry.
         """

@@ -203,7 +203,7 @@ class RecordedTarget:
         """What it was."""
         return self._card
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> "RecordedSlot":
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "RecordedSlot":
         """A place for the request whose seed ``sampling`` carries."""
         return RecordedSlot(self._replays.text(sampling), self._card.layers)
 

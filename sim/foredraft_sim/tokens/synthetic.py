@@ -151,7 +151,7 @@ class SyntheticTarget:
         """What it is."""
         return self._card
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSlot:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSlot:
         """A place for the request whose seed ``sampling`` carries."""
         pair, seed = self._pair, sampling.seed
 

@@ -173,9 +173,9 @@ class _HeardTarget:
         """The inner target's."""
         return self._inner.card
 
-    async def slot(self, tokens: Sequence[int], sampling: Sampling) -> Slot:
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
         """A place at the inner target."""
-        return _HeardSlot(await self._inner.slot(tokens, sampling), self._journal)
+        return _HeardSlot(await self._inner.slot(tokens, sampling, owner), self._journal)
 
     async def close(self) -> None:
         """Close the inner target."""
