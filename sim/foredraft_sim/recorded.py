@@ -201,7 +201,7 @@ class RecordedTarget:
         """What it was."""
         return self._card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "RecordedSeat":
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "RecordedSeat":
         """A place for the request whose seed ``sampling`` carries."""
         return RecordedSeat(self._replays.text(sampling), self._card.layers)
 

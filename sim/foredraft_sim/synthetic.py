@@ -209,7 +209,7 @@ class SyntheticTarget:
         """What it is."""
         return self._card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSeat:
         """A place for the request whose seed ``sampling`` carries."""
         pair = self._pair
         foresight = lru_cache(maxsize=_NEAR * len(pair.exits))(partial(pair.foresee, sampling.seed))

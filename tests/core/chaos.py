@@ -134,7 +134,7 @@ class CheckedTarget:
         self.open_seats = 0
         self.device = asyncio.Lock()
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "CheckedSeat":
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "CheckedSeat":
         await asyncio.sleep(0)
         if self.busy:
             self.busy -= 1

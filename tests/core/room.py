@@ -45,7 +45,7 @@ def every_third_wrong(position: int, width: int) -> list[Guess]:
 class SlowTarget(ScriptedTarget):
     """A pass takes a second, and its exits speak at its beginning."""
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSeat:
         return SlowSeat(self.card.layers, self.script, self.foresight)
 
 

@@ -158,7 +158,7 @@ class BrokenTarget(ScriptedTarget):
         self.passes = passes
         self.seats = 0
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSeat:
         if self.seating:
             raise RuntimeError("out of memory")
         self.seats += 1

@@ -241,8 +241,8 @@ async def test_a_session_that_is_closed_at_once_leaves_no_seat_taken() -> None:
     class Counting(ScriptedTarget):
         seats = 0
 
-        async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
-            seat = await super().seat(tokens, sampling)
+        async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSeat:
+            seat = await super().seat(tokens, sampling, owner)
             self.seats += 1
 
             def give_up() -> None:

@@ -87,7 +87,7 @@ class SlowTarget(ScriptedTarget):
         super().__init__(lambda position: 1)
         self.real_s = real_s
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> ScriptedSeat:
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSeat:
         return Slow(self.real_s)
 
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.conftest import TinyModel
+from engines.gate import Gate, gate_before
 from engines.tiny_models import FAMILIES, VOCABULARY
 from foredraft.core.ports import Guess
 from foredraft.core.sampling import Sampling
 from foredraft.core.tree import DraftTree, Node
-from foredraft.engines import torch_draft, torch_model
 from foredraft.engines.noise import perturb
 from foredraft.engines.torch_draft import TorchDrafter
 from foredraft.engines.torch_model import LoadedModel, load_model, run_layers
@@ -111,16 +110,15 @@ def commit_of(tree: DraftTree, luck: random.Random) -> list[int]:
 
 
 @pytest.fixture
-def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def gate(model: LoadedModel) -> Iterator[Gate]:
+    with gate_before(model) as gate:
+        yield gate
+
+
+@pytest.fixture
+def fed(gate: Gate) -> list[int]:
     """How many rows each forward of the drafter ran."""
-    rows: list[int] = []
-
-    def run_range(loaded: LoadedModel, hidden: torch.Tensor, *rest: Any) -> torch.Tensor:
-        rows.append(hidden.shape[1])
-        return torch_model.run_range(loaded, hidden, *rest)
-
-    monkeypatch.setattr(torch_draft, "run_range", run_range)
-    return rows
+    return gate.rows
 
 
 async def test_several_nodes_cost_one_forward_of_their_rows_alone(drafter: TorchDrafter, fed: list[int]) -> None:
@@ -164,7 +162,7 @@ async def test_long_prompt_runs_in_chunks(drafter: TorchDrafter, fed: list[int])
     await drafter.begin(tree.tokens, GREEDY)
     found = await drafter.draft([tree.root], 2)
     agree(found[0], expected(drafter.model, tree.tokens, 2, GREEDY))
-    assert fed == [2]  # 48 rows went in chunks of 16, without reading the head
+    assert fed == [16, 16, 16, 2]
 
 
 async def test_text_that_begins_like_the_last_one_reuses_its_rows(drafter: TorchDrafter, fed: list[int]) -> None:
@@ -193,22 +191,14 @@ async def test_nodes_of_another_text_come_back_empty(drafter: TorchDrafter) -> N
     assert await drafter.draft([DraftTree([1, 2, 4]).root], 2) == [[]]
 
 
-async def test_advance_during_a_step_applies_to_the_next_one(
-    drafter: TorchDrafter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened = threading.Event()
-
-    def run_range(*args: Any) -> torch.Tensor:
-        opened.wait(30)
-        return torch_model.run_range(*args)
-
-    monkeypatch.setattr(torch_draft, "run_range", run_range)
+async def test_advance_during_a_step_applies_to_the_next_one(drafter: TorchDrafter, gate: Gate) -> None:
+    gate.closed_from = 0
     tree = DraftTree([1, 2, 3])
     await drafter.begin(tree.tokens, GREEDY)
     step = asyncio.create_task(drafter.draft([tree.root], 2))
     await asyncio.sleep(0)
     drafter.advance([9])  # never waits, though the step is in progress
-    opened.set()
+    gate.opened.set()
     agree((await step)[0], expected(drafter.model, [1, 2, 3], 2, GREEDY))
     tree.advance([9])
     agree((await drafter.draft([tree.root], 2))[0], expected(drafter.model, [1, 2, 3, 9], 2, GREEDY))

@@ -10,8 +10,7 @@ import pytest
 from engines.tiny_models import VOCABULARY
 from engines.torch_reference import GREEDY, WARM, decode, ignore, prompt_of, text_alone
 from foredraft.core.ports import Pass
-from foredraft.engines.cache_pool import GROWTH_ROWS
-from foredraft.engines.flat_cache import row_bytes
+from foredraft.engines.blocks import BLOCK_ROWS, GROWTH_ROWS
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.torch_target import TorchTarget
 from foredraft.errors import RefusedError
@@ -37,52 +36,71 @@ async def test_seats_take_turns(target: TorchTarget, monkeypatch: pytest.MonkeyP
     assert all(set(order[turn : turn + 3]) == {"a", "b", "c"} for turn in range(0, 12, 3))
 
 
-async def test_resumed_text_reuses_the_cache_of_its_prefix(target: TorchTarget) -> None:
+async def test_resumed_text_reuses_the_full_blocks_of_its_beginning(target: TorchTarget) -> None:
     prompt = prompt_of(30)
     seat = await target.seat(prompt, WARM)
     first = await decode(seat, prompt, 6)
     seat.close()
     longer = [*prompt, *first, *prompt_of(4, seed=9)]
     resumed = await target.seat(longer, WARM)
-    assert resumed.cached == len(prompt) + len(first) - 1  # the last token was never run
+    assert resumed.cached == 35 // BLOCK_ROWS * BLOCK_ROWS  # the last of the 36 tokens was never run
     assert await decode(resumed, longer, 6) == text_alone(target.model, longer, 6, WARM)
 
 
 async def test_same_text_again_leaves_its_tip_to_run(target: TorchTarget) -> None:
-    prompt = prompt_of(10)
+    prompt = prompt_of(2 * BLOCK_ROWS)
     seat = await target.seat(prompt, WARM)
     first = await decode(seat, prompt, 3)
     seat.close()
     again = await target.seat(prompt, WARM)
-    assert again.cached == len(prompt) - 1
+    assert again.cached == BLOCK_ROWS
     assert await decode(again, prompt, 3) == first
 
 
 async def test_cache_kept_with_moves_still_to_do_is_reused_correctly(target: TorchTarget) -> None:
-    prompt = prompt_of(10)
+    prompt = prompt_of(14)
     seat = await target.seat(prompt, GREEDY)
     await seat.verify(Pass(tuple(prompt), (5, 6, 7), (-1, -1, 1)), ignore)
     seat.keep([1, 2])
     seat.close()
     text = [*prompt, 6, 7, 8]
     resumed = await target.seat(text, GREEDY)
-    assert resumed.cached == len(prompt) + 2
+    assert resumed.cached == 16
     assert await decode(resumed, text, 4) == text_alone(target.model, text, 4, GREEDY)
 
 
-async def test_another_text_does_not_take_over_a_cache_for_a_short_common_beginning(target: TorchTarget) -> None:
-    prompt = prompt_of(30)
-    seat = await target.seat(prompt, GREEDY)
+async def test_a_common_beginning_is_held_once_and_no_text_sees_the_others_end(target: TorchTarget) -> None:
+    system, prompts = prompt_of(3 * BLOCK_ROWS), [prompt_of(9, seed=seed) for seed in (1, 2, 3)]
+    first = await target.seat(system, GREEDY)
+    await first.prefill(system)
+    held = target.pool.held_rows
+    texts = [[*system, *prompt] for prompt in prompts]
+    seats = [await target.seat(text, WARM) for text in texts]
+    assert [seat.cached for seat in seats] == [3 * BLOCK_ROWS] * 3
+    assert target.pool.held_rows == held + 3 * (BLOCK_ROWS + GROWTH_ROWS)
+    found = await asyncio.gather(*(decode(seat, text, 20) for seat, text in zip(seats, texts, strict=True)))
+    assert found == [text_alone(target.model, text, 20, WARM) for text in texts]
+
+
+async def test_texts_that_begin_alike_at_the_same_time_end_up_sharing_their_blocks(target: TorchTarget) -> None:
+    prompt = prompt_of(2 * BLOCK_ROWS + 3)
+    seats = [await target.seat(prompt, WARM) for _ in range(4)]
+    texts = await asyncio.gather(*(decode(seat, prompt, 6) for seat in seats))
+    assert texts == [text_alone(target.model, prompt, 6, WARM)] * 4
+    assert len({tuple(seat._text.runs(2 * BLOCK_ROWS)) for seat in seats}) == 1
+
+
+async def test_another_owner_shares_nothing(target: TorchTarget) -> None:
+    prompt = prompt_of(2 * BLOCK_ROWS)
+    seat = await target.seat(prompt, GREEDY, "one key")
     await seat.prefill(prompt)
-    seat.close()
-    other = await target.seat([*prompt[:5], 1, 2, 3], GREEDY)
-    again = await target.seat(prompt, GREEDY)
-    assert (other.cached, again.cached) == (0, len(prompt) - 1)
+    assert (await target.seat([*prompt, 1], GREEDY, "another key")).cached == 0
+    assert (await target.seat([*prompt, 1], GREEDY, "one key")).cached == 2 * BLOCK_ROWS
 
 
 def small_target(model: LoadedModel, rows: int, **options: Any) -> TorchTarget:
     """A target whose budget holds ``rows`` rows."""
-    return TorchTarget(model, cache_bytes=rows * row_bytes(model.kv_shape, model.dtype), **options)
+    return TorchTarget(model, cache_bytes=rows * model.kv.row_bytes, **options)
 
 
 async def refused(call: Callable[[], Any]) -> RefusedError:
@@ -103,7 +121,7 @@ async def test_a_session_too_many_is_refused_with_a_hint_when_to_retry(model: Lo
 
 
 async def test_seats_beyond_the_memory_budget_are_refused(model: LoadedModel) -> None:
-    target = small_target(model, 2 * (GROWTH_ROWS + 1))
+    target = small_target(model, 2 * (GROWTH_ROWS + BLOCK_ROWS), max_seats=9)
     seats = [await target.seat([1], GREEDY) for _ in range(2)]
     error = await refused(lambda: target.seat([1], GREEDY))
     assert error.code == "busy"
@@ -115,37 +133,28 @@ async def test_seats_beyond_the_memory_budget_are_refused(model: LoadedModel) ->
 
 async def test_text_that_can_never_fit_the_budget_is_refused_without_a_retry(model: LoadedModel) -> None:
     target = small_target(model, 100)
-    error = await refused(lambda: target.seat([1], GREEDY))
+    error = await refused(lambda: target.seat([1] * 97, GREEDY))
     assert (error.code, error.retry_after_s) == ("busy", None)
     assert "cache_bytes" in str(error)
     await target.close()
 
 
-async def test_idle_caches_are_dropped_least_recently_used_first(model: LoadedModel) -> None:
-    target = small_target(model, 2 * (GROWTH_ROWS + 20))
-    prompts = [prompt_of(20, seed=index) for index in range(3)]
-    for prompt in prompts[:2]:
+async def test_blocks_that_nobody_needs_go_when_memory_is_wanted_least_recently_used_first(model: LoadedModel) -> None:
+    target = small_target(model, 2 * GROWTH_ROWS + 2 * BLOCK_ROWS)
+    prompts = [prompt_of(2 * BLOCK_ROWS + 1, seed=index) for index in range(2)]
+    for prompt in prompts:
         seat = await target.seat(prompt, GREEDY)
         await seat.prefill(prompt)
         seat.close()
-    taken = [await target.seat(prompts[2], GREEDY)]  # the first of the two had to go
-    taken.append(await target.seat(prompts[1], GREEDY))
-    assert [seat.cached for seat in taken] == [0, 19]
-    await target.close()
-
-
-async def test_idle_cache_expires(model: LoadedModel) -> None:
-    target = TorchTarget(model, idle_s=0.0)
-    seat = await target.seat([1, 2, 3], GREEDY)
-    await seat.prefill([1, 2, 3])
-    seat.close()
-    await asyncio.sleep(0.01)
-    assert (await target.seat([1, 2, 3], GREEDY)).cached == 0
+    assert target.pool.idle_rows == 4 * BLOCK_ROWS
+    long = prompt_of(250, seed=7)
+    (await target.seat(long, GREEDY)).close()  # took all that was free, and with its growth the first text's blocks
+    assert [(await target.seat(prompt, GREEDY)).cached for prompt in reversed(prompts)] == [2 * BLOCK_ROWS, 0]
     await target.close()
 
 
 async def test_cache_grows_with_the_text(model: LoadedModel) -> None:
-    target = small_target(model, 2 * (GROWTH_ROWS + 1))
+    target = small_target(model, 2 * (GROWTH_ROWS + BLOCK_ROWS))
     seat = await target.seat([1], GREEDY)
     prompt = prompt_of(230)
     text = prompt + await decode(seat, prompt, 10)

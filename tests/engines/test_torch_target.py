@@ -1,8 +1,7 @@
 """The torch target's passes: texts, trees, exits, cancelling."""
 
 import asyncio
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engines.conftest import TinyModel
+from engines.gate import Gate, gate_before
 from engines.tiny_models import VOCABULARY
 from engines.torch_reference import GREEDY, WARM, WINDOWS, PlainHeads, decode, ignore, next_token, prompt_of, text_alone
 from foredraft.core.ports import Pass, Reading
-from foredraft.engines import target_pass, torch_model
+from foredraft.engines import target_pass
 from foredraft.engines.torch_model import LoadedModel, load_model
 from foredraft.engines.torch_target import TorchSeat, TorchTarget
-from foredraft.errors import ModelError
+from foredraft.errors import RefusedError
 
 
 @pytest.mark.parametrize("family", WINDOWS)
@@ -64,12 +64,12 @@ def path_to(node: int, parents: Sequence[int]) -> list[int]:
     return path
 
 
-def cached_rows(seat: TorchSeat) -> Tensor:
-    """The rows that the seat's cache holds for its text, pending moves done."""
-    cache = seat._held.cache
+def cached_rows(target: TorchTarget, seat: TorchSeat) -> Tensor:
+    """The rows that the target's memory holds for the seat's text, pending moves done: ``[planes, rows, ...]``."""
     with torch.inference_mode():
-        cache.prepare(0, 0)
-    return cache._rows[:, :, :, : seat.cached]
+        target.memory.settle()
+        rows = [row for run in seat._text.runs(seat.cached) for row in range(*run)]
+        return torch.stack([plane[rows] for plane in target.memory.planes])
 
 
 @pytest.mark.parametrize("family", WINDOWS)
@@ -98,11 +98,13 @@ def test_a_tree_in_one_pass_equals_one_run_per_path(
         seat.keep(kept)
         text = prompt + [tokens[node] for node in kept]
         assert seat.cached == len(text)
-        fresh = await target.seat(text, WARM)
+        other = TorchTarget(model)
+        fresh = await other.seat(text, WARM)
         await fresh.prefill(text)
-        torch.testing.assert_close(cached_rows(seat), cached_rows(fresh), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(cached_rows(target, seat), cached_rows(other, fresh), atol=1e-4, rtol=1e-4)
         assert await decode(seat, [*text, 1], 2) == text_alone(model, [*text, 1], 2, WARM)
         await target.close()
+        await other.close()
 
     asyncio.run(one_pass())
 
@@ -118,31 +120,9 @@ def loaded_once(folder: Path) -> LoadedModel:
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> "Gate":
-    return Gate(monkeypatch)
-
-
-class Gate:
-    """Counts the layers that run, and holds those from ``closed_from`` on until it is opened."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.closed_from = 1000
-        self.opened, self.reached = threading.Event(), threading.Event()
-        self.layers: list[int] = []
-
-        def run_range(*args: Any) -> Tensor:
-            span: range = args[-1]
-            if span and span[-1] >= self.closed_from:
-                self.reached.set()
-                if not self.opened.wait(30):
-                    raise RuntimeError("the gate was never opened")
-            self.layers.extend(span)
-            return torch_model.run_range(*args)
-
-        monkeypatch.setattr(target_pass, "run_range", run_range)
-
-    async def until_reached(self) -> None:
-        await asyncio.to_thread(self.reached.wait, 30)
+def gate(model: LoadedModel) -> Iterator[Gate]:
+    with gate_before(model) as gate:
+        yield gate
 
 
 async def test_exit_is_heard_before_the_later_layers_run(target: TorchTarget, gate: Gate) -> None:
@@ -215,7 +195,7 @@ async def test_pass_cancelled_while_it_waits_never_runs(target: TorchTarget, gat
     assert gate.layers == [0, 1, 2, 3]
 
 
-async def test_failed_pass_is_a_model_error_and_leaves_the_cache_as_it_was(
+async def test_a_pass_that_finds_no_memory_can_be_tried_again_and_leaves_the_cache_as_it_was(
     target: TorchTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = prompt_of(5)
@@ -227,8 +207,9 @@ async def test_failed_pass_is_a_model_error_and_leaves_the_cache_as_it_was(
             raise torch.OutOfMemoryError("out of memory")
 
         patch.setattr(target_pass, "sample", fail)
-        with pytest.raises(ModelError, match="out of memory"):
+        with pytest.raises(RefusedError, match="out of memory") as refused:
             await seat.verify(Pass(tuple(prompt[3:]), (9,), (-1,)), ignore)
+        assert (refused.value.code, refused.value.retry_after_s) == ("busy", 1.0)
     assert seat.cached == 3
     assert await decode(seat, prompt, 5) == text_alone(target.model, prompt, 5, GREEDY)
 

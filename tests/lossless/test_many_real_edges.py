@@ -35,8 +35,8 @@ class CountingTarget(TorchTarget):
         super().__init__(*arguments, **options)
         self._taken = asyncio.Semaphore(0)
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> TorchSeat:
-        seat = await super().seat(tokens, sampling)
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> TorchSeat:
+        seat = await super().seat(tokens, sampling, owner)
         self._taken.release()
         return seat
 
@@ -48,20 +48,19 @@ class CountingTarget(TorchTarget):
 @asynccontextmanager
 async def serving(model: LoadedModel, limits: Limits | None = None) -> AsyncIterator[tuple[CountingTarget, str]]:
     """A target with ``EDGES`` seats and a small budget for their caches, at a URL; checked after each pass."""
-    layers, heads, dim = model.kv_shape
-    budget_bytes = 2 * layers * heads * dim * 4 * BUDGET_ROWS
+    budget_bytes = model.kv.row_bytes * BUDGET_ROWS
     target = CountingTarget(
         model, PlainHeads(model), max_seats=EDGES, cache_bytes=budget_bytes, retry_after_s=0.02, prefill_chunk=16
     )
 
     def within_budget(event: Event) -> None:
-        assert target.pool.charged_bytes <= budget_bytes
+        assert target.pool.held_rows <= BUDGET_ROWS
         assert target.pool.active <= EDGES
 
     cloud = foredraft.Cloud(target, Tokenizer.from_folder(model.folder), limits=limits, observer=within_budget)
     async with cloud, cloud.listen() as url:
         yield target, url
-        assert target.pool.charged_bytes <= budget_bytes
+        assert target.pool.held_rows <= BUDGET_ROWS
 
 
 async def write(url: str, number: int) -> list[int]:

@@ -52,8 +52,8 @@ class _Watched:
     def card(self) -> TargetCard:
         return self.inner.card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
-        return _WatchedSeat(self, await self.inner.seat(tokens, sampling))
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Seat:
+        return _WatchedSeat(self, await self.inner.seat(tokens, sampling, owner))
 
     async def close(self) -> None:
         await self.inner.close()

@@ -108,16 +108,15 @@ def test_a_batch_of_copies_says_what_the_engine_says() -> None:
     """The timed passes are real ones: with the same cache, each copy's tokens are what one text's are."""
     import torch
 
-    from foredraft.profiles.batched import Copies
+    from foredraft.profiles.batched import Texts
     from foredraft.profiles.shapes import random_model
 
     model = random_model("tiny", "float32", "cpu")
     with torch.inference_mode():
-        copies, one = Copies(model, 3, 5, 4), Copies(model, 1, 5, 4)
-        heads = one._rows.shape[2]
-        one._rows.copy_(copies._rows[:, :, :heads])
-        copies._rows.copy_(one._rows.repeat(1, 1, 3, 1, 1))
-        assert copies.run([7, 8, 9]) == one.run([7, 8, 9]) * 3
+        texts, one = Texts(model, 3, 5, 4), Texts(model, 1, 5, 4)
+        for many, single in zip(texts._memory.planes, one._memory.planes, strict=True):
+            many.copy_(single.repeat(3, 1, 1))
+        assert texts.run([7, 8, 9]) == one.run([7, 8, 9]) * 3
 
 
 def found(variation: float = 0.05, late: int = 0) -> Measured:

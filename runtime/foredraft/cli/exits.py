@@ -30,7 +30,7 @@ def exits() -> None:
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Option(help="Folder or hub id of a Llama, Mistral, Qwen2 or Qwen3 model.")],
+    model: Annotated[str, typer.Option(help="Folder or hub id of a model.")],
     text: Annotated[list[str], typer.Option(help="File, folder or pattern; may be repeated.")],
     layers: Annotated[str, typer.Option(help="After how many layers to exit, e.g. 4,8.")],
     out: Annotated[Path, typer.Option(help="Folder for the heads and their card.")],

@@ -116,6 +116,7 @@ class _Connection:
         self._link = link
         self._outbox = Outbox(link)
         self._session: Session | None = None
+        self._owner = ""  # whose texts may share their beginnings
         self._task: asyncio.Task[None] | None = None
         self._cut: asyncio.Future[None] | None = None
 
@@ -157,6 +158,7 @@ class _Connection:
         if not isinstance(hello, Hello):
             raise RefusedError(messages.INVALID, f"Hello comes first, not {type(hello).__name__}")
         self.say(self._service.admit(hello))
+        self._owner = hello.api_key
         while True:
             await self._link.listen(self._hear)
             await self._take(self._heard)
@@ -216,7 +218,7 @@ class _Connection:
         now_s = asyncio.get_running_loop().time()
         walker = Walker(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
-        session = Session(self._service.shared, walker, self.say)
+        session = Session(self._service.shared, walker, self.say, self._owner)
         session.hang(opened.chains)
         self._session = session
         work = self._work(opened.session, session.run)
@@ -233,7 +235,9 @@ class _Connection:
     async def _tell(self, walker: Walker) -> None:
         shared = self._service.shared
         text, sampling = walker.tree.tokens, walker.sampling
-        async for readings in tell(walker.session, shared.target, shared.new_drafter, text, walker.start, sampling):
+        async for readings in tell(
+            walker.session, shared.target, shared.new_drafter, text, walker.start, sampling, self._owner
+        ):
             self.say(readings)
 
     async def _work(self, number: int, work: Callable[[], Awaitable[None]]) -> None:

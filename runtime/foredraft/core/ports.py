@@ -145,7 +145,7 @@ class Seat(Protocol):
         """Run one pass. ``on_exit`` is called on the loop while later layers still run.
 
         Afterwards the cache holds the trunk; ``keep`` says which nodes stay. A cancelled pass
-        leaves the device at the end of the segment in flight, and the cache as it was before.
+        leaves the cache as it was before, and the device as soon as nobody else shares its forward.
         """
 
     def keep(self, nodes: Sequence[int]) -> None:
@@ -177,14 +177,14 @@ class TargetCard:
 
 
 class Target(Protocol):
-    """The walker's engine: one model on one device, serving many sessions in turn."""
+    """The walker's engine: one model on one device, serving many sessions at once."""
 
     @property
     def card(self) -> TargetCard:
         """What it is."""
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
-        """A place for a session over ``tokens``. A cache still held for a prefix of them is reused.
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Seat:
+        """A place for a session over ``tokens``. What is held of their beginning for the same owner is shared.
 
         Raises RefusedError("busy") when no place is free, with a hint when to retry.
         """

@@ -20,7 +20,7 @@ _BLOCK = 256
 
 
 async def read_back(
-    target: Target, tokens: Sequence[int], start: int, sampling: Sampling
+    target: Target, tokens: Sequence[int], start: int, sampling: Sampling, owner: str = ""
 ) -> AsyncIterator[tuple[int, list[Reading]]]:
     """What the exits say of ``tokens`` from ``start`` on: block by block its position and a reading per exit.
 
@@ -30,7 +30,7 @@ async def read_back(
     card = target.card
     most = min(card.max_pass_nodes + 1, card.prefill_chunk)
     position = start
-    seat = await target.seat(tokens[:start], sampling)
+    seat = await target.seat(tokens[:start], sampling, owner)
     try:
         while position < len(tokens):
             while position - seat.cached > card.prefill_chunk:
@@ -72,6 +72,7 @@ async def tell(
     tokens: Sequence[int],
     start: int,
     sampling: Sampling,
+    owner: str = "",
 ) -> AsyncIterator[Readings]:
     """The messages that tell what exits and draft say of ``tokens`` from ``start`` on.
 
@@ -81,7 +82,7 @@ async def tell(
         raise RefusedError(messages.INVALID, "this server has neither exits nor a draft model to tell of")
     drafted = [] if new_drafter is None else await _drafted(new_drafter, tokens, start, sampling)
     if target.card.exits:
-        async for position, heard in read_back(target, tokens, start, sampling):
+        async for position, heard in read_back(target, tokens, start, sampling, owner):
             exits = tuple((one.layer, pack(one.tokens), one.confidence) for one in heard)
             at = position - start
             yield Readings(session, position, exits, tuple(drafted[at : at + len(heard[0].tokens)]))

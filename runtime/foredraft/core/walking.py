@@ -59,8 +59,8 @@ class Session:
 
     seat: Seat
 
-    def __init__(self, shared: Shared, walker: Walker, say: Callable[[ToEdge], None]) -> None:
-        """Made while the loop runs."""
+    def __init__(self, shared: Shared, walker: Walker, say: Callable[[ToEdge], None], owner: str = "") -> None:
+        """Made while the loop runs. ``owner``: whose texts may share their beginnings, an API key."""
         self.walker = walker
         self._shared = shared
         self._clock = asyncio.get_running_loop()
@@ -69,6 +69,7 @@ class Session:
         if shared.new_drafter is not None:
             self._grower = CloudGrower(shared.new_drafter, walker.tree, walker.sampling)
         self._say = say
+        self._owner = owner
         self._changed = Signal()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._prefill_s = 0.0
@@ -98,7 +99,7 @@ class Session:
         """Take a seat, walk, and give it up whatever happens."""
         shared, counters = self._shared, self._shared.counters
         self._stops = await _stop_search(shared.new_detokenizer, self.walker)
-        self.seat = await shared.target.seat(self.walker.tree.tokens, self.walker.sampling)
+        self.seat = await shared.target.seat(self.walker.tree.tokens, self.walker.sampling, self._owner)
         counters.sessions += 1
         counters.active += 1
         try:

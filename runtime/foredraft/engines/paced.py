@@ -115,12 +115,12 @@ class PacedTarget:
         """How often, and by how much at worst, the real target was slower than the profile."""
         return self.pace.overruns
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Seat:
         """A place for a session. Raises RefusedError("busy") where the profile's memory is full."""
         wanted = len(tokens) + self._headroom_tokens
         self.reserve(wanted)
         try:
-            return _PacedSeat(self, await self._inner.seat(tokens, sampling), wanted)
+            return _PacedSeat(self, await self._inner.seat(tokens, sampling, owner), wanted)
         except BaseException:
             self.release(wanted)
             raise

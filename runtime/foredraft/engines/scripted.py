@@ -64,7 +64,7 @@ class ScriptedTarget:
         """What it is."""
         return self._card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "ScriptedSeat":
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "ScriptedSeat":
         """A place; there is always one."""
         return ScriptedSeat(self.card.layers, self.script, self.foresight, self.worker)
 

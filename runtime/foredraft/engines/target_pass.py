@@ -1,7 +1,7 @@
-"""One pass of the target on its device: segments of layers, and the exits between them."""
+"""One forward of the target on its device: the rows of all sessions whose turn it is, and their exits on the way."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from foredraft.core.ports import Pass, Reading
 from foredraft.core.sampling import Sampling
-from foredraft.engines.flat_cache import FlatCache
-from foredraft.engines.masks import Masks
+from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.noise import position_noise, sample
-from foredraft.engines.torch_model import LoadedModel, run_range
+from foredraft.engines.rows import Part, Rows
+from foredraft.engines.torch_model import LoadedModel
 
 
 class ExitReader(Protocol):
@@ -32,96 +32,154 @@ class ExitReader(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a pass writes: below the first ``start`` rows of ``cache``, which may grow to ``rows``."""
+@dataclass(eq=False, slots=True)
+class Call:
+    """What a session asks of the device: to run ``trunk``, and a pass with it where ``batch`` is given.
 
-    cache: FlatCache
-    start: int
-    rows: int
-
-
-class TargetPass:
-    """A pass that has been asked for. ``cancelled`` may be set from any thread.
-
-    ``depths[i]``: how far node i lies below the tip.
+    ``cancelled`` may be set from any thread.
     """
+
+    trunk: Sequence[int]
+    batch: Pass | None
+    sampling: Sampling
+    on_exit: Callable[[Reading], None]
+    cancelled: bool = False
+
+    def part(self, runs: Sequence[tuple[int, int]], start: int, trunk: int, whole: bool) -> Part:
+        """Its rows in a forward that runs ``trunk`` tokens of it, and the tree if it is the whole of it."""
+        base = start + trunk
+        if self.batch is None or not whole or not self.batch.tokens:
+            return Part(self.trunk[:trunk], runs, start, base)
+        depths: list[int] = []
+        sees: list[list[int]] = []
+        for node, parent in enumerate(self.batch.parents):
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+            sees.append([*(sees[parent] if parent >= 0 else ()), node])
+        tokens = (*self.trunk[:trunk], *self.batch.tokens)
+        return Part(tokens, runs, start, base, [base + depth for depth in depths], sees)
+
+
+class AbandonedError(Exception):
+    """Nobody wants this forward any more."""
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    """Passes that are read together, for they sample alike and want the same exits."""
+
+    sampling: Sampling
+    exits: tuple[int, ...]
+    calls: list[Call] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    index: Tensor | slice | None = None
+    predicted: Tensor = field(default_factory=Tensor)
+    noise: Tensor | None = None
+    exit_noise: Tensor | None = None
+
+
+Said = list[tuple[Call, Reading]]
+
+
+class TargetForward:
+    """A forward of several calls. ``post`` is called on the device's thread with what exits say."""
 
     def __init__(
         self,
         model: LoadedModel,
         exits: ExitReader | None,
-        batch: Pass,
-        sampling: Sampling,
-        post: Callable[[Reading], None],
+        memory: KvMemory,
+        calls: Sequence[tuple[Call, Part, bool]],
+        post: Callable[[Said], None],
     ) -> None:
-        self.cancelled = False
-        self.depths: list[int] = []
-        for parent in batch.parents:
-            self.depths.append(1 if parent < 0 else self.depths[parent] + 1)
-        self._model, self._exits, self._batch, self._sampling, self._post = model, exits, batch, sampling, post
+        self._model, self._exits, self._memory, self._post = model, exits, memory, post
+        self._calls = [call for call, _, _ in calls]
+        self._parts = [part for _, part, _ in calls]
+        self._whole = [(call, part) for call, part, whole in calls if whole and call.batch is not None]
+        self._wanted = {layer for call, _ in self._whole if call.batch for layer in call.batch.exits}
+        self._unread: Callable[[], None] | None = None
+        self._groups: list[_Group] = []
 
-    def run(self, place: Place) -> Reading | None:
-        """Run it; None when it was cancelled on the way. Called on the device's thread."""
-        model, batch = self._model, self._batch
-        tip = place.start + len(batch.trunk) - 1
-        positions = [tip + depth for depth in self.depths]
-        masks = self._masks(place.start, tip + 1, positions)
-        end = tip + 1 + len(batch.tokens)
-        place.cache.prepare(place.rows, place.start)
-        stores = place.cache.stores(place.start, end)
-        if self._is_chain():
-            rope = model.rotary.span(place.start, end)
-        else:
-            rope = model.rotary.at([*range(place.start, tip + 1), *positions])
-        predicted = torch.tensor([tip, *positions], device=model.device) + 1
-        hidden = model.embed(torch.tensor([batch.trunk + batch.tokens], device=model.device))
-        noise = position_noise(predicted, model.vocab_size, self._sampling)
-        # Half the width is plenty for a hint, and adding it to logits takes a sixth of the time.
-        exit_noise = noise.to(torch.float32) if noise is not None and batch.exits else None
-        done, unread = 0, None
-        for layer in sorted({*batch.exits, len(model.layers)}):
-            hidden = run_range(model, hidden, rope, masks, stores, range(done, layer))
-            done = layer
-            if unread is not None:
-                unread()
-            if self.cancelled:
-                return None
-            if layer in batch.exits:
-                unread = self._read_exit(layer, hidden[0, len(batch.trunk) - 1 :], predicted, exit_noise)
-        logits = model.logits(hidden[0, len(batch.trunk) - 1 :])
-        tokens = sample(logits, predicted, self._sampling, noise).tolist()
-        return Reading(done, tuple(tokens), (1.0,) * len(tokens))
+    def run(self) -> Said:
+        """Run it: what the whole target says to the calls that ask. Raises AbandonedError once nobody wants it."""
+        model = self._model
+        self._memory.settle()
+        rows = Rows(self._memory, self._parts, self._after)
+        self._groups = self._grouped()
+        hidden = model.run(rows)
+        self._read_late()
+        said: Said = []
+        for group in self._groups:
+            logits = model.output(hidden[group.index])
+            tokens = sample(logits, group.predicted, group.sampling, group.noise).tolist()
+            said += _split(group, len(model.layers), tokens, [1.0] * len(tokens))
+        return said
 
-    def _is_chain(self) -> bool:
-        return self._batch.parents == tuple(range(-1, len(self._batch.parents) - 1))
+    def _grouped(self) -> list[_Group]:
+        groups: dict[tuple[Sampling, tuple[int, ...]], _Group] = {}
+        for call, part in self._whole:
+            batch = call.batch or Pass(())
+            sampling = call.sampling if call.sampling.temperature else Sampling()
+            group = groups.setdefault((sampling, batch.exits), _Group(sampling, batch.exits))
+            count = len(batch.tokens) + 1
+            group.calls.append(call)
+            group.counts.append(count)
+            group.rows += range(part.last - count, part.last)
+            group.positions += [at + 1 for at in part.at[-count:]]
+        for group in groups.values():
+            self._prepare(group)
+        return list(groups.values())
 
-    def _masks(self, start: int, base: int, positions: list[int]) -> Masks:
-        if self._is_chain():
-            return self._model.masks.chain(start, base + len(positions))
-        visible: list[list[int]] = []
-        for node, parent in enumerate(self._batch.parents):
-            visible.append([*(visible[parent] if parent >= 0 else ()), node])
-        return self._model.masks.tree(start, base, visible, positions)
+    def _prepare(self, group: _Group) -> None:
+        first, last = group.rows[0], group.rows[-1] + 1
+        in_one = last - first == len(group.rows)
+        device = self._model.device
+        group.index = slice(first, last) if in_one else torch.tensor(group.rows, device=device)
+        group.predicted = torch.tensor(group.positions, device=device)
+        group.noise = position_noise(group.predicted, self._model.vocab_size, group.sampling)
+        if group.noise is not None and group.exits:
+            # Half the width is plenty for a hint, and adding it to logits takes a sixth of the time.
+            group.exit_noise = group.noise.to(torch.float32)
 
-    def _read_exit(
-        self, layer: int, hidden: Tensor, predicted: Tensor, noise: Tensor | None
-    ) -> Callable[[], None] | None:
-        """Read the head and post what it says; on an accelerator, give what posts it once the copy has arrived.
+    def _after(self, layers: int, hidden: Tensor) -> None:
+        self._read_late()
+        if all(call.cancelled for call in self._calls):
+            raise AbandonedError
+        if layers in self._wanted:
+            self._unread = self._read_exits(layers, hidden[0])
 
-        Waiting for the copy at once would leave the accelerator idle until the next segment is submitted.
+    def _read_late(self) -> None:
+        if self._unread is not None:
+            self._unread()
+            self._unread = None
+
+    def _read_exits(self, layer: int, hidden: Tensor) -> Callable[[], None] | None:
+        """Read the heads and post what they say; on an accelerator, give what posts it once the copy has arrived.
+
+        Waiting for the copy at once would leave the accelerator idle until the next layer is submitted.
         """
         if self._exits is None:
             raise ValueError("exits without heads")
-        tokens, confidence = self._exits.read(layer, hidden, predicted, self._sampling, noise)
+        groups = [group for group in self._groups if layer in group.exits]
+        read = [
+            self._exits.read(layer, hidden[group.index], group.predicted, group.sampling, group.exit_noise)
+            for group in groups
+        ]
 
         def post() -> None:
-            self._post(Reading(layer, tuple(tokens.tolist()), tuple(confidence.tolist())))
+            said: Said = []
+            for group, (tokens, confidence) in zip(groups, read, strict=True):
+                said += _split(group, layer, tokens.tolist(), confidence.tolist())
+            self._post(said)
 
         if hidden.device.type != "cuda":
             post()
             return None
-        tokens, confidence = (part.to("cpu", non_blocking=True) for part in (tokens, confidence))
+        read = [
+            (tokens.to("cpu", non_blocking=True), confidence.to("cpu", non_blocking=True))
+            for tokens, confidence in read
+        ]
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
 
@@ -132,15 +190,12 @@ class TargetPass:
         return post_on_arrival
 
 
-def run_trunk(model: LoadedModel, place: Place, tokens: tuple[int, ...]) -> None:
-    """Put committed ``tokens`` into the cache. Called on the device's thread."""
-    end = place.start + len(tokens)
-    place.cache.prepare(place.rows, place.start)
-    run_range(
-        model,
-        model.embed(torch.tensor([tokens], device=model.device)),
-        model.rotary.span(place.start, end),
-        model.masks.chain(place.start, end),
-        place.cache.stores(place.start, end),
-        range(len(model.layers)),
-    )
+def _split(group: _Group, layer: int, tokens: list[int], confidence: list[float]) -> Said:
+    """What is said to each call of a group."""
+    said: Said = []
+    first = 0
+    for call, count in zip(group.calls, group.counts, strict=True):
+        last = first + count
+        said.append((call, Reading(layer, tuple(tokens[first:last]), tuple(confidence[first:last]))))
+        first = last
+    return said

@@ -15,10 +15,10 @@ from torch import Tensor
 from foredraft.core.ports import Guess
 from foredraft.core.sampling import Sampling
 from foredraft.core.tree import Node
-from foredraft.engines.flat_cache import FlatCache
+from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.noise import perturb
-from foredraft.engines.target_pass import Place, run_trunk
-from foredraft.engines.torch_model import LoadedModel, run_range
+from foredraft.engines.rows import Part, Rows
+from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.tree_cache import Feed, Step, TreeCache
 from foredraft.engines.worker import DeviceWorker
 from foredraft.errors import ModelError
@@ -51,7 +51,7 @@ class TorchDrafter:
         self._sampling = Sampling()
         self._wrong = "no text has begun"
         self._tree = TreeCache()
-        self._cache = FlatCache(model.kv_shape, model.dtype, model.device)
+        self._cache = KvMemory(model.kv, 0, model.device)
 
     @property
     def tokenizer_digest(self) -> str:
@@ -115,7 +115,7 @@ class TorchDrafter:
     async def close(self) -> None:
         """Let the step in flight end, then free the thread and the cache."""
         await self._worker.close()
-        self._cache = FlatCache(self.model.kv_shape, self.model.dtype, self.model.device)
+        self._cache = KvMemory(self.model.kv, 0, self.model.device)
 
     # From here on: on the worker's thread.
 
@@ -140,42 +140,41 @@ class TorchDrafter:
             if isinstance(news, _Begin):
                 self._tree.begin(news.tokens)
             else:
-                self._cache.gather_later(*self._tree.advance(news.tokens))
+                first, rows = self._tree.advance(news.tokens)
+                self._cache.move_later(rows, range(first, first + len(rows)))
             self._applied += 1
 
-    def _reserve(self, end: int) -> None:
-        capacity = self._cache.capacity
-        room = end if end <= capacity else max(end, 2 * capacity, 256)
-        self._cache.prepare(room, self._tree.used)
+    def _run(self, part: Part) -> Tensor:
+        """One forward: ``[rows, width]``."""
+        capacity = self._cache.rows
+        self._cache.settle()
+        self._cache.grow(part.end if part.end <= capacity else max(part.end, 2 * capacity, 256), self._tree.used)
+        return self.model.run(Rows(self._cache, [part]))
 
     def _run_trunk(self, tokens: list[int]) -> None:
         start = self._tree.used
         end = start + len(tokens)
-        self._reserve(end)
-        run_trunk(self.model, Place(self._cache, start, end), tuple(tokens))
+        self._run(Part(tokens, [(0, end)], start, end))
         self._tree.fed(len(tokens))
 
     def _expand(self, feed: Feed, width: int, sampling: Sampling) -> list[list[Guess]]:
         """Run what ``feed`` says and read the guesses of the nodes that were asked for."""
-        model, start = self.model, self._tree.used
+        model, start, device = self.model, self._tree.used, self.model.device
         tokens = feed.trunk + feed.tokens
-        end = start + len(tokens)
-        self._reserve(end)
         positions = [row.position for row in feed.rows]
-        if self._tree.goes_straight(feed):
-            rope, masks = model.rotary.span(start, end), model.masks.chain(start, end)
-        else:
-            rope = model.rotary.at([*range(self._tree.base - len(feed.trunk), self._tree.base), *positions])
-            masks = model.masks.tree(
-                start, self._tree.base, [row.sees for row in feed.rows], self._tree.tree_positions + positions
-            )
-        hidden = model.embed(torch.tensor([tokens], device=model.device))
-        stores = self._cache.stores(start, end)
-        hidden = run_range(model, hidden, rope, masks, stores, range(len(model.layers)))
+        part = Part(
+            tokens,
+            [(0, start + len(tokens))],
+            start,
+            self._tree.base,
+            self._tree.tree_positions + positions,
+            [row.sees for row in feed.rows],
+        )
+        hidden = self._run(part)
         self._tree.ran(feed)
-        rows = torch.tensor(feed.asked, device=model.device)
-        predicted = torch.tensor([positions[row] + 1 for row in feed.asked], device=model.device)
-        return _best(model.logits(hidden[0, len(feed.trunk) + rows]), predicted, width, sampling)
+        rows = torch.tensor([len(feed.trunk) + row for row in feed.asked], device=device)
+        predicted = torch.tensor([positions[row] + 1 for row in feed.asked], device=device)
+        return _best(model.output(hidden[rows]), predicted, width, sampling)
 
 
 def _path(node: Node) -> list[Step]:

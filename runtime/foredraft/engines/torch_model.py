@@ -1,6 +1,7 @@
-"""A causal language model of transformers, loaded, named and ready to run in ranges of layers."""
+"""A causal language model of transformers, loaded, named, proved and ready to run for many texts at once."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,55 +11,53 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from foredraft.core.messages import MAX_TOKEN_ID
-from foredraft.engines import model_files
-from foredraft.engines.masks import MaskMaker, Masks
-from foredraft.engines.torch_layers import Layer, Rotary, Store, lay_out_head, take_layers
+from foredraft.engines import attention, model_files
+from foredraft.engines.fast_layers import quicken
+from foredraft.engines.kv_memory import KvShape
+from foredraft.engines.rows import Rows
 from foredraft.errors import ConfigError, ModelError
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+_CHUNKED = "chunked_attention"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model in memory. ``model`` is the transformers module, frozen and in evaluation mode.
 
-    ``norm`` and ``lm_head`` turn the hidden states of the last layer into logits; none of the
-    supported families scales or caps them. ``digest`` names the stored weights, whatever type they
-    are loaded into. ``context`` is the longest text in tokens.
+    ``backbone`` is what comes before the output layer, ``layers`` its decoder layers. ``norm`` and ``output``
+    turn the hidden states of the last layer into logits. ``digest`` names the stored weights, whatever type
+    they are loaded into. ``context`` is the longest text in tokens.
     """
 
     model: Any
+    backbone: Any
     config: Any
     folder: Path
     digest: str
     tokenizer_digest: str
     device: torch.device
     dtype: torch.dtype
-    layers: tuple[Layer, ...]
-    rotary: Rotary
-    masks: MaskMaker
+    layers: tuple[Any, ...]
+    kv: KvShape
     norm: nn.Module
     lm_head: nn.Module
+    output: Callable[[Tensor], Tensor]
     vocab_size: int
     context: int
     stop_tokens: tuple[int, ...]
 
-    @property
-    def kv_shape(self) -> tuple[int, int, int]:
-        """Layers, key heads and head dimension of a cache."""
-        return len(self.layers), self.layers[0].heads, self.layers[0].dim
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids ``[batch, rows]`` to hidden states ``[batch, rows, width]``."""
-        embedded: Tensor = self.model.model.embed_tokens(tokens)
-        return embedded
+    def run(self, rows: Rows) -> Tensor:
+        """One forward of the rows of several texts: ``[rows, width]``, what ``output`` takes."""
+        ids, positions = (part.to(self.device) for part in rows.inputs())
+        with attention.run(rows):
+            hidden: Tensor = self.backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+        return hidden[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states after the last layer, ``[..., width]``, to logits ``[..., vocab]``."""
-        logits: Tensor = self.lm_head(self.norm(hidden))
-        return logits
+        return self.output(self.norm(hidden))
 
     def outside(self, tokens: Collection[int]) -> str:
         """What is wrong with ``tokens``: names the first id outside the vocabulary; empty when all is well."""
@@ -72,7 +71,7 @@ class LoadedModel:
 
 
 def load_model(model: str | Path, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
-    """Load a causal model of the Llama, Mistral, Qwen2 or Qwen3 family.
+    """Load a causal model of any family whose attention can be run here; it proves itself (``model_check``).
 
     ``model``: a folder or a hub id; ``dtype``: float32, bfloat16 or float16; ``device``: as torch names it.
     Raises ModelError for a model that cannot be found or run, ConfigError for a wrong dtype or device.
@@ -89,63 +88,68 @@ def load_model(model: str | Path, dtype: str = "float32", device: str = "cpu") -
 def ready(
     module: Any, config: Any, folder: Path, digests: tuple[str, str], dtype: torch.dtype, device: torch.device
 ) -> LoadedModel:
-    """A transformers module, on its device and frozen, made ready to run; ``digests``: the model's, the tokenizer's."""
-    lay_out_head(module.lm_head, tied=bool(config.tie_word_embeddings))
-    context = int(config.max_position_embeddings)
-    layers = tuple(take_layers(module.model, config))
-    window = min((layer.window for layer in layers if layer.window), default=None)
-    return LoadedModel(
+    """A transformers module, on its device and frozen, made ready to run; ``digests``: the model's, the tokenizer's.
+
+    Raises ModelError where what it says through the engine is not what it says by itself.
+    """
+    from foredraft.engines.model_check import check, examine
+
+    anatomy = examine(module, config, folder)
+    quicken(list(anatomy.layers), getattr(anatomy.backbone, "rotary_emb", None), int(config.hidden_size))
+    loaded = LoadedModel(
         model=module,
+        backbone=anatomy.backbone,
         config=config,
         folder=folder,
         digest=digests[0],
         tokenizer_digest=digests[1],
         device=device,
         dtype=dtype,
-        layers=layers,
-        rotary=Rotary(module.model.rotary_emb, dtype, device, context),
-        masks=MaskMaker(dtype, device, window),
-        norm=module.model.norm,
-        lm_head=module.lm_head,
+        layers=anatomy.layers,
+        kv=anatomy.kv,
+        norm=anatomy.norm,
+        lm_head=anatomy.lm_head,
+        output=anatomy.output,
         vocab_size=int(config.vocab_size),
-        context=context,
+        context=int(config.max_position_embeddings),
         stop_tokens=_stop_tokens(module),
     )
-
-
-def run_range(
-    loaded: LoadedModel,
-    hidden: Tensor,
-    rope: tuple[Tensor, Tensor],
-    masks: Masks,
-    stores: Sequence[Store] | None,
-    span: range,
-) -> Tensor:
-    """Run the layers of ``span`` over ``hidden`` (``[batch, rows, width]``)."""
-    cos, sin = rope
-    for index in span:
-        layer = loaded.layers[index]
-        mask = masks.full if layer.window is None else masks.sliding
-        hidden = layer(hidden, cos, sin, mask, None if stores is None else stores[index])
-    return hidden
+    check(loaded)
+    return loaded
 
 
 def run_layers(loaded: LoadedModel, tokens: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
     """Hidden states of whole sequences after each of ``layers`` (counts of layers that ran), without a cache.
 
-    ``tokens``: ``[batch, length]``, no padding. Each result: ``[batch, length, width]``, before any norm;
-    0 gives the embeddings, the model's number of layers what ``loaded.logits`` takes. No gradient flows.
+    ``tokens``: ``[batch, length]``, no padding. Each result: ``[batch, length, width]``, before the final norm:
+    the model's number of layers gives what ``loaded.logits`` takes. No gradient flows.
     """
-    length = tokens.shape[1]
-    with torch.no_grad():
-        rope = loaded.rotary.span(0, length)
-        masks = loaded.masks.chain(0, length)
-        hidden = loaded.embed(tokens.to(loaded.device))
-        done, results = 0, {}
-        for layer in sorted(layers):
-            hidden = run_range(loaded, hidden, rope, masks, None, range(done, layer))
-            done, results[layer] = layer, hidden
-    return results
+    listener = _Listener(frozenset(layers))
+    with torch.no_grad(), attention.run(listener), suppress(_EnoughError):
+        loaded.backbone(input_ids=tokens.to(loaded.device), use_cache=False)
+    return listener.heard
+
+
+class _EnoughError(Exception):
+    """No later layer is wanted."""
+
+
+class _Listener:
+    """A forward of whole texts, without a cache, that keeps hidden states."""
+
+    def __init__(self, wanted: frozenset[int]) -> None:
+        self.heard: dict[int, Tensor] = {}
+        self.scratch: dict[str, Any] = {}
+        self._wanted = wanted
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: dict[str, Any]) -> Tensor:
+        return attention.causal(query, key, value, rules).transpose(1, 2)
+
+    def after(self, layers: int, hidden: Tensor) -> None:
+        if layers in self._wanted:
+            self.heard[layers] = hidden
+            if len(self.heard) == len(self._wanted):
+                raise _EnoughError
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -175,23 +179,20 @@ def _read_config(folder: Path) -> Any:
 
 
 def _refuse_unsuitable(folder: Path, config: Any) -> None:
-    """Raise ModelError for a model whose layers or cache cannot be run by hand."""
+    """Raise ModelError for what a check over a few tokens cannot see."""
     name = repr(str(folder))
-    if config.model_type not in FAMILIES:
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {str(part.get("rope_type", "default")) for part in (rope, *rope.values()) if isinstance(part, dict)}
+    for kind in kinds & set(_LENGTH_DEPENDENT_ROPE):
         raise ModelError(
-            f"{name} is of the {config.model_type!r} family, whose layers and cache cannot be run in segments and "
-            f"rolled back here; models of these families work: {', '.join(FAMILIES)}"
-        )
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(f"{name} is quantized, which is not supported; use its float32, bfloat16 or float16 version")
-    rope = str((config.rope_parameters or {}).get("rope_type", "default"))
-    if rope in _LENGTH_DEPENDENT_ROPE:
-        raise ModelError(
-            f"{name} has {rope!r} rotary positions, which change with the length of the text and so cannot be "
+            f"{name} has {kind!r} rotary positions, which change with the length of the text and so cannot be "
             "cached; set rope_type to 'default', 'linear', 'llama3' or 'yarn' in config.json"
         )
-    if not 0 < config.vocab_size <= MAX_TOKEN_ID + 1:
-        raise ModelError(f"{name} has a vocabulary of {config.vocab_size}, more than the protocol's {MAX_TOKEN_ID + 1}")
+    if _CHUNKED in (getattr(config, "layer_types", None) or ()):
+        raise ModelError(f"{name} has layers of chunked attention, which cannot be run here; take another model")
+    vocab_size = getattr(config, "vocab_size", 0)
+    if not 0 < vocab_size <= MAX_TOKEN_ID + 1:
+        raise ModelError(f"{name} has a vocabulary of {vocab_size}; the protocol's are 1 to {MAX_TOKEN_ID + 1}")
 
 
 def _read_weights(folder: Path, config: Any, dtype: torch.dtype) -> Any:
@@ -205,7 +206,7 @@ def _read_weights(folder: Path, config: Any, dtype: torch.dtype) -> Any:
         module, report = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"the weights in {str(folder)!r} cannot be loaded: {error}") from error
     finally:
         if shown:

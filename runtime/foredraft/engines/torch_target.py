@@ -1,38 +1,48 @@
-"""The target: a torch model that verifies passes, with early exits inside them, for many seats.
+"""The target: a torch model that verifies the passes of many sessions, with early exits inside them.
 
-A pass runs the layers in segments on the device's worker thread: up to the first wanted exit,
-then to the next, and so on to the end. After a segment its exit head is read and the reading
-goes to the event loop while the worker is already on the later layers. Nothing is ever run twice.
+When the device becomes free, all that waits runs as one forward (``batching``) on the device's thread
+(``target_pass``). An exit is read in the middle of it, and its reading goes to the event loop while the later
+layers run. Nothing is ever run twice.
 
-What a pass writes counts only once its verdict is back on the loop; so a pass that fails or is
-cancelled leaves nothing but rows that the next one overwrites.
+What a forward writes counts only once it is back on the loop; so one that fails or is cancelled leaves
+nothing but rows that the next one overwrites.
 """
 
 import asyncio
-import functools
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import partial
 
 from foredraft.core.messages import INTERNAL, INVALID, TOO_LONG
 from foredraft.core.ports import Pass, Reading, TargetCard, Verdict
 from foredraft.core.sampling import Sampling
-from foredraft.engines.cache_pool import CachePool, Held
+from foredraft.engines.batching import Waiting, choose
+from foredraft.engines.blocks import BLOCK_ROWS, BlockPool, Text
 from foredraft.engines.device import fine_clock
-from foredraft.engines.flat_cache import FlatCache, row_bytes
-from foredraft.engines.target_pass import ExitReader, Place, TargetPass, run_trunk
+from foredraft.engines.kv_memory import KvMemory
+from foredraft.engines.target_pass import Call, ExitReader, Said, TargetForward
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.worker import DeviceWorker
-from foredraft.errors import ModelError, RefusedError
+from foredraft.errors import ConfigError, ModelError, RefusedError
 
-_Result = TypeVar("_Result")
+
+@dataclass(eq=False, slots=True)
+class _Wait:
+    """A call on its way through the device. ``done`` gets what the whole target says, None for a prefill."""
+
+    call: Call
+    text: Text
+    done: "asyncio.Future[Reading | None]"
+    asked_s: float
+    began_s: float = -1.0
+    device_s: float = 0.0
 
 
 class TorchTarget:
-    """One model on one device, serving many sessions in turn.
+    """One model on one device, serving many sessions at once.
 
-    ``cache_bytes``: what the caches of all sessions may take, idle ones included. ``idle_s``: how long
-    a cache waits for a resume.
+    ``cache_bytes``: what the caches of all sessions may take, and what is kept of those that are over.
     """
 
     def __init__(
@@ -42,21 +52,23 @@ class TorchTarget:
         *,
         cache_bytes: int = 2 << 30,
         max_seats: int = 64,
-        idle_s: float = 300.0,
         retry_after_s: float = 1.0,
         max_pass_nodes: int = 32,
         prefill_chunk: int = 512,
     ) -> None:
         self.model, self.exits = model, exits
         self._worker = DeviceWorker("target")
-        self.pool: CachePool[FlatCache] = CachePool(
-            lambda: FlatCache(model.kv_shape, model.dtype, model.device),
-            row_bytes(model.kv_shape, model.dtype),
-            cache_bytes,
-            max_seats,
-            idle_s,
-            retry_after_s,
-        )
+        rows = cache_bytes // model.kv.row_bytes
+        if rows < BLOCK_ROWS:
+            raise ConfigError(
+                f"cache_bytes {cache_bytes} hold {rows} tokens of {model.folder.name!r}: "
+                f"give {BLOCK_ROWS * model.kv.row_bytes} or more"
+            )
+        self.pool = BlockPool(rows, max_seats, retry_after_s)
+        self.memory = KvMemory(model.kv, self.pool.count * BLOCK_ROWS, model.device)
+        self._retry_after_s = retry_after_s
+        self._waiting: list[_Wait] = []
+        self._turns: asyncio.Task[None] | None = None
         self._card = TargetCard(
             model_digest=model.digest,
             tokenizer_digest=model.tokenizer_digest,
@@ -74,25 +86,13 @@ class TorchTarget:
         """What it is."""
         return self._card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> "TorchSeat":
-        """A place for a session over ``tokens``. An idle cache that shares a prefix with them is reused.
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "TorchSeat":
+        """A place for a session over ``tokens``. What is held of their beginning for the same owner is shared.
 
         Raises RefusedError: busy, invalid (a token id outside the vocabulary), too_long.
         """
         self.check(tokens, len(tokens))
-        return TorchSeat(self, self.pool.take(tokens), sampling)
-
-    async def run(self, job: Callable[[], _Result]) -> tuple[_Result, float, float]:
-        """Run ``job`` on the device: its result, the seconds that it waited, and the seconds that it took."""
-        clock = fine_clock(asyncio.get_running_loop())
-        submitted_s = clock()
-
-        def timed() -> tuple[_Result, float, float]:
-            began_s = clock()
-            result = job()
-            return result, began_s - submitted_s, clock() - began_s
-
-        return await self._worker.run(timed)
+        return TorchSeat(self, self.pool.open(tokens, owner), sampling)
 
     def check(self, tokens: Sequence[int], end: int) -> None:
         """Raise RefusedError for ids outside the vocabulary, or when a text of ``end`` tokens is too long."""
@@ -102,78 +102,163 @@ class TorchTarget:
         if end > self.model.context:
             raise RefusedError(TOO_LONG, f"{end} tokens are more than the context of {self.model.context}")
 
+    async def run(self, call: Call, text: Text) -> tuple[Reading | None, float, float]:
+        """See a call through: what the target says, the seconds that it waited, and those on the device.
+
+        Cancelled, it costs the others nothing: a forward that nobody else wants ends after the layer in flight.
+        """
+        loop = asyncio.get_running_loop()
+        wait = _Wait(call, text, loop.create_future(), fine_clock(loop)())
+        self._waiting.append(wait)
+        if self._turns is None:  # a task begins after all that is ready now, which may want to share its forward
+            self._turns = asyncio.create_task(self._take_turns(), name="target")
+        try:
+            reading = await wait.done
+        except asyncio.CancelledError:
+            call.cancelled = True
+            raise
+        return reading, wait.began_s - wait.asked_s, wait.device_s
+
+    async def _take_turns(self) -> None:
+        """One forward after another, until nothing waits."""
+        try:
+            while self._waiting:
+                await self._turn()
+                await asyncio.sleep(0)  # those who were just served may want to share the next one
+        finally:
+            self._turns = None
+
+    async def _turn(self) -> None:
+        self._waiting = [wait for wait in self._waiting if not wait.call.cancelled]
+        for wait in self._waiting:
+            adopted = wait.text.adopt(wait.call.trunk)
+            wait.call.trunk = wait.call.trunk[adopted:]
+        waiting = [_size(wait.call) for wait in self._waiting]
+        shares = choose(waiting, self.card.prefill_chunk)
+        chosen = [(self._waiting[share.call], share.trunk, share.whole) for share in shares]
+        if not chosen:
+            return
+        calls = []
+        for wait, trunk, whole in chosen:
+            start = len(wait.text.tokens)
+            end = start + trunk + (len(wait.call.batch.tokens) if whole and wait.call.batch else 0)
+            calls.append((wait.call, wait.call.part(wait.text.runs(end), start, trunk, whole), whole))
+        clock = fine_clock(loop := asyncio.get_running_loop())
+        readings: deque[Said] = deque()
+
+        def deliver() -> None:
+            while readings:
+                for call, reading in readings.popleft():
+                    if not call.cancelled:
+                        call.on_exit(reading)
+
+        def post(said: Said) -> None:
+            readings.append(said)
+            loop.call_soon_threadsafe(deliver)
+
+        forward = TargetForward(self.model, self.exits, self.memory, calls, post)
+        try:
+            said, began_s, ended_s = await self._worker.run(partial(_timed, forward.run, clock))
+        except Exception as error:  # whatever it is, those in the forward must hear of it, and the others go on
+            self._fail([wait for wait, _, _ in chosen], error)
+            return
+        deliver()  # a loop that runs jobs inline calls back only after this coroutine waits
+        verdicts = dict(said)
+        for wait, trunk, whole in chosen:
+            wait.began_s = began_s if wait.began_s < 0.0 else wait.began_s
+            wait.device_s += ended_s - began_s
+            if not wait.call.cancelled:
+                self._follow(wait, trunk, whole, verdicts.get(wait.call))
+
+    def _follow(self, wait: _Wait, trunk: int, whole: bool, reading: Reading | None) -> None:
+        """The forward of a call, or a part of it, is over."""
+        wait.text.extend(wait.call.trunk[:trunk])
+        wait.call.trunk = wait.call.trunk[trunk:]
+        if whole:
+            self._waiting.remove(wait)
+            if not wait.done.done():
+                wait.done.set_result(reading)
+
+    def _fail(self, waits: Sequence[_Wait], error: Exception) -> None:
+        """A forward failed, and with it those who were in it."""
+        for wait in waits:
+            self._waiting.remove(wait)
+            if not wait.done.done():
+                wait.done.set_exception(error)
+
     async def close(self) -> None:
-        """Let the pass in flight end, then free the thread and the caches."""
+        """Let the forward in flight end, then free the thread and the caches."""
         await self._worker.close()
+        if self._turns is not None:
+            await asyncio.wait([self._turns])
         self.pool.clear()
 
 
-class TorchSeat:
-    """One session's place on the target: its cache and its sampling."""
+def _size(call: Call) -> Waiting:
+    return Waiting(len(call.trunk), len(call.batch.tokens) if call.batch else 0, call.batch is not None)
 
-    def __init__(self, target: TorchTarget, held: Held[FlatCache], sampling: Sampling) -> None:
-        self._target, self._held, self._sampling = target, held, sampling
+
+def _timed(job: Callable[[], Said], clock: Callable[[], float]) -> tuple[Said, float, float]:
+    began_s = clock()
+    said = job()
+    return said, began_s, clock()
+
+
+class TorchSeat:
+    """One session's place on the target: its text in the cache and its sampling."""
+
+    def __init__(self, target: TorchTarget, text: Text, sampling: Sampling) -> None:
+        self._target, self._text, self._sampling = target, text, sampling
         self._last: Pass | None = None
+        self._calls: set[Call] = set()
         self._open = True
 
     @property
     def cached(self) -> int:
         """How many leading tokens of the text the cache holds."""
-        return len(self._held.text)
+        return len(self._text.tokens)
 
     async def prefill(self, tokens: Sequence[int]) -> float:
         """Run ``tokens`` through the model, cache only, chunk by chunk; the seconds on the device."""
-        target, seconds = self._target, 0.0
-        for first in range(0, len(tokens), target.card.prefill_chunk):
-            chunk = tuple(tokens[first : first + target.card.prefill_chunk])
-            job = functools.partial(run_trunk, target.model, self._place(chunk, self.cached + len(chunk)), chunk)
-            _, _, chunk_s = await target.run(job)
-            self._held.text.extend(chunk)
-            seconds += chunk_s
+        if not tokens:
+            return 0.0
+        self._make_room(tokens, self.cached + len(tokens), len(tokens))
         self._last = None
-        return seconds
+        _, _, device_s = await self._run(Call(tokens, None, self._sampling, _ignore))
+        return device_s
 
     async def verify(self, batch: Pass, on_exit: Callable[[Reading], None]) -> Verdict:
         """Run one pass. ``on_exit`` is called on the loop while later layers still run.
 
         Afterwards the cache holds the trunk; ``keep`` says which nodes stay. A cancelled pass
-        leaves the device at the end of the segment in flight, and the cache as it was before.
-        Raises RefusedError: invalid, too_long, busy (the cache cannot grow).
+        leaves the device as soon as nobody else shares its forward, and the cache as it was before.
+        Raises RefusedError: invalid, too_long, busy (the cache cannot grow, or the device has no memory left).
         """
-        loop = asyncio.get_running_loop()
-        readings: deque[Reading] = deque()
-
-        def deliver() -> None:
-            while readings and not job.cancelled:
-                on_exit(readings.popleft())
-
-        def post(reading: Reading) -> None:
-            readings.append(reading)
-            loop.call_soon_threadsafe(deliver)
-
         self._refuse_malformed(batch)
-        job = TargetPass(self._target.model, self._target.exits, batch, self._sampling, post)
-        end = self.cached + len(batch.trunk) + max(job.depths, default=0)
-        place = self._place(batch.trunk + batch.tokens, end)
-        try:
-            reading, queue_s, pass_s = await self._target.run(functools.partial(job.run, place))
-        except asyncio.CancelledError:
-            job.cancelled = True
-            raise
+        depths = [1] * len(batch.tokens)
+        for node, parent in enumerate(batch.parents):
+            depths[node] = 1 if parent < 0 else depths[parent] + 1
+        tip = self.cached + len(batch.trunk)
+        self._make_room(batch.trunk + batch.tokens, tip + max(depths, default=0), len(batch.trunk + batch.tokens))
+        reading, queue_s, pass_s = await self._run(Call(batch.trunk, batch, self._sampling, on_exit))
         if reading is None:
             raise ModelError("a pass ended without a verdict")
-        deliver()  # a loop that runs jobs inline calls back only after this coroutine waits
-        self._held.text.extend(batch.trunk)
         self._last = batch
         return Verdict(reading, queue_s, pass_s)
 
-    def _place(self, tokens: tuple[int, ...], end: int) -> Place:
-        """Where ``tokens`` go, with memory set aside for them; the text then reaches to ``end``."""
+    async def _run(self, call: Call) -> tuple[Reading | None, float, float]:
+        self._calls.add(call)
+        try:
+            return await self._target.run(call, self._text)
+        finally:
+            self._calls.discard(call)
+
+    def _make_room(self, tokens: Sequence[int], end: int, rows: int) -> None:
+        """Set memory aside for ``rows`` rows of ``tokens``; the text then reaches to ``end``."""
         if not self._open:
             raise RefusedError(INTERNAL, "the seat is closed")
         self._target.check(tokens, end)
-        self._target.pool.charge(self._held, self.cached + len(tokens))
-        return Place(self._held.cache, self.cached, self._held.rows)
+        self._text.reserve(self.cached + rows)
 
     def _refuse_malformed(self, batch: Pass) -> None:
         card = self._target.card
@@ -195,13 +280,20 @@ class TorchSeat:
             return
         if self._last is None or [self._last.parents[node] for node in nodes] != [-1, *nodes[:-1]]:
             raise ValueError(f"{list(nodes)} is no path of the last pass")
-        start = self.cached
-        self._held.cache.gather_later(start, [start + node for node in nodes])
-        self._held.text.extend(self._last.tokens[node] for node in nodes)
+        text, start = self._text, self.cached
+        sources = [text.row(start + node) for node in nodes]
+        self._target.memory.move_later(sources, [text.row(start + place) for place in range(len(nodes))])
+        text.extend([self._last.tokens[node] for node in nodes])
         self._last = None
 
     def close(self) -> None:
-        """Give the place up; the engine may keep the cache for a resume. Never waits."""
+        """Give the place up; what it held stays for a resume until the memory is wanted. Never waits."""
         if self._open:
             self._open = False
-            self._target.pool.give_back(self._held)
+            for call in self._calls:
+                call.cancelled = True
+            self._target.pool.close(self._text)
+
+
+def _ignore(reading: Reading) -> None:
+    """A prefill asks no exits."""

@@ -120,11 +120,6 @@ class TreeCache:
                 asked.append(append(anchor, token, parents, repeated=place is not None))
         return Feed(self._cached, tuple(self.trunk()), tuple(tokens), tuple(rows), tuple(asked))
 
-    def goes_straight(self, feed: Feed) -> bool:
-        """Whether every new row sees all rows before it."""
-        known = len(self._tree)
-        return all(len(row.sees) == known + place + 1 for place, row in enumerate(feed.rows))
-
     def ran(self, feed: Feed) -> None:
         """The forward is done: its rows are in the cache."""
         self._cached = self.base

@@ -6,9 +6,12 @@ from typing import TypeVar
 
 import torch
 
-from foredraft.core.messages import INTERNAL
+from foredraft.core.messages import BUSY, INTERNAL
 from foredraft.engines.worker_thread import WorkerThread
 from foredraft.errors import ModelError, RefusedError
+
+RETRY_AFTER_S = 1.0
+"""When to try again what found no memory on the device."""
 
 _Result = TypeVar("_Result")
 
@@ -25,7 +28,10 @@ class DeviceWorker:
         self._closed = False
 
     async def run(self, job: Callable[[], _Result]) -> _Result:
-        """Run ``job`` on the thread, without gradients. Raises ModelError where torch fails."""
+        """Run ``job`` on the thread, without gradients.
+
+        Raises ModelError where torch fails, RefusedError("busy") where it finds no memory.
+        """
         if self._closed:
             raise RefusedError(INTERNAL, "the engine is closed")
         return await asyncio.get_running_loop().run_in_executor(self._executor, _without_gradients, job)
@@ -42,5 +48,13 @@ def _without_gradients(job: Callable[[], _Result]) -> _Result:
     try:
         with torch.inference_mode():
             return job()
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise RefusedError(BUSY, f"no memory is left on the device: {_first_line(error)}", RETRY_AFTER_S) from error
     except (RuntimeError, IndexError) as error:
-        raise ModelError(f"the model failed on its device: {str(error).splitlines()[0]}") from error
+        if "allocate memory" in str(error):  # what torch says where there is no accelerator
+            raise RefusedError(BUSY, f"no memory is left: {_first_line(error)}", RETRY_AFTER_S) from error
+        raise ModelError(f"the model failed on its device: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -32,8 +32,8 @@ class _WatchedTarget:
     def card(self) -> TargetCard:
         return self._inner.card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
-        return _WatchedSeat(await self._inner.seat(tokens, sampling), self._spans_s, self._clock)
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Seat:
+        return _WatchedSeat(await self._inner.seat(tokens, sampling, owner), self._spans_s, self._clock)
 
     async def close(self) -> None:
         """The engine is its owner's to close."""

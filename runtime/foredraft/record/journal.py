@@ -173,9 +173,9 @@ class _HeardTarget:
         """The inner target's."""
         return self._inner.card
 
-    async def seat(self, tokens: Sequence[int], sampling: Sampling) -> Seat:
+    async def seat(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Seat:
         """A place at the inner target."""
-        return _HeardSeat(await self._inner.seat(tokens, sampling), self._journal)
+        return _HeardSeat(await self._inner.seat(tokens, sampling, owner), self._journal)
 
     async def close(self) -> None:
         """Close the inner target."""

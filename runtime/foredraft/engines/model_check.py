@@ -1,0 +1,180 @@
+"""A model is looked over once, and proves that it says through the engine what it says by itself.
+
+There is no list of families, for lists age. A model whose attention is not the registered one (recurrent
+layers, alibi) says something else over a few tokens already, and is refused with the figure.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foredraft.engines import attention
+from foredraft.engines.kv_memory import KvMemory, KvShape
+from foredraft.engines.rows import Part, Rows
+from foredraft.engines.torch_model import LoadedModel
+from foredraft.errors import ModelError
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
+"""How far logits may be apart, in standard deviations of a row's logits: rounding, and nothing else."""
+
+_WAY_OUT = "use a model with ordinary attention, such as one of the Llama, Qwen, Gemma, Mistral or GPT families"
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """What a model is made of; the fields are those of ``LoadedModel``."""
+
+    backbone: Any
+    layers: tuple[Any, ...]
+    kv: KvShape
+    norm: nn.Module
+    lm_head: nn.Module
+    output: Callable[[Tensor], Tensor]
+
+
+class _Look:
+    """A forward over a few tokens that sees which layers attend, with how many heads."""
+
+    def __init__(self) -> None:
+        self.planes: dict[int, tuple[Tensor, Tensor]] = {}
+        self.scratch: dict[str, Any] = {}
+        self.depth = 0
+        self.hidden: Tensor | None = None
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: dict[str, Any]) -> Tensor:
+        self.planes[layer] = key, value
+        return attention.causal(query, key, value, rules).transpose(1, 2)
+
+    def after(self, layers: int, hidden: Tensor) -> None:
+        self.depth, self.hidden = layers, hidden
+
+
+@torch.inference_mode()
+def examine(module: Any, config: Any, folder: Path) -> Anatomy:
+    """Find the parts of a causal model, and make its decoder layers tell when they have run. Raises ModelError."""
+    attention.register()
+    name = repr(str(folder))
+    try:
+        module.set_attn_implementation(attention.NAME)
+        backbone = module.get_decoder()
+        layers = max((c for c in backbone.children() if isinstance(c, nn.ModuleList)), key=len)
+        for index, layer in enumerate(layers):
+            layer.register_forward_hook(partial(_tell, index + 1))
+        said: list[tuple[nn.Module, Any]] = []
+        hooks = [c.register_forward_hook(lambda c, _, out: said.append((c, out))) for c in backbone.children()]
+        tokens = torch.arange(3, device=module.device).unsqueeze(0) % config.vocab_size
+        with attention.run(look := _Look()):
+            last = backbone(input_ids=tokens, position_ids=torch.arange(3).to(tokens).unsqueeze(0), use_cache=False)[0]
+        for hook in hooks:
+            hook.remove()
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
+        raise ModelError(f"{name} cannot be run over our attention ({_first_line(error)}); {_WAY_OUT}") from error
+    if sorted(look.planes) != list(range(len(layers))):
+        raise ModelError(
+            f"{name} is of the {config.model_type!r} family, of whose {len(layers)} layers only {len(look.planes)} "
+            f"attend: the others keep a state that cannot be rolled back; {_WAY_OUT}"
+        )
+    planes = [plane for layer in sorted(look.planes) for plane in look.planes[layer]]
+    return Anatomy(
+        backbone=backbone,
+        layers=tuple(layers),
+        kv=KvShape(tuple((plane.shape[1], plane.shape[3]) for plane in planes), planes[0].dtype),
+        norm=_last_norm(said, last),
+        lm_head=module.get_output_embeddings(),
+        output=_output_of(module, config),
+    )
+
+
+def _last_norm(said: list[tuple[nn.Module, Any]], last: Tensor) -> nn.Module:
+    """The child of the backbone that gave its result; some models have none."""
+    norms = (child for child, out in said if isinstance(out, Tensor) and out.data_ptr() == last.data_ptr())
+    return next(norms, nn.Identity())
+
+
+def _tell(layers: int, module: Any, args: Any, output: Any) -> None:
+    forward = attention.running()
+    if forward is not None:
+        forward.after(layers, output[0] if isinstance(output, tuple) else output)
+
+
+def _output_of(module: Any, config: Any) -> Callable[[Tensor], Tensor]:
+    """Normed hidden states ``[..., width]`` to logits: the output layer, and what some models do to its result."""
+    head = module.get_output_embeddings()
+    factor = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    if factor == 1.0 and not cap:
+        return head  # type: ignore[no-any-return]
+
+    def output(hidden: Tensor) -> Tensor:
+        logits: Tensor = head(hidden) * factor
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    return output
+
+
+@torch.inference_mode()
+def check(model: LoadedModel) -> None:
+    """A tree beside a chain, through the engine and by the model's own eager attention. Raises ModelError."""
+    name = repr(str(model.folder))
+    try:
+        apart = _apart(model)
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
+        raise ModelError(f"{name} cannot be run over our attention ({_first_line(error)}); {_WAY_OUT}") from error
+    allowed = TOLERANCE.get(model.dtype, 0.15)
+    if not apart <= allowed:
+        raise ModelError(
+            f"{name} says through the engine something else than by itself: logits are {apart:.2g} standard "
+            f"deviations apart, {allowed:g} is rounding; {_WAY_OUT}"
+        )
+
+
+def _apart(model: LoadedModel) -> float:
+    """The largest difference of logits, in standard deviations."""
+    generator = torch.Generator().manual_seed(1)
+    draw = torch.randint(0, model.vocab_size, (20,), generator=generator).tolist()
+    text, beside, one, other = draw[:5], draw[5:12], draw[12:14], draw[14:17]
+    wanted = [
+        _alone(model, [*text, *one])[-3:],
+        _alone(model, [*text, *other, draw[17]])[-4:],
+        _alone(model, beside)[-4:],
+    ]
+    memory = KvMemory(model.kv, 32, model.device)
+    beside_runs = [(20, 23), (28, 32)]  # in two pieces
+    model.run(Rows(memory, [_chain(text[:4], [(2, 6)]), _chain(beside[:3], beside_runs[:1])]))
+    # Of the tree, the tip is the last token of the text; two branches follow it.
+    sees, positions = [[0], [0, 1], [0, 1, 2], [0, 3], [0, 3, 4], [0, 3, 4, 5]], [4, 5, 6, 5, 6, 7]
+    tree = Part([text[4], *one, *other], [(2, 12)], 4, 4, positions, sees)
+    said = model.output(model.run(Rows(memory, [tree, _chain(beside[3:], beside_runs, 3)])))
+    memory.move_later([9, 10, 11], [7, 8, 9])
+    memory.settle()
+    after = model.output(model.run(Rows(memory, [_chain([draw[17]], [(2, 11)], 8)])))
+    pairs = [
+        (said[0:3], wanted[0]),
+        (torch.cat([said[[0, 3, 4, 5]], after]), torch.cat([wanted[0][:1], wanted[1]])),
+        (said[6:], wanted[2]),
+    ]
+    return max(float(((a - b).abs().amax(-1) / b.float().std(-1)).max()) for a, b in pairs)
+
+
+def _chain(tokens: Sequence[int], runs: Sequence[tuple[int, int]], start: int = 0) -> Part:
+    return Part(tokens, runs, start, start + len(tokens))
+
+
+def _alone(model: LoadedModel, tokens: list[int]) -> Tensor:
+    """Logits of a whole text ``[rows, vocab]`` by the model's own eager attention."""
+    model.model.set_attn_implementation("eager")
+    try:
+        ids = torch.tensor([tokens], device=model.device)
+        logits: Tensor = model.model(input_ids=ids, use_cache=False).logits
+        return logits[0]
+    finally:
+        model.model.set_attn_implementation(attention.NAME)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"

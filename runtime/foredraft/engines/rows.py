@@ -1,0 +1,148 @@
+"""The rows of several texts in one forward: who sees whom, where keys and values go, and what exits are read."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foredraft.engines.attention import attention
+from foredraft.engines.kv_memory import KvMemory, Run
+
+
+@dataclass(slots=True)
+class Part:
+    """The new rows of one text.
+
+    ``runs``: where the text's rows lie in the memory, the new ones last; ``start``: how many of them are there
+    already. Rows up to ``base`` go on with the text, one below the other; from there on they are nodes of a
+    tree: ``sees[i]`` says which rows from ``base`` on the i-th new node sees, itself included, and
+    ``positions`` where all of these rows, those already there first, stand in the text.
+    """
+
+    tokens: Sequence[int]
+    runs: Sequence[Run]
+    start: int
+    base: int
+    positions: Sequence[int] = ()
+    sees: Sequence[Sequence[int]] = ()
+    first: int = 0
+    """Which row of the forward is its first; the forward says."""
+    _masks: dict[int, Tensor | None] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        """How many rows the text has then."""
+        return self.start + len(self.tokens)
+
+    @property
+    def last(self) -> int:
+        """The row of the forward after its last."""
+        return self.first + len(self.tokens)
+
+    @property
+    def at(self) -> list[int]:
+        """The positions of the new rows."""
+        return [*range(self.start, self.base), *self.positions[len(self.positions) - len(self.sees) :]]
+
+    @property
+    def slots(self) -> list[int]:
+        """Where the new rows go."""
+        slots: list[int] = []
+        before = 0
+        for first, last in self.runs:
+            slots += range(first + max(self.start - before, 0), last)
+            before += last - first
+        return slots
+
+    def gather(self, plane: Tensor) -> Tensor:
+        """The text's rows of a plane ``[rows, heads, dim]`` as ``[1, heads, seen, dim]``; one run needs no copy."""
+        if len(self.runs) == 1:
+            first, last = self.runs[0]
+            seen = plane[first:last]
+        else:
+            seen = torch.cat([plane[first:last] for first, last in self.runs])
+        return seen.transpose(0, 1).unsqueeze(0)
+
+    def mask(self, window: int | None, like: Tensor) -> Tensor | None:
+        """Added to the scores ``[rows, seen]`` where tokens see ``window`` tokens; None where they see everything."""
+        key = window or 0
+        if key not in self._masks:
+            self._masks[key] = self._make_mask(window, like)
+        return self._masks[key]
+
+    def _make_mask(self, window: int | None, like: Tensor) -> Tensor | None:
+        rows, end = len(self.tokens), self.end
+        near = window is None or end <= window
+        if rows == 1 and near and not self._is_choosy():
+            return None
+        mask = torch.zeros(rows, end, dtype=like.dtype)
+        chain = max(self.base - self.start, 0)
+        if chain:
+            mask[:chain].fill_(-torch.inf).triu_(self.start + 1)
+        if self.sees:
+            blocked = [[-torch.inf] * len(self.positions) for _ in self.sees]
+            for row, seen in zip(blocked, self.sees, strict=True):
+                for column in seen:
+                    row[column] = 0.0
+            mask[chain:, self.base :] = torch.tensor(blocked, dtype=like.dtype)
+        if window is not None and not near:
+            seen_at = torch.tensor([*range(self.base), *self.positions])
+            at = torch.tensor(self.at)
+            mask.masked_fill_(seen_at <= at.unsqueeze(1) - window, -torch.inf)
+        return mask.to(like.device)
+
+    def _is_choosy(self) -> bool:
+        return any(len(seen) != len(self.positions) for seen in self.sees)
+
+
+class Rows:
+    """One forward: the parts that share it. ``after``: told how many layers have run, and their hidden states."""
+
+    def __init__(
+        self, memory: KvMemory, parts: Sequence[Part], after: Callable[[int, Tensor], None] | None = None
+    ) -> None:
+        self.parts = parts
+        self.scratch: dict[str, Any] = {}
+        """What a layer works out once for all that come after it."""
+        self._memory, self._after = memory, after
+        first = 0
+        for part in parts:
+            part.first = first
+            first = part.last
+        self.count = first
+        slots = [slot for part in parts for slot in part.slots]
+        self._run = slice(slots[0], slots[-1] + 1) if slots == list(range(slots[0], slots[-1] + 1)) else None
+        self._slots = torch.tensor(slots, device=memory.planes[0].device) if self._run is None else None
+
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """Token ids and positions, ``[1, rows]`` each."""
+        ids = torch.tensor([[token for part in self.parts for token in part.tokens]])
+        return ids, torch.tensor([[at for part in self.parts for at in part.at]])
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: dict[str, Any]) -> Tensor:
+        """See ``attention.Forward``. The new rows are written first; then each part sees its own text."""
+        keys, values = self._memory.planes[2 * layer], self._memory.planes[2 * layer + 1]
+        for plane, new in ((keys, key), (values, value)):
+            if self._slots is None:
+                plane[self._run] = new[0].transpose(0, 1)
+            else:
+                plane.index_copy_(0, self._slots, new[0].transpose(0, 1))
+        window = rules.get("sliding_window")
+        seen = [
+            attention(
+                query if len(self.parts) == 1 else query[:, :, part.first : part.last],
+                part.gather(keys),
+                part.gather(values),
+                part.mask(window, query),
+                rules,
+            )
+            for part in self.parts
+        ]
+        return (seen[0] if len(seen) == 1 else torch.cat(seen, 2)).transpose(1, 2)
+
+    def after(self, layers: int, hidden: Tensor) -> None:
+        """See ``attention.Forward``."""
+        if self._after is not None:
+            self._after(layers, hidden)
