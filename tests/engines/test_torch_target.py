@@ -69,7 +69,7 @@ def cached_rows(target: TorchTarget, seat: TorchSeat) -> Tensor:
     with torch.inference_mode():
         target.memory.settle()
         rows = [row for run in seat._text.runs(seat.cached) for row in range(*run)]
-        return torch.stack([plane[rows] for plane in target.memory.planes])
+        return torch.stack([plane[0, :, rows] for plane in target.memory.planes])
 
 
 @pytest.mark.parametrize("family", WINDOWS)

@@ -115,7 +115,7 @@ def test_a_batch_of_copies_says_what_the_engine_says() -> None:
     with torch.inference_mode():
         texts, one = Texts(model, 3, 5, 4), Texts(model, 1, 5, 4)
         for many, single in zip(texts._memory.planes, one._memory.planes, strict=True):
-            many.copy_(single.repeat(3, 1, 1))
+            many.copy_(single.repeat(1, 1, 3, 1))
         assert texts.run([7, 8, 9]) == one.run([7, 8, 9]) * 3
 
 

@@ -91,6 +91,21 @@ def engine(
 
 
 @app.command()
+def batching(
+    model: Model = "demo",
+    exits: Exits = None,
+    threads: Threads = 0,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of a text.", min=8)] = 64,
+    peer: Annotated[bool, typer.Option(help="Beside transformers' continuous batching as well.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Many sessions on one target against transformers' own batches."""
+    from foredraft.bench.batching import measure
+
+    show([_run(measure(model, exits, threads, new_tokens=new_tokens, peer=peer))], as_json)
+
+
+@app.command()
 def real(
     turns: Annotated[int, typer.Option(help="Texts of each way; they take turns.", min=1)] = 6,
     new_tokens: Annotated[int, typer.Option(help="Tokens of a text.", min=16)] = 128,

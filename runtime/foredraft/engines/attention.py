@@ -59,16 +59,10 @@ def run(forward: Forward) -> Iterator[None]:
 
 
 def register() -> None:
-    """Make the attention known to transformers. Twice is fine."""
+    """Make the attention known to transformers, which then builds no masks of its own. Twice is fine."""
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, _no_mask)
-
-
-def _no_mask(*_: Any, **__: Any) -> None:
-    """transformers would build a mask of its own."""
 
 
 def _attend(

@@ -19,6 +19,9 @@ from foredraft.engines.kv_memory import Run
 from foredraft.errors import RefusedError
 
 BLOCK_ROWS = 16
+WORTH_WAITING_ROWS = 2 * BLOCK_ROWS
+"""A common beginning this long is run once, though the others then wait for one forward more."""
+
 GROWTH_ROWS = 256
 """Rows set aside beyond the text, when a session begins and whenever it runs out of them."""
 
@@ -99,6 +102,13 @@ class Text:
             self._digests.append(digest)
             self.tokens += text[len(self.tokens) : full * BLOCK_ROWS]
         return len(self.tokens) - before
+
+    def ahead(self, tokens: Sequence[int]) -> bytes | None:
+        """Names a beginning of ``tokens`` that another text could take over, if it is worth a wait."""
+        if len(self.tokens) % BLOCK_ROWS or len(tokens) <= WORTH_WAITING_ROWS:
+            return None
+        packed = array("q", tokens[:WORTH_WAITING_ROWS]).tobytes()
+        return hashlib.blake2b(self._digests[-1] + packed, digest_size=16).digest()
 
     def _next_digest(self, text: Sequence[int]) -> bytes:
         first = (len(self._digests) - 1) * BLOCK_ROWS

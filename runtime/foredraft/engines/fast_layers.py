@@ -48,8 +48,10 @@ class FastLayer:
             return self._own(hidden_states, *args, **kwargs)
         cos, sin = _rotary(forward, *kwargs["position_embeddings"])
         rotated_heads = self._query_heads + self._heads
-        qkv = functional.linear(self._attention_norm(hidden_states), *self._qkv)
-        qkv = qkv.view(*hidden_states.shape[:2], rotated_heads + self._heads, self._dim)
+        shape = hidden_states.shape
+        hidden = hidden_states.view(-1, shape[-1])
+        qkv = functional.linear(self._attention_norm(hidden), *self._qkv)
+        qkv = qkv.view(*shape[:2], rotated_heads + self._heads, self._dim)
         rotated = qkv[:, :, :rotated_heads]
         if self._qk_norm is not None:
             rotated = self._qk_norm(rotated)
@@ -57,9 +59,9 @@ class FastLayer:
         queries, keys = rotated[:, : self._query_heads], rotated[:, self._query_heads :]
         values = qkv[:, :, rotated_heads:].transpose(1, 2)
         seen = forward.attend(self._index, queries, keys, values, self._rules)
-        hidden = hidden_states + functional.linear(seen.flatten(2), *self._out)
+        hidden = _add_product(hidden, seen.reshape(len(hidden), -1), *self._out)
         gate, up = functional.linear(self._mlp_norm(hidden), *self._gate_up).chunk(2, dim=-1)
-        return hidden + functional.linear(self._activation(gate) * up, *self._down)
+        return _add_product(hidden, self._activation(gate) * up, *self._down).view(shape)
 
 
 class _Norm:
@@ -78,6 +80,11 @@ class _Norm:
             scale = torch.addcmul(self._eps_tensor, length, length, value=1.0 / dim).rsqrt_()
             return (values * scale).mul_(self._weight)
         return functional.rms_norm(values, (dim,), None, self._eps) * self._weight
+
+
+def _add_product(sums: Tensor, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``sums`` and a product, in one operation where there is no bias."""
+    return torch.addmm(sums, values, weight.t()) if bias is None else sums + functional.linear(values, weight, bias)
 
 
 def _rotary(forward: Any, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:

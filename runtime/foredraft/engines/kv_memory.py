@@ -33,7 +33,7 @@ class KvShape:
 
 
 class KvMemory:
-    """Room for ``rows`` tokens. ``planes[2 * layer]`` are a layer's keys ``[rows, heads, dim]``, then its values."""
+    """Room for ``rows`` tokens. ``planes[2 * layer]`` are a layer's keys ``[1, heads, rows, dim]``, then its values."""
 
     def __init__(self, shape: KvShape, rows: int, device: torch.device) -> None:
         self.shape, self._device = shape, device
@@ -44,7 +44,7 @@ class KvMemory:
         shape = self.shape
         self._all = torch.empty(len(shape.planes), rows, shape.width, dtype=shape.dtype, device=self._device)
         self.planes = [
-            self._all[number, :, : heads * dim].view(rows, heads, dim)
+            self._all[number, :, : heads * dim].view(1, rows, heads, dim).transpose(1, 2)
             for number, (heads, dim) in enumerate(shape.planes)
         ]
 

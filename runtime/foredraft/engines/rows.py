@@ -57,13 +57,9 @@ class Part:
         return slots
 
     def gather(self, plane: Tensor) -> Tensor:
-        """The text's rows of a plane ``[rows, heads, dim]`` as ``[1, heads, seen, dim]``; one run needs no copy."""
-        if len(self.runs) == 1:
-            first, last = self.runs[0]
-            seen = plane[first:last]
-        else:
-            seen = torch.cat([plane[first:last] for first, last in self.runs])
-        return seen.transpose(0, 1).unsqueeze(0)
+        """The text's rows of a plane ``[1, heads, rows, dim]``; one run needs no copy."""
+        pieces = [plane.narrow(2, first, last - first) for first, last in self.runs]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
 
     def mask(self, window: int | None, like: Tensor) -> Tensor | None:
         """Added to the scores ``[rows, seen]`` where tokens see ``window`` tokens; None where they see everything."""
@@ -113,8 +109,9 @@ class Rows:
             first = part.last
         self.count = first
         slots = [slot for part in parts for slot in part.slots]
-        self._run = slice(slots[0], slots[-1] + 1) if slots == list(range(slots[0], slots[-1] + 1)) else None
-        self._slots = torch.tensor(slots, device=memory.planes[0].device) if self._run is None else None
+        in_one = slots == list(range(slots[0], slots[0] + first))
+        self._first_slot = slots[0]
+        self._slots = None if in_one else torch.tensor(slots, device=memory.planes[0].device)
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Token ids and positions, ``[1, rows]`` each."""
@@ -126,9 +123,9 @@ class Rows:
         keys, values = self._memory.planes[2 * layer], self._memory.planes[2 * layer + 1]
         for plane, new in ((keys, key), (values, value)):
             if self._slots is None:
-                plane[self._run] = new[0].transpose(0, 1)
+                plane.narrow(2, self._first_slot, self.count).copy_(new)
             else:
-                plane.index_copy_(0, self._slots, new[0].transpose(0, 1))
+                plane.index_copy_(2, self._slots, new)
         window = rules.get("sliding_window")
         seen = [
             attention(

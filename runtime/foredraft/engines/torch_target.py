@@ -26,6 +26,9 @@ from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.worker import DeviceWorker
 from foredraft.errors import ConfigError, ModelError, RefusedError
 
+_CHUNKS = {"cpu": 128}
+"""Rows from which on more of them at once take no less time each; a GPU wants more."""
+
 
 @dataclass(eq=False, slots=True)
 class _Wait:
@@ -43,6 +46,7 @@ class TorchTarget:
     """One model on one device, serving many sessions at once.
 
     ``cache_bytes``: what the caches of all sessions may take, and what is kept of those that are over.
+    ``prefill_chunk``: by how many rows of long prompts a forward may delay others; by default as the device likes it.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class TorchTarget:
         max_seats: int = 64,
         retry_after_s: float = 1.0,
         max_pass_nodes: int = 32,
-        prefill_chunk: int = 512,
+        prefill_chunk: int | None = None,
     ) -> None:
         self.model, self.exits = model, exits
         self._worker = DeviceWorker("target")
@@ -77,7 +81,7 @@ class TorchTarget:
             layers=len(model.layers),
             exits=exits.layers if exits else (),
             max_pass_nodes=max_pass_nodes,
-            prefill_chunk=prefill_chunk,
+            prefill_chunk=prefill_chunk or _CHUNKS.get(model.device.type, 512),
             stop_tokens=model.stop_tokens,
         )
 
@@ -130,12 +134,9 @@ class TorchTarget:
 
     async def _turn(self) -> None:
         self._waiting = [wait for wait in self._waiting if not wait.call.cancelled]
-        for wait in self._waiting:
-            adopted = wait.text.adopt(wait.call.trunk)
-            wait.call.trunk = wait.call.trunk[adopted:]
-        waiting = [_size(wait.call) for wait in self._waiting]
-        shares = choose(waiting, self.card.prefill_chunk)
-        chosen = [(self._waiting[share.call], share.trunk, share.whole) for share in shares]
+        ready = self._ready()
+        shares = choose([_size(wait.call) for wait in ready], self.card.prefill_chunk)
+        chosen = [(ready[share.call], share.trunk, share.whole) for share in shares]
         if not chosen:
             return
         calls = []
@@ -169,6 +170,20 @@ class TorchTarget:
             wait.device_s += ended_s - began_s
             if not wait.call.cancelled:
                 self._follow(wait, trunk, whole, verdicts.get(wait.call))
+
+    def _ready(self) -> list[_Wait]:
+        """Those whose turn it may be. Of several that begin alike, the first one runs what the others take over."""
+        ready: list[_Wait] = []
+        begun: set[bytes] = set()
+        for wait in self._waiting:
+            adopted = wait.text.adopt(wait.call.trunk)
+            wait.call.trunk = wait.call.trunk[adopted:]
+            beginning = wait.text.ahead(wait.call.trunk)
+            if beginning is None or beginning not in begun:
+                ready.append(wait)
+            if beginning is not None:
+                begun.add(beginning)
+        return ready
 
     def _follow(self, wait: _Wait, trunk: int, whole: bool, reading: Reading | None) -> None:
         """The forward of a call, or a part of it, is over."""
