@@ -6,7 +6,6 @@ layers, alibi) says something else over a few tokens already, and is refused wit
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,28 +42,24 @@ class _Look:
     def __init__(self) -> None:
         self.planes: dict[int, tuple[Tensor, Tensor]] = {}
         self.scratch: dict[str, Any] = {}
-        self.depth = 0
-        self.hidden: Tensor | None = None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: dict[str, Any]) -> Tensor:
         self.planes[layer] = key, value
         return attention.causal(query, key, value, rules).transpose(1, 2)
 
     def after(self, layers: int, hidden: Tensor) -> None:
-        self.depth, self.hidden = layers, hidden
+        """Nobody asks."""
 
 
 @torch.inference_mode()
 def examine(module: Any, config: Any, folder: Path) -> Anatomy:
-    """Find the parts of a causal model, and make its decoder layers tell when they have run. Raises ModelError."""
+    """Find the parts of a causal model. Raises ModelError."""
     attention.register()
     name = repr(str(folder))
     try:
         module.set_attn_implementation(attention.NAME)
         backbone = module.get_decoder()
         layers = max((c for c in backbone.children() if isinstance(c, nn.ModuleList)), key=len)
-        for index, layer in enumerate(layers):
-            layer.register_forward_hook(partial(_tell, index + 1))
         said: list[tuple[nn.Module, Any]] = []
         hooks = [c.register_forward_hook(lambda c, _, out: said.append((c, out))) for c in backbone.children()]
         tokens = torch.arange(3, device=module.device).unsqueeze(0) % config.vocab_size
@@ -94,12 +89,6 @@ def _last_norm(said: list[tuple[nn.Module, Any]], last: Tensor) -> nn.Module:
     """The child of the backbone that gave its result; some models have none."""
     norms = (child for child, out in said if isinstance(out, Tensor) and out.data_ptr() == last.data_ptr())
     return next(norms, nn.Identity())
-
-
-def _tell(layers: int, module: Any, args: Any, output: Any) -> None:
-    forward = attention.running()
-    if forward is not None:
-        forward.after(layers, output[0] if isinstance(output, tuple) else output)
 
 
 def _output_of(module: Any, config: Any) -> Callable[[Tensor], Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from foredraft.core.messages import MAX_TOKEN_ID
 from foredraft.engines import attention, model_files
-from foredraft.engines.fast_layers import quicken
+from foredraft.engines.fast_layers import lay_out_head, quicken
 from foredraft.engines.kv_memory import KvShape
 from foredraft.engines.rows import Rows
 from foredraft.errors import ConfigError, ModelError
@@ -95,7 +96,10 @@ def ready(
     from foredraft.engines.model_check import check, examine
 
     anatomy = examine(module, config, folder)
-    quicken(list(anatomy.layers), getattr(anatomy.backbone, "rotary_emb", None), int(config.hidden_size))
+    for number, layer in enumerate(anatomy.layers, 1):
+        if not quicken(layer, getattr(anatomy.backbone, "rotary_emb", None), int(config.hidden_size)):
+            layer.register_forward_hook(partial(_tell, number))  # a faster one tells by itself
+    lay_out_head(anatomy.lm_head)
     loaded = LoadedModel(
         model=module,
         backbone=anatomy.backbone,
@@ -116,6 +120,12 @@ def ready(
     )
     check(loaded)
     return loaded
+
+
+def _tell(layers: int, module: Any, args: Any, output: Any) -> None:
+    forward = attention.running()
+    if forward is not None:
+        forward.after(layers, output[0] if isinstance(output, tuple) else output)
 
 
 def run_layers(loaded: LoadedModel, tokens: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
