@@ -169,7 +169,7 @@ def test_name_that_is_neither_folder_nor_hub_id_is_refused() -> None:
 @pytest.mark.parametrize(("option", "value"), [("dtype", "int7"), ("device", "abacus"), ("device", "cuda:99")])
 def test_unknown_dtype_and_device_are_refused_by_name(tiny_model: TinyModel, option: str, value: str) -> None:
     with pytest.raises(ConfigError, match=value):
-        load_model(tiny_model(), **{option: value})
+        load_model(tiny_model(), **{option: value})  # type: ignore[arg-type]
 
 
 def test_token_ids_outside_the_vocabulary_are_named(tiny_model: TinyModel) -> None:

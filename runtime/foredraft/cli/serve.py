@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    model: Annotated[str, typer.Option(help="Folder or hub id of the target, or 'demo' for the bundled one.")] = "demo",
+    model: Annotated[str, typer.Option(help="Folder, hub id or GGUF file of the target, or 'demo'.")] = "demo",
     exits: Annotated[Path | None, typer.Option(help="Folder of exit heads made for this model.")] = None,
     draft: Annotated[
         str, typer.Option(help="A draft model beside the target, for the policies 'colocated' and 'both' (or 'ngram').")
@@ -27,6 +27,9 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8471,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    quantization: Annotated[
+        str, typer.Option(help="Of the target's weights: int8, int4, bnb-int8, bnb-nf4; empty for none.")
+    ] = "",
     pace: Annotated[str, typer.Option(help="Emulate the device of this hardware profile (name or file).")] = "",
     api_key: Annotated[
         str, typer.Option(help="Edges must show this key.", envvar="FOREDRAFT_API_KEY", show_envvar=True)
@@ -51,7 +54,7 @@ def serve(
         model,
         exits=exits,
         draft=draft,
-        options=ModelOptions(device, dtype, threads, pace),
+        options=ModelOptions(device, dtype, threads, pace, quantization),
         api_key=api_key,
         max_sessions=max_sessions,
         cache_gib=cache_gib,

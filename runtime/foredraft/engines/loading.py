@@ -3,7 +3,8 @@
 Torch is imported only when a model is loaded; the n-gram drafter needs none.
 """
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,14 +25,15 @@ NGRAM: Final = "ngram"
 class ModelOptions:
     """How a model is run. ``device`` as torch names it; ``dtype``: float32, bfloat16 or float16.
 
-    ``threads``: torch's, for the whole process; 0 leaves them as they are. ``pace``: a hardware
-    profile (a name or a file) whose device is emulated by waiting.
+    ``quantization``: of a target's weights (``engines.weights.QUANTIZATIONS``); empty: none. ``threads``: torch's,
+    for the whole process; 0 leaves them as they are. ``pace``: a hardware profile (a name or a file) whose device is emulated by waiting.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 0
     pace: str | Path = ""
+    quantization: str = ""
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -41,7 +43,7 @@ class ModelOptions:
 def load_target(
     model: str | Path, exits: str | Path | None, options: ModelOptions, *, cache_bytes: int, max_seats: int
 ) -> tuple[Target, Tokenizer]:
-    """The target ``model`` (``demo``, a folder or a hub id) with its exit heads, and its tokenizer.
+    """The target ``model`` (``demo``, a folder, a hub id or a GGUF file) with its exit heads, and its tokenizer.
 
     Raises ModelError, ConfigError, ProfileError. Takes seconds.
     """
@@ -66,7 +68,7 @@ def load_target(
 
 
 def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tokenizer | None]:
-    """The drafter ``draft`` (``ngram``, ``demo``, a folder or a hub id), and its tokenizer if it has one.
+    """The drafter ``draft`` (``ngram``, ``demo``, a folder, a hub id or a GGUF file), and its tokenizer if it has one.
 
     Raises ModelError, ConfigError, ProfileError. Takes seconds where it is a model.
     """
@@ -97,7 +99,7 @@ def load_cloud_drafter(draft: str | Path, options: ModelOptions, card: TargetCar
         return lambda: _ngram()[0]
     from foredraft.engines.torch_draft import TorchDrafter
 
-    first, _ = _torch_drafter(draft, options)
+    first, _ = _torch_drafter(draft, replace(options, quantization=""))
     if first.tokenizer_digest != card.tokenizer_digest:
         raise ModelError(
             f"the tokenizer of the draft {str(draft)!r} ({first.tokenizer_digest}) is not the target's "
@@ -125,12 +127,11 @@ def _torch_drafter(draft: str | Path, options: ModelOptions) -> "tuple[TorchDraf
 
 def _load(model: str | Path, options: ModelOptions) -> "LoadedModel":
     import torch
-    from transformers.utils import logging
 
     from foredraft.engines.torch_model import load_model
 
-    logging.disable_progress_bar()  # weights of a local file load in a moment
-
     if options.threads:
         torch.set_num_threads(options.threads)
-    return load_model(model, options.dtype, options.device)
+    return load_model(
+        model, options.dtype, options.device, quantization=options.quantization, show_progress=sys.stderr.isatty()
+    )

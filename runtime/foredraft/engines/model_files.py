@@ -10,12 +10,14 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from foredraft import text
 from foredraft.errors import ModelError
 
 _WHOLE_BYTES = 256 << 20  # files up to this size are hashed whole
 _BLOCK_BYTES = 64 << 10
+_HEADER_BYTES = 1 << 20
 _BLOCKS = 1024
 _DIGEST_CHARS = 32
 _VOLATILE_KEYS = (
@@ -58,6 +60,23 @@ def model_digest(folder: Path) -> str:
     return _model_digest(stamp)
 
 
+def file_digest(file: Path) -> str:
+    """The digest of one file with all of a model in it; large ones are sampled. Cached until it changes."""
+    return _file_digest(file, file.stat().st_size, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _file_digest(file: Path, size: int, changed_ns: int) -> str:
+    digest = hashlib.sha256(f"{size}".encode())
+    if size <= _WHOLE_BYTES:
+        digest.update(file.read_bytes())
+    else:
+        with file.open("rb") as stream:
+            digest.update(stream.read(_HEADER_BYTES))
+            _sample_blocks(digest, stream, size)
+    return digest.hexdigest()[:_DIGEST_CHARS]
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The model's safetensors files. Raises ModelError when there are none."""
     files = sorted(folder.glob("model*.safetensors"))
@@ -90,9 +109,13 @@ def _sample(digest: "hashlib._Hash", file: Path, size: int) -> None:
     with file.open("rb") as stream:
         header_bytes = int.from_bytes(stream.read(8), "little")
         digest.update(stream.read(min(header_bytes, size)))
-        for block in range(_BLOCKS):
-            stream.seek(block * (size - _BLOCK_BYTES) // (_BLOCKS - 1))
-            digest.update(stream.read(_BLOCK_BYTES))
+        _sample_blocks(digest, stream, size)
+
+
+def _sample_blocks(digest: "hashlib._Hash", stream: BinaryIO, size: int) -> None:
+    for block in range(_BLOCKS):
+        stream.seek(block * (size - _BLOCK_BYTES) // (_BLOCKS - 1))
+        digest.update(stream.read(_BLOCK_BYTES))
 
 
 def tokenizer_digest(folder: Path) -> str:

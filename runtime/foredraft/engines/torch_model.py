@@ -1,5 +1,6 @@
 """A causal language model of transformers, loaded, named, proved and ready to run for many texts at once."""
 
+import hashlib
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,19 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from foredraft.core.messages import MAX_TOKEN_ID
-from foredraft.engines import attention, model_files
+from foredraft.engines import attention, model_files, weights
 from foredraft.engines.fast_layers import lay_out_head, quicken
 from foredraft.engines.kv_memory import KvShape
 from foredraft.engines.rows import Rows
-from foredraft.errors import ConfigError, ModelError
+from foredraft.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-_CHUNKED = "chunked_attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,8 @@ class LoadedModel:
 
     ``backbone`` is what comes before the output layer, ``layers`` its decoder layers. ``norm`` and ``output``
     turn the hidden states of the last layer into logits. ``digest`` names the stored weights, whatever type
-    they are loaded into. ``context`` is the longest text in tokens.
+    they are loaded into; ``run_digest`` the weights as they run: the same in float32. ``context`` is the longest
+    text in tokens.
     """
 
     model: Any
@@ -37,6 +35,7 @@ class LoadedModel:
     config: Any
     folder: Path
     digest: str
+    run_digest: str
     tokenizer_digest: str
     device: torch.device
     dtype: torch.dtype
@@ -71,23 +70,36 @@ class LoadedModel:
         )
 
 
-def load_model(model: str | Path, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+def load_model(
+    model: str | Path,
+    dtype: str = "float32",
+    device: str = "cpu",
+    *,
+    quantization: str = "",
+    show_progress: bool = False,
+) -> LoadedModel:
     """Load a causal model of any family whose attention can be run here; it proves itself (``model_check``).
 
-    ``model``: a folder or a hub id; ``dtype``: float32, bfloat16 or float16; ``device``: as torch names it.
-    Raises ModelError for a model that cannot be found or run, ConfigError for a wrong dtype or device.
+    ``model``: a folder, a hub id or a GGUF file; ``dtype``: float32, bfloat16 or float16; ``device``: as torch
+    names it; ``quantization``: of the weights, see ``weights.QUANTIZATIONS``.
+    Raises ModelError for a model that cannot be found or run, ConfigError for a wrong dtype, device or quantization.
     """
     torch_dtype, torch_device = dtype_named(dtype), device_named(device)
-    folder = model_files.locate(model)
-    config = _read_config(folder)
-    _refuse_unsuitable(folder, config)
-    module = _read_weights(folder, config, torch_dtype).to(torch_device)
-    digests = model_files.model_digest(folder), model_files.tokenizer_digest(folder)
-    return ready(module, config, folder, digests, torch_dtype, torch_device)
+    where = weights.stored(model)
+    digests = where.digest, model_files.tokenizer_digest(where.folder)
+    config = weights.read_config(where)
+    module = weights.read_weights(where, config, torch_dtype, torch_device, quantization, show_progress)
+    return ready(module, config, where.folder, digests, torch_dtype, torch_device, quantization)
 
 
 def ready(
-    module: Any, config: Any, folder: Path, digests: tuple[str, str], dtype: torch.dtype, device: torch.device
+    module: Any,
+    config: Any,
+    folder: Path,
+    digests: tuple[str, str],
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: str = "",
 ) -> LoadedModel:
     """A transformers module, on its device and frozen, made ready to run; ``digests``: the model's, the tokenizer's.
 
@@ -106,6 +118,7 @@ def ready(
         config=config,
         folder=folder,
         digest=digests[0],
+        run_digest=_run_digest(digests[0], dtype, quantization),
         tokenizer_digest=digests[1],
         device=device,
         dtype=dtype,
@@ -120,6 +133,13 @@ def ready(
     )
     check(loaded)
     return loaded
+
+
+def _run_digest(digest: str, dtype: torch.dtype, quantization: str) -> str:
+    """Other weights say other texts: of a model in half precision, or of few bits, this is not the stored one's."""
+    if dtype == torch.float32 and not quantization:
+        return digest
+    return hashlib.sha256(f"{digest} {dtype} {quantization}".encode()).hexdigest()[: len(digest)]
 
 
 def _tell(layers: int, module: Any, args: Any, output: Any) -> None:
@@ -177,54 +197,6 @@ def device_named(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
         raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can") from error
     return device
-
-
-def _read_config(folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the configuration in {str(folder)!r} cannot be read: {error}") from error
-
-
-def _refuse_unsuitable(folder: Path, config: Any) -> None:
-    """Raise ModelError for what a check over a few tokens cannot see."""
-    name = repr(str(folder))
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = {str(part.get("rope_type", "default")) for part in (rope, *rope.values()) if isinstance(part, dict)}
-    for kind in kinds & set(_LENGTH_DEPENDENT_ROPE):
-        raise ModelError(
-            f"{name} has {kind!r} rotary positions, which change with the length of the text and so cannot be "
-            "cached; set rope_type to 'default', 'linear', 'llama3' or 'yarn' in config.json"
-        )
-    if _CHUNKED in (getattr(config, "layer_types", None) or ()):
-        raise ModelError(f"{name} has layers of chunked attention, which cannot be run here; take another model")
-    vocab_size = getattr(config, "vocab_size", 0)
-    if not 0 < vocab_size <= MAX_TOKEN_ID + 1:
-        raise ModelError(f"{name} has a vocabulary of {vocab_size}; the protocol's are 1 to {MAX_TOKEN_ID + 1}")
-
-
-def _read_weights(folder: Path, config: Any, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    model_files.weight_files(folder)
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # whoever loads a model has an output of its own
-    try:
-        module, report = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(f"the weights in {str(folder)!r} cannot be loaded: {error}") from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-    missing = sorted(report["missing_keys"])
-    if missing:  # transformers would run with random numbers in their place
-        raise ModelError(f"the weights in {str(folder)!r} lack {len(missing)} tensors, {missing[0]!r} first")
-    return module.eval().requires_grad_(False)
 
 
 def _stop_tokens(module: Any) -> tuple[int, ...]:

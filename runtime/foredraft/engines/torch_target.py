@@ -23,7 +23,7 @@ from foredraft.engines.device import fine_clock
 from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.target_pass import Call, ExitReader, Said, TargetForward
 from foredraft.engines.torch_model import LoadedModel
-from foredraft.engines.worker import DeviceWorker
+from foredraft.engines.worker import DeviceWorker, first_line
 from foredraft.errors import ConfigError, ModelError, RefusedError
 
 _CHUNKS = {"cpu": 128}
@@ -69,12 +69,18 @@ class TorchTarget:
                 f"give {BLOCK_ROWS * model.kv.row_bytes} or more"
             )
         self.pool = BlockPool(rows, max_seats, retry_after_s)
-        self.memory = KvMemory(model.kv, self.pool.count * BLOCK_ROWS, model.device)
+        try:
+            self.memory = KvMemory(model.kv, self.pool.count * BLOCK_ROWS, model.device)
+        except RuntimeError as error:  # an accelerator gives the memory at once, a CPU when it is written
+            raise ConfigError(
+                f"caches of {cache_bytes / 2**30:.1f} GiB do not fit beside the weights ({first_line(error)}): "
+                "lower cache_bytes (--cache-gib), or take a smaller type or model"
+            ) from error
         self._retry_after_s = retry_after_s
         self._waiting: list[_Wait] = []
         self._turns: asyncio.Task[None] | None = None
         self._card = TargetCard(
-            model_digest=model.digest,
+            model_digest=model.run_digest,
             tokenizer_digest=model.tokenizer_digest,
             vocab_size=model.vocab_size,
             context=model.context,

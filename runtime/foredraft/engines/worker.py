@@ -49,12 +49,13 @@ def _without_gradients(job: Callable[[], _Result]) -> _Result:
         with torch.inference_mode():
             return job()
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise RefusedError(BUSY, f"no memory is left on the device: {_first_line(error)}", RETRY_AFTER_S) from error
+        raise RefusedError(BUSY, f"no memory is left on the device: {first_line(error)}", RETRY_AFTER_S) from error
     except (RuntimeError, IndexError) as error:
         if "allocate memory" in str(error):  # what torch says where there is no accelerator
-            raise RefusedError(BUSY, f"no memory is left: {_first_line(error)}", RETRY_AFTER_S) from error
-        raise ModelError(f"the model failed on its device: {_first_line(error)}") from error
+            raise RefusedError(BUSY, f"no memory is left: {first_line(error)}", RETRY_AFTER_S) from error
+        raise ModelError(f"the model failed on its device: {first_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
