@@ -30,6 +30,10 @@ def serve(
     quantization: Annotated[
         str, typer.Option(help="Of the target's weights: int8, int4, bnb-int8, bnb-nf4; empty for none.")
     ] = "",
+    exact: Annotated[
+        str,
+        typer.Option(help="Texts equal to the bit whatever shares a pass: on, off, or auto, where it costs little."),
+    ] = "auto",
     pace: Annotated[str, typer.Option(help="Emulate the device of this hardware profile (name or file).")] = "",
     api_key: Annotated[
         str, typer.Option(help="Edges must show this key.", envvar="FOREDRAFT_API_KEY", show_envvar=True)
@@ -54,7 +58,7 @@ def serve(
         model,
         exits=exits,
         draft=draft,
-        options=ModelOptions(device, dtype, threads, pace, quantization),
+        options=ModelOptions(device, dtype, threads, pace, quantization, exact),
         api_key=api_key,
         max_sessions=max_sessions,
         cache_gib=cache_gib,
@@ -64,13 +68,21 @@ def serve(
     def on_ready(url: str) -> None:
         card = cloud.target.card
         if as_json:
-            ready = {"url": url, "model": model, "model_digest": card.model_digest, "exits": card.exits, "pace": pace}
+            ready = {
+                "url": url,
+                "model": model,
+                "model_digest": card.model_digest,
+                "exits": card.exits,
+                "pace": pace,
+                "exact": card.exact,
+            }
             typer.echo(json.dumps(ready | {"policy": cloud.recommends}))
             return
         hints = f"exits after {', '.join(map(str, card.exits))} of {card.layers} layers" if card.exits else "no exits"
         typer.echo(f"serving {model} ({hints}) at {url}")
         if cloud.recommends:
             typer.echo(f"edges without a policy of their own are recommended {cloud.recommends}")
+        typer.echo("texts are exact to the bit" if card.exact else "texts are exact up to ties of the two best tokens")
         if pace:
             typer.echo(f"EMULATION: passes take the time of {pace}")
 

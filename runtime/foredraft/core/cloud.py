@@ -103,6 +103,7 @@ class CloudService:
             pass_s=card.pass_s,
             policy=self._policy,
             cloud_drafts=self.limits.cloud_drafts,
+            exact=card.exact,
         )
 
 

@@ -59,6 +59,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
     ``policy`` is the specification that an edge without a policy of its own may take up; free text, which
     nobody has to follow. ``cloud_drafts``: how deep a drafter in the cloud may fill the tree; 0 where there is none.
+    ``exact``: whether texts depend on model, prompt, sampling and seed alone, to the bit; else up to ties.
     """
 
     version: Count
@@ -75,6 +76,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
     pass_s: Seconds = 0.0
     policy: str = ""
     cloud_drafts: Count = 0
+    exact: bool = False
 
 
 class Chain(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -162,6 +162,7 @@ class TargetCard:
     ``max_pass_nodes``: draft nodes in one pass. ``prefill_chunk``: most trunk tokens in one
     pass or prefill, so that one long prompt does not hold the device for long. ``pass_s`` is a
     typical pass of a few tokens where known, else 0. ``stop_tokens``: the model's own end marks.
+    ``exact``: whether a text depends on model, prompt, sampling and seed alone, to the bit; else up to ties.
     """
 
     model_digest: str
@@ -174,6 +175,7 @@ class TargetCard:
     prefill_chunk: int = 512
     pass_s: float = 0.0
     stop_tokens: tuple[int, ...] = ()
+    exact: bool = False
 
 
 class Target(Protocol):

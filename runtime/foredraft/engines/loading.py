@@ -26,7 +26,9 @@ class ModelOptions:
     """How a model is run. ``device`` as torch names it; ``dtype``: float32, bfloat16 or float16.
 
     ``quantization``: of a target's weights (``engines.weights.QUANTIZATIONS``); empty: none. ``threads``: torch's,
-    for the whole process; 0 leaves them as they are. ``pace``: a hardware profile (a name or a file) whose device is emulated by waiting.
+    for the whole process; 0 leaves them as they are. ``pace``: a hardware profile (a name or a file) whose device
+    is emulated by waiting. ``exact``: whether a target's texts are equal to the bit, whatever shares its forwards:
+    on, off, or auto, which is on where it costs little (``engines.exact``).
     """
 
     device: str = "cpu"
@@ -34,6 +36,7 @@ class ModelOptions:
     threads: int = 0
     pace: str | Path = ""
     quantization: str = ""
+    exact: str = "auto"
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -63,7 +66,7 @@ def load_target(
         check_model(profile, loaded.digest)
     tokenizer = Tokenizer.from_folder(loaded.folder)
     heads = ExitHeads.load(Path(exits), loaded) if exits else None
-    target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_seats=max_seats)
+    target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_seats=max_seats, exact=options.exact)
     return (target if profile is None else PacedTarget(target, profile)), tokenizer
 
 

@@ -10,6 +10,9 @@ from torch import Tensor
 from foredraft.engines.attention import attention
 from foredraft.engines.kv_memory import KvMemory, Run
 
+TILE = 16
+"""Rows of a product where rows must be equal to the bit: what a GPU computes in the time of one."""
+
 
 @dataclass(slots=True)
 class Part:
@@ -61,6 +64,16 @@ class Part:
         pieces = [plane.narrow(2, first, last - first) for first, last in self.runs]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
 
+    def path(self, row: int, plane: Tensor) -> Tensor:
+        """What its ``row``-th new row sees, of the text's rows ``[1, seen, heads, dim]``, in order of position."""
+        chain = max(self.base - self.start, 0)
+        if row < chain:
+            return plane[:, : self.start + row + 1]
+        seen = self.sees[row - chain]
+        if list(seen) == list(range(len(seen))):
+            return plane[:, : self.base + len(seen)]
+        return torch.cat([plane[:, : self.base], plane[:, [self.base + column for column in seen]]], 1)
+
     def mask(self, window: int | None, like: Tensor) -> Tensor | None:
         """Added to the scores ``[rows, seen]`` where tokens see ``window`` tokens; None where they see everything."""
         key = window or 0
@@ -94,12 +107,20 @@ class Part:
 
 
 class Rows:
-    """One forward: the parts that share it. ``after``: told how many layers have run, and their hidden states."""
+    """One forward: the parts that share it. ``after``: told how many layers have run, and their hidden states.
+
+    ``exact``: each row by itself along its own path, and rows of no meaning up to a whole tile; see ``exact``.
+    """
 
     def __init__(
-        self, memory: KvMemory, parts: Sequence[Part], after: Callable[[int, Tensor], None] | None = None
+        self,
+        memory: KvMemory,
+        parts: Sequence[Part],
+        after: Callable[[int, Tensor], None] | None = None,
+        *,
+        exact: bool = False,
     ) -> None:
-        self.parts = parts
+        self.parts, self.exact = parts, exact
         self.scratch: dict[str, Any] = {}
         """What a layer works out once for all that come after it."""
         self._memory, self._after = memory, after
@@ -108,6 +129,7 @@ class Rows:
             part.first = first
             first = part.last
         self.count = first
+        self._padding = -first % TILE if exact else 0
         slots = [slot for part in parts for slot in part.slots]
         in_one = slots == list(range(slots[0], slots[0] + first))
         self._first_slot = slots[0]
@@ -115,17 +137,22 @@ class Rows:
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Token ids and positions, ``[1, rows]`` each."""
-        ids = torch.tensor([[token for part in self.parts for token in part.tokens]])
-        return ids, torch.tensor([[at for part in self.parts for at in part.at]])
+        padding = [0] * self._padding
+        ids = torch.tensor([[*(token for part in self.parts for token in part.tokens), *padding]])
+        return ids, torch.tensor([[*(at for part in self.parts for at in part.at), *padding]])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: dict[str, Any]) -> Tensor:
         """See ``attention.Forward``. The new rows are written first; then each part sees its own text."""
         keys, values = self._memory.planes[2 * layer], self._memory.planes[2 * layer + 1]
+        if self._padding:
+            key, value = key[:, :, : self.count], value[:, :, : self.count]
         for plane, new in ((keys, key), (values, value)):
             if self._slots is None:
                 plane.narrow(2, self._first_slot, self.count).copy_(new)
             else:
                 plane.index_copy_(2, self._slots, new)
+        if self.exact:
+            return self._attend_by_row(query, keys, values, rules)
         window = rules.get("sliding_window")
         seen = [
             attention(
@@ -138,6 +165,19 @@ class Rows:
             for part in self.parts
         ]
         return (seen[0] if len(seen) == 1 else torch.cat(seen, 2)).transpose(1, 2)
+
+    def _attend_by_row(self, query: Tensor, keys: Tensor, values: Tensor, rules: dict[str, Any]) -> Tensor:
+        window = rules.get("sliding_window") or 0
+        seen = []
+        for part in self.parts:
+            text = [part.gather(plane).transpose(1, 2) for plane in (keys, values)]
+            for row in range(len(part.tokens)):
+                own_keys, own_values = (part.path(row, plane)[:, -window:].transpose(1, 2) for plane in text)
+                at = part.first + row
+                seen.append(attention(query[:, :, at : at + 1], own_keys, own_values, None, rules))
+        if self._padding:
+            seen.append(torch.zeros_like(query[:, :, self.count :, : values.shape[-1]]))
+        return torch.cat(seen, 2).transpose(1, 2)
 
     def after(self, layers: int, hidden: Tensor) -> None:
         """See ``attention.Forward``."""

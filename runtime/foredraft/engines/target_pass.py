@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foredraft.core.ports import Pass, Reading
 from foredraft.core.sampling import Sampling
+from foredraft.engines.exact import run
 from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.noise import position_noise, sample
 from foredraft.engines.rows import Part, Rows
@@ -92,7 +93,10 @@ class TargetForward:
         memory: KvMemory,
         calls: Sequence[tuple[Call, Part, bool]],
         post: Callable[[Said], None],
+        *,
+        exact: bool = False,
     ) -> None:
+        self._exact = exact
         self._model, self._exits, self._memory, self._post = model, exits, memory, post
         self._calls = [call for call, _, _ in calls]
         self._parts = [part for _, part, _ in calls]
@@ -105,13 +109,12 @@ class TargetForward:
         """Run it: what the whole target says to the calls that ask. Raises AbandonedError once nobody wants it."""
         model = self._model
         self._memory.settle()
-        rows = Rows(self._memory, self._parts, self._after)
+        rows = Rows(self._memory, self._parts, self._after, exact=self._exact)
         self._groups = self._grouped()
-        hidden = model.run(rows)
+        read = run(model, rows, [group.index for group in self._groups])
         self._read_late()
         said: Said = []
-        for group in self._groups:
-            logits = model.output(hidden[group.index])
+        for group, logits in zip(self._groups, read, strict=True):
             tokens = sample(logits, group.predicted, group.sampling, group.noise).tolist()
             said += _split(group, len(model.layers), tokens, [1.0] * len(tokens))
         return said

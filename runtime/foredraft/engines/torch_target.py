@@ -20,6 +20,7 @@ from foredraft.core.sampling import Sampling
 from foredraft.engines.batching import Waiting, choose
 from foredraft.engines.blocks import BLOCK_ROWS, BlockPool, Text
 from foredraft.engines.device import fine_clock
+from foredraft.engines.exact import is_exact
 from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.target_pass import Call, ExitReader, Said, TargetForward
 from foredraft.engines.torch_model import LoadedModel
@@ -47,6 +48,7 @@ class TorchTarget:
 
     ``cache_bytes``: what the caches of all sessions may take, and what is kept of those that are over.
     ``prefill_chunk``: by how many rows of long prompts a forward may delay others; by default as the device likes it.
+    ``exact``: on, off, or auto: whether texts are equal to the bit whatever shares a forward (``exact``).
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class TorchTarget:
         retry_after_s: float = 1.0,
         max_pass_nodes: int = 32,
         prefill_chunk: int | None = None,
+        exact: str = "off",
     ) -> None:
         self.model, self.exits = model, exits
+        self.exact = is_exact(model, exact)
         self._worker = DeviceWorker("target")
         rows = cache_bytes // model.kv.row_bytes
         if rows < BLOCK_ROWS:
@@ -89,6 +93,7 @@ class TorchTarget:
             max_pass_nodes=max_pass_nodes,
             prefill_chunk=prefill_chunk or _CHUNKS.get(model.device.type, 512),
             stop_tokens=model.stop_tokens,
+            exact=self.exact,
         )
 
     @property
@@ -163,7 +168,7 @@ class TorchTarget:
             readings.append(said)
             loop.call_soon_threadsafe(deliver)
 
-        forward = TargetForward(self.model, self.exits, self.memory, calls, post)
+        forward = TargetForward(self.model, self.exits, self.memory, calls, post, exact=self.exact)
         try:
             said, began_s, ended_s = await self._worker.run(partial(_timed, forward.run, clock))
         except Exception as error:  # whatever it is, those in the forward must hear of it, and the others go on
