@@ -26,14 +26,14 @@ class Heard(io.StringIO):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (("training", False, 30.0, 120.0, "loss 1.2", 10.0), "training: 25%, 10 s, about 30 s to go, loss 1.2"),
-        (("tuning", True, 7, 40, "", 21.0), "tuning: 7 of 40, 21 s, about 99 s to go"),
-        (("fleet", False, 0.0, 0.0, "", 12.0), "fleet: 12 s"),
-        (("fleet", False, 1.0, 1.0, "done", 12.0), "fleet: 100%, 12 s, done"),
+        (("training", False, 30.0, 120.0, "loss 1.2", 10.0, 10.0), "training: 25%, 10 s, about 30 s to go, loss 1.2"),
+        (("tuning", True, 7, 40, "", 30.0, 21.0), "tuning: 7 of 40, 30 s, about 99 s to go"),
+        (("fleet", False, 0.0, 0.0, "", 12.0, 12.0), "fleet: 12 s"),
+        (("fleet", False, 1.0, 1.0, "done", 12.0, 2.0), "fleet: 100%, 12 s, done"),
     ],
 )
 def test_a_line_says_what_how_far_and_how_much_longer(
-    said: tuple[str, bool, float, float, str, float], expected: str
+    said: tuple[str, bool, float, float, str, float, float], expected: str
 ) -> None:
     assert line(*said) == expected
 

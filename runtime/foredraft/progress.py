@@ -45,17 +45,20 @@ def _bar(what: str, count: bool, out: TextIO) -> Iterator[Show]:
 @contextmanager
 def _lines(what: str, count: bool, out: TextIO, every_s: float) -> Iterator[Show]:
     """A thread of its own writes, so that work which says nothing of itself is seen to go on, too."""
-    began_s = time.monotonic()
+    began_s = part_s = time.monotonic()
     at: tuple[float, float, str] = (0.0, 0.0, "")
     over = threading.Event()
 
     def show(done: float, total: float, words: str) -> None:
-        nonlocal at
+        nonlocal at, part_s
+        if total != at[1]:  # another part of the work begins
+            part_s = time.monotonic()
         at = done, total, words
 
     def write() -> None:
         while not over.wait(every_s):
-            out.write(line(what, count, *at, time.monotonic() - began_s) + "\n")
+            now_s = time.monotonic()
+            out.write(line(what, count, *at, now_s - began_s, now_s - part_s) + "\n")
             out.flush()
 
     writer = threading.Thread(target=write, name="progress", daemon=True)
@@ -67,11 +70,11 @@ def _lines(what: str, count: bool, out: TextIO, every_s: float) -> Iterator[Show
         writer.join()
 
 
-def line(what: str, count: bool, done: float, total: float, words: str, elapsed_s: float) -> str:
-    """How far it is, in a line; how much longer it will take, where that can be said."""
+def line(what: str, count: bool, done: float, total: float, words: str, elapsed_s: float, part_s: float) -> str:
+    """How far it is, in a line; how much longer the present part will take, which began ``part_s`` ago."""
     parts = [f"{elapsed_s:.0f} s"]
     if total > 0.0:
         parts.insert(0, f"{done:.0f} of {total:.0f}" if count else f"{done / total:.0%}")
         if 0.0 < done < total:
-            parts.append(f"about {elapsed_s * (total - done) / done:.0f} s to go")
+            parts.append(f"about {part_s * (total - done) / done:.0f} s to go")
     return f"{what}: {', '.join([*parts, *filter(None, [words])])}"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engines.tiny_models import FAMILIES, VOCABULARY
-from foredraft.engines.noise import sample
+from foredraft.engines.noise import Noise, sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
 from foredraft.protocol.ports import Pass, Prediction, Slot
 from foredraft.protocol.sampling import Sampling
@@ -30,10 +30,10 @@ class PlainHeads:
         self._model = model
 
     def read(
-        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor | None = None
+        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Noise | None = None
     ) -> tuple[Tensor, Tensor]:
         logits = self._model.logits(hidden)
-        return sample(logits, positions, sampling), logits.softmax(-1).amax(-1)
+        return sample(logits, positions, sampling, noise), logits.softmax(-1).amax(-1)
 
 
 def prompt_of(length: int, seed: int = 0) -> list[int]:

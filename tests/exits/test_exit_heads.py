@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from foredraft.engines.noise import gumbel, sample
+from foredraft.engines.noise import Noise, sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
 from foredraft.errors import ModelError
 from foredraft.exits.calibrate import TEMPERATURES
@@ -97,7 +97,7 @@ def test_a_head_that_sees_the_last_layer_says_what_the_model_says(tiny: LoadedMo
 def test_noise_that_is_given_is_the_noise_that_would_be_drawn(tiny: LoadedModel, saved: Path) -> None:
     reader = ExitHeads.load(saved, tiny)
     hidden, positions = torch.randn(9, 32, generator=torch.Generator().manual_seed(1)), torch.arange(9)
-    noise = gumbel(5, positions.unsqueeze(-1), torch.arange(tiny.vocab_size))
+    noise = Noise(positions, tiny.vocab_size, 5)
     drawn, given = (reader.read(1, hidden, positions, SAMPLINGS[1], n) for n in (None, noise))
     assert torch.equal(drawn[0], given[0])
     assert torch.equal(drawn[1], given[1])

@@ -13,7 +13,7 @@ from foredraft.errors import ConfigError, ModelError
 from foredraft.exits.card import CARD_FILE, ExitCard, read_card
 from foredraft.exits.data import batch_rows, find_files
 from foredraft.exits.heads import WEIGHTS_FILE, ExitHeads
-from foredraft.exits.train import RESUME_FILE, train_exits
+from foredraft.exits.train import RESUME_FILE, thirds, train_exits
 from foredraft.protocol.sampling import Sampling
 
 SMALL: dict[str, Any] = {"rank": 4, "steps": 30, "batch": 4, "window": 64, "learning_rate": 0.01, "save_every": 10}
@@ -167,10 +167,22 @@ def test_a_folder_with_the_exits_of_another_model_is_left_alone(
     assert (trained[0] / CARD_FILE).read_bytes() == before
 
 
-def test_a_text_that_is_none_is_named(tiny: LoadedModel, tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_is_left_out_with_a_warning_and_counted(
+    tiny: LoadedModel, texts: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "picture").write_bytes(b"\x89PNG\xff")
-    with pytest.raises(ConfigError, match=r"picture is not UTF-8"):
-        train_exits(tiny, [tmp_path / "picture"], [1], tmp_path, **SMALL)
+    card = train_exits(tiny, [tmp_path / "picture", *texts], None, tmp_path / "out", **SMALL)
+    assert card.layers == thirds(len(tiny.layers))
+    assert "picture is not UTF-8 text" in caplog.text
+    assert f"1 of {len(texts) + 1} files were left out" in caplog.text
+
+
+@pytest.mark.parametrize(("depth", "layers"), [(32, (11, 21)), (12, (4, 8)), (3, (1, 2)), (2, (1,)), (1, (1,))])
+def test_by_default_exits_are_after_a_third_and_two_thirds(depth: int, layers: tuple[int, ...]) -> None:
+    assert thirds(depth) == layers
+
+
+def test_a_text_that_is_missing_is_named(tiny: LoadedModel, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="missing"):
         train_exits(tiny, [tmp_path / "missing"], [1], tmp_path, **SMALL)
 

@@ -32,8 +32,11 @@ def exits() -> None:
 def train(
     model: Annotated[str, typer.Option(help="Folder or hub id of a model.")],
     text: Annotated[list[str], typer.Option(help="File, folder or pattern; may be repeated.")],
-    layers: Annotated[str, typer.Option(help="After how many layers to exit, e.g. 4,8.")],
     out: Annotated[Path, typer.Option(help="Folder for the heads and their card.")],
+    layers: Annotated[
+        str,
+        typer.Option(help="After how many layers to exit, e.g. 4,8.", show_default="a third and two thirds of them"),
+    ] = "",
     more_text: Annotated[
         list[str] | None, typer.Argument(help="More of --text, so that a pattern that the shell expands works.")
     ] = None,
@@ -57,7 +60,7 @@ def train(
     """
     console = Console(stderr=True)
     try:
-        chosen = parse_layers(layers)
+        chosen = parse_layers(layers) if layers else None
         from foredraft.exits.data import find_files
         from foredraft.exits.train import train_exits
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM
 
 from foredraft.demo_models.judge import Guesses
-from foredraft.engines.noise import perturb
+from foredraft.engines.noise import sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
 from foredraft.exits.heads import ExitHeads
 from foredraft.protocol.sampling import Sampling
@@ -40,7 +40,7 @@ def sampled(logits: Tensor, positions: Tensor, seed: int) -> Tensor:
     """What the noise of this seed chooses at these positions, the marks of a file's start and end left out."""
     allowed = logits.clone()
     allowed[..., :2] = -torch.inf
-    return perturb(allowed, positions, Sampling(TEMPERATURE, seed=seed)).argmax(dim=-1)
+    return sample(allowed, positions, Sampling(TEMPERATURE, seed=seed))
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """One forward of the target on its device: the rows of all sessions whose turn it is, and their exits on the way."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foredraft.engines.exact import run
 from foredraft.engines.kv_memory import KvMemory
-from foredraft.engines.noise import position_noise, sample
+from foredraft.engines.noise import Noise, sample
 from foredraft.engines.rows import Part, Rows
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.protocol.ports import Pass, Prediction
@@ -24,12 +24,12 @@ class ExitReader(Protocol):
         """Where the heads sit."""
 
     def read(
-        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor | None = None
+        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Noise | None = None
     ) -> tuple[Tensor, Tensor]:
         """Tokens and confidences, both ``[rows]``, from hidden states ``[rows, width]``.
 
         ``positions``: ``[rows]``, the position in the text of the token that each row predicts. ``noise``: the
-        pass's own, see ``noise.position_noise``.
+        pass's own, where it has some; the seed in ``sampling`` is then of no account, since rows have their own.
         """
 
 
@@ -66,7 +66,7 @@ class AbandonedError(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Passes that are read together, for they sample alike and want the same exits."""
+    """Passes that are read together, for they sample alike (but for their seeds) and want the same exits."""
 
     sampling: Sampling
     exits: tuple[int, ...]
@@ -74,10 +74,10 @@ class _Group:
     counts: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
     index: Tensor | slice | None = None
     predicted: Tensor = field(default_factory=Tensor)
-    noise: Tensor | None = None
-    exit_noise: Tensor | None = None
+    noise: Noise | None = None
 
 
 Said = list[tuple[Call, Prediction]]
@@ -123,9 +123,10 @@ class TargetForward:
         groups: dict[tuple[Sampling, tuple[int, ...]], _Group] = {}
         for call, part in self._whole:
             batch = call.batch or Pass(())
-            sampling = call.sampling if call.sampling.temperature else Sampling()
+            sampling = replace(call.sampling, seed=0) if call.sampling.temperature else Sampling()
             group = groups.setdefault((sampling, batch.exits), _Group(sampling, batch.exits))
             count = len(batch.tokens) + 1
+            group.seeds += [call.sampling.seed] * count
             group.calls.append(call)
             group.counts.append(count)
             group.rows += range(part.last - count, part.last)
@@ -140,10 +141,9 @@ class TargetForward:
         device = self._model.device
         group.index = slice(first, last) if in_one else torch.tensor(group.rows, device=device)
         group.predicted = torch.tensor(group.positions, device=device)
-        group.noise = position_noise(group.predicted, self._model.vocab_size, group.sampling)
-        if group.noise is not None and group.exits:
-            # Half the width is plenty for a hint, and adding it to logits takes a sixth of the time.
-            group.exit_noise = group.noise.to(torch.float32)
+        if group.sampling.temperature:
+            seeds = torch.tensor(group.seeds, device=device)
+            group.noise = Noise(group.predicted, self._model.vocab_size, seeds)
 
     def _after(self, layers: int, hidden: Tensor) -> None:
         self._read_late()
@@ -166,7 +166,7 @@ class TargetForward:
             raise ValueError("exits without heads")
         groups = [group for group in self._groups if layer in group.exits]
         read = [
-            self._exits.read(layer, hidden[group.index], group.predicted, group.sampling, group.exit_noise)
+            self._exits.read(layer, hidden[group.index], group.predicted, group.sampling, group.noise)
             for group in groups
         ]
 

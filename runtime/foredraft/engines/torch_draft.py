@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from foredraft.engines.kv_memory import KvMemory
-from foredraft.engines.noise import perturb
+from foredraft.engines.noise import best
 from foredraft.engines.rows import Part, Rows
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.tree_cache import Feed, Step, TreeCache
@@ -190,10 +190,9 @@ def _path(node: Node) -> list[Step]:
 
 def _best(logits: Tensor, positions: Tensor, width: int, sampling: Sampling) -> list[list[Guess]]:
     """The ``width`` best tokens of each row, those that the filters drop left out."""
-    scores = perturb(logits, positions, sampling)
-    best = scores.topk(min(width, scores.shape[-1]), dim=-1)
-    probabilities = (best.values - scores.logsumexp(dim=-1, keepdim=True)).exp()
+    found = best(logits, positions, sampling, count=width)
+    probabilities = (found.values - found.total.unsqueeze(-1)).exp()
     return [
         [Guess(token, probability) for token, probability in zip(*row, strict=True) if probability > 0.0]
-        for row in zip(best.indices.tolist(), probabilities.tolist(), strict=True)
+        for row in zip(found.tokens.tolist(), probabilities.tolist(), strict=True)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.errors import ConfigError, ModelError
+
+log = logging.getLogger("foredraft.exits")
 
 HELD_OUT_ONE_IN: Final = 8  # windows, where no files are held out by name
 MIN_HELD_OUT_TOKENS: Final = 4096  # half fits the confidence, half judges it
@@ -64,13 +67,11 @@ def _is_hidden(path: Path) -> bool:
 
 
 def read_text(source: Path | str) -> str:
-    """The text of a file; a string is text already."""
+    """The text of a file; a string is text already. Raises UnicodeDecodeError for a file of anything else."""
     if isinstance(source, str):
         return source
     try:
         return source.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{source} is not UTF-8 text ({error}); leave it out") from error
     except OSError as error:
         raise ConfigError(f"cannot read {source}: {error.strerror or error}") from error
 
@@ -90,9 +91,18 @@ class TextReader:
     def windows(self, texts: Sequence[Path | str], length: int) -> Tensor:
         """Whole windows of the texts' tokens, one text after another: ``[count, length]`` int64."""
         stream: list[int] = []
+        unreadable = 0
         for source in texts:
-            ids = self._tokenizer.encode(read_text(source), add_special_tokens=False).ids
+            try:
+                text = read_text(source)
+            except UnicodeDecodeError as error:
+                log.warning("%s is not UTF-8 text (%s); it is left out", source, error)
+                unreadable += 1
+                continue
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
             stream += [*self._begin, *ids, *(self._end if self._end != self._begin else ())]
+        if unreadable:
+            log.warning("%d of %d files were left out, as they are not UTF-8 text", unreadable, len(texts))
         if stream and max(stream) >= self._vocab_size:
             raise ModelError(f"the tokenizer has token {max(stream)}, the model a vocabulary of {self._vocab_size}")
         count = len(stream) // length

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foredraft.engines.noise import perturb
+from foredraft.engines.noise import Noise, best
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.errors import ModelError
 from foredraft.exits.calibrate import ConfidenceMap
@@ -134,22 +134,18 @@ class ExitHeads:
         return cls(model, heads, card)
 
     def read(
-        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Tensor | None = None
+        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Noise | None = None
     ) -> tuple[Tensor, Tensor]:
         """What comes next, as seen after ``layer`` layers.
 
         ``hidden``: ``[rows, d]``, before any norm. ``positions``: ``[rows]``, the position of the token that each
-        row predicts. ``noise``: as for ``perturb``, to share it with other readings of the pass. Returns tokens
+        row predicts. ``noise``: as for ``noise.best``, to share it with other readings of the pass. Returns tokens
         ``[rows]`` int64, sampled with the noise that the whole model will use, and the calibrated probability
         ``[rows]`` that the whole model's token is the same.
         """
         logits = self._to_logits[layer](hidden)
-        if noise is not None and sampling.top_k == 0 and sampling.top_p == 1.0:
-            perturbed = torch.add(noise, logits, alpha=1.0 / sampling.temperature)  # perturb in one operation
-        else:
-            perturbed = perturb(logits, positions, sampling, noise)
-        scores, tokens = perturbed.topk(2, dim=-1)
-        return tokens[:, 0], self._map(layer, sampling.temperature)(scores)
+        found = best(logits, positions, sampling, noise, count=2)
+        return found.tokens[:, 0], self._map(layer, sampling.temperature)(found.values)
 
     def _map(self, layer: int, temperature: float) -> ConfidenceMap:
         """The layer's map at this temperature, kept for the next call."""

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from foredraft.engines.noise import filter_logits, gumbel
+from foredraft.engines.noise import Noise, best, sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
 from foredraft.exits.calibrate import TEMPERATURES, ConfidenceMap, fit, report
 from foredraft.exits.card import Calibration, Distance, LayerReport
@@ -52,23 +52,26 @@ def judge(
     ``on_progress`` is called with windows done and in all.
     """
     far: dict[int, list[tuple[float, float, int]]] = defaultdict(list)
-    seen: dict[tuple[int, float], list[Tensor]] = defaultdict(list)
-    right: dict[tuple[int, float], list[Tensor]] = defaultdict(list)
+    # Made once and filled: small results between the large ones that come and go would keep the heap from shrinking.
+    kinds = [(layer, temperature) for layer in heads for temperature in TEMPERATURES]
+    seen = {kind: torch.empty(held_out.numel(), 2, dtype=torch.float64) for kind in kinds}
+    right = {kind: torch.empty(held_out.numel(), dtype=torch.float64) for kind in kinds}
     for rows in _rows(model, heads, held_out, batch, on_progress):
         for layer, logits in rows.trained.items():
             before, after = (divergence(rows.whole, own) for own in (rows.untrained[layer], logits))
             far[layer].append((float(before.sum()), float(after.sum()), len(logits)))
-        for layer, temperature, best, hit in _compare(rows, seed):
-            seen[layer, temperature].append(best.cpu())
-            right[layer, temperature].append(hit.cpu())
+        part = slice(rows.first, rows.first + len(rows.whole))
+        for layer, temperature, values, hit in _compare(rows, seed):
+            seen[layer, temperature][part] = values
+            right[layer, temperature][part] = hit
     fitting = torch.arange(held_out.numel()) // held_out.shape[1] % 2 == 0
     calibration: dict[int, list[Calibration]] = defaultdict(list)
     reports = []
     for layer, temperature in sorted(seen):
-        best, hit = torch.cat(seen[layer, temperature]), torch.cat(right[layer, temperature])
-        fitted = fit(best[fitting, 0] - best[fitting, 1], hit[fitting], temperature)
+        values, hit = seen[layer, temperature], right[layer, temperature]
+        fitted = fit(values[fitting, 0] - values[fitting, 1], hit[fitting], temperature)
         calibration[layer].append(fitted)
-        confidence = ConfidenceMap.between([fitted], temperature)(best[~fitting])
+        confidence = ConfidenceMap.between([fitted], temperature)(values[~fitting])
         reports.append(report(layer, temperature, confidence, hit[~fitting]))
     sums = {layer: torch.tensor(parts, dtype=torch.float64).sum(0).tolist() for layer, parts in far.items()}
     return Judgement(
@@ -124,14 +127,11 @@ def _compare(rows: _Rows, seed: int) -> Iterator[tuple[int, float, Tensor, Tenso
     """
     count, vocabulary = rows.whole.shape
     positions = torch.arange(rows.first, rows.first + count, device=rows.whole.device)
-    noise = gumbel(seed, positions.unsqueeze(-1), torch.arange(vocabulary, device=rows.whole.device))
+    noise = Noise(positions, vocabulary, seed)
     for temperature in TEMPERATURES:
         sampling = Sampling(temperature=temperature)
-
-        def score(logits: Tensor, sampling: Sampling = sampling) -> Tensor:
-            return filter_logits(logits, sampling) + noise if sampling.temperature else logits
-
-        wanted = score(rows.whole).argmax(dim=-1)
+        drawn = noise if temperature else None
+        wanted = sample(rows.whole, positions, sampling, drawn)
         for layer, logits in rows.trained.items():
-            best = score(logits).topk(2, dim=-1)
-            yield layer, temperature, best.values.double(), (best.indices[:, 0] == wanted).double()
+            found = best(logits, positions, sampling, drawn, count=2)
+            yield layer, temperature, found.values.double(), (found.tokens[:, 0] == wanted).double()

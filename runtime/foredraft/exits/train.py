@@ -10,7 +10,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +74,7 @@ class Settings:
 def train_exits(
     model: str | Path | LoadedModel,
     texts: Sequence[Path | str],
-    layers: Sequence[int],
+    layers: Sequence[int] | None,
     out: Path,
     *,
     held_out: Sequence[Path | str] | None = None,
@@ -92,6 +92,7 @@ def train_exits(
 ) -> ExitCard:
     """Train, calibrate and save exit heads for ``model`` after each of ``layers``; the card that lies in ``out``.
 
+    ``layers``: a third and two thirds of the model's where None is given.
     ``texts`` and ``held_out``: a Path is a file, a string is text itself. A run that was killed goes on where it was
     last saved when it is called again with the same arguments, and ends with the same heads.
 
@@ -99,9 +100,12 @@ def train_exits(
         ConfigError: layers, text or settings do not fit the model, or ``out`` holds something else.
         ModelError: the model cannot be used.
     """
-    settings = Settings(tuple(layers), rank, steps, minutes, seed, batch, window, learning_rate)
+    chosen = (1,) if layers is None else tuple(layers)  # what a third is, the model says
+    settings = Settings(chosen, rank, steps, minutes, seed, batch, window, learning_rate)
     progress = on_progress or (lambda what, done, total, loss: None)
     loaded = model if isinstance(model, LoadedModel) else load_model(model, dtype, device)
+    if layers is None:
+        settings = replace(settings, layers=thirds(len(loaded.layers)))
     _check_layers(settings.layers, len(loaded.layers))
     _check_folder(out, loaded)
     length = min(window, loaded.context)
@@ -109,6 +113,11 @@ def train_exits(
     run = _Run(loaded, settings, windows, out / RESUME_FILE)
     run.train(save_every, progress)
     return _finish(run, out, progress)
+
+
+def thirds(depth: int) -> tuple[int, ...]:
+    """After a third and two thirds of ``depth`` layers, as far as these are exits: neither none of them nor all."""
+    return tuple(sorted({round(depth / 3), round(2 * depth / 3)} - {0, depth})) or (1,)
 
 
 class _Run:
