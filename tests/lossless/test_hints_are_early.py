@@ -29,18 +29,18 @@ class Gate(PlainHeads):
         self.patience_s = patience_s
         self.passed = 0
         self._hints = threading.Semaphore(0)
-        self._spoke = False
+        self._spoke = threading.local()  # the drafter runs the same model, on a thread of its own
 
     def open(self) -> None:
         self._hints.release()
 
     def read(self, *args: Any) -> tuple[Tensor, Tensor]:
-        self._spoke = True
+        self._spoke.now = True
         return super().read(*args)
 
     def before_last_layer(self, module: Any, arguments: Any) -> None:
-        if self._spoke:
-            self._spoke = False
+        if getattr(self._spoke, "now", False):
+            self._spoke.now = False
             if not self._hints.acquire(timeout=self.patience_s):
                 raise RuntimeError("no hint was heard at the edge")
             self.passed += 1

@@ -27,8 +27,6 @@ MOST_PRICE = 1.10
 """``auto`` is on where a pass takes at most so many times as long."""
 
 _CONTEXT, _REPEATS = 64, 7
-
-
 _MATRIX_PRODUCTS = (torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__)
 
 

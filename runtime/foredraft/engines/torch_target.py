@@ -1,6 +1,6 @@
 """The target: a torch model that verifies the passes of many sessions, with early exits inside them.
 
-When the device becomes free, all that waits runs as one forward (``batching``) on the device's thread
+When the device becomes free, all that waits runs as one forward (``turns``, ``batching``) on the device's thread
 (``target_pass``). An exit is read in the middle of it, and its reading goes to the event loop while the later
 layers run. Nothing is ever run twice.
 
@@ -8,39 +8,22 @@ What a forward writes counts only once it is back on the loop; so one that fails
 nothing but rows that the next one overwrites.
 """
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 from foredraft.core.messages import INTERNAL, INVALID, TOO_LONG
 from foredraft.core.ports import Pass, Reading, TargetCard, Verdict
 from foredraft.core.sampling import Sampling
-from foredraft.engines.batching import Waiting, choose
 from foredraft.engines.blocks import BLOCK_ROWS, BlockPool, Text
-from foredraft.engines.device import fine_clock
 from foredraft.engines.exact import is_exact
 from foredraft.engines.kv_memory import KvMemory
-from foredraft.engines.target_pass import Call, ExitReader, Said, TargetForward
+from foredraft.engines.target_pass import Call, ExitReader
 from foredraft.engines.torch_model import LoadedModel
-from foredraft.engines.worker import DeviceWorker, first_line
+from foredraft.engines.turns import Turns
+from foredraft.engines.worker import first_line
 from foredraft.errors import ConfigError, ModelError, RefusedError
 
 _CHUNKS = {"cpu": 128}
 """Rows from which on more of them at once take no less time each; a GPU wants more."""
-
-
-@dataclass(eq=False, slots=True)
-class _Wait:
-    """A call on its way through the device. ``done`` gets what the whole target says, None for a prefill."""
-
-    call: Call
-    text: Text
-    done: "asyncio.Future[Reading | None]"
-    asked_s: float
-    began_s: float = -1.0
-    device_s: float = 0.0
 
 
 class TorchTarget:
@@ -65,7 +48,6 @@ class TorchTarget:
     ) -> None:
         self.model, self.exits = model, exits
         self.exact = is_exact(model, exact)
-        self._worker = DeviceWorker("target")
         rows = cache_bytes // model.kv.row_bytes
         if rows < BLOCK_ROWS:
             raise ConfigError(
@@ -80,9 +62,8 @@ class TorchTarget:
                 f"caches of {cache_bytes / 2**30:.1f} GiB do not fit beside the weights ({first_line(error)}): "
                 "lower cache_bytes (--cache-gib), or take a smaller type or model"
             ) from error
-        self._retry_after_s = retry_after_s
-        self._waiting: list[_Wait] = []
-        self._turns: asyncio.Task[None] | None = None
+        chunk = prefill_chunk or _CHUNKS.get(model.device.type, 512)
+        self.turns = Turns(model, exits, self.memory, chunk, exact=self.exact)
         self._card = TargetCard(
             model_digest=model.run_digest,
             tokenizer_digest=model.tokenizer_digest,
@@ -91,7 +72,7 @@ class TorchTarget:
             layers=len(model.layers),
             exits=exits.layers if exits else (),
             max_pass_nodes=max_pass_nodes,
-            prefill_chunk=prefill_chunk or _CHUNKS.get(model.device.type, 512),
+            prefill_chunk=chunk,
             stop_tokens=model.stop_tokens,
             exact=self.exact,
         )
@@ -117,117 +98,10 @@ class TorchTarget:
         if end > self.model.context:
             raise RefusedError(TOO_LONG, f"{end} tokens are more than the context of {self.model.context}")
 
-    async def run(self, call: Call, text: Text) -> tuple[Reading | None, float, float]:
-        """See a call through: what the target says, the seconds that it waited, and those on the device.
-
-        Cancelled, it costs the others nothing: a forward that nobody else wants ends after the layer in flight.
-        """
-        loop = asyncio.get_running_loop()
-        wait = _Wait(call, text, loop.create_future(), fine_clock(loop)())
-        self._waiting.append(wait)
-        if self._turns is None:  # a task begins after all that is ready now, which may want to share its forward
-            self._turns = asyncio.create_task(self._take_turns(), name="target")
-        try:
-            reading = await wait.done
-        except asyncio.CancelledError:
-            call.cancelled = True
-            raise
-        return reading, wait.began_s - wait.asked_s, wait.device_s
-
-    async def _take_turns(self) -> None:
-        """One forward after another, until nothing waits."""
-        try:
-            while self._waiting:
-                await self._turn()
-                await asyncio.sleep(0)  # those who were just served may want to share the next one
-        finally:
-            self._turns = None
-
-    async def _turn(self) -> None:
-        self._waiting = [wait for wait in self._waiting if not wait.call.cancelled]
-        ready = self._ready()
-        shares = choose([_size(wait.call) for wait in ready], self.card.prefill_chunk)
-        chosen = [(ready[share.call], share.trunk, share.whole) for share in shares]
-        if not chosen:
-            return
-        calls = []
-        for wait, trunk, whole in chosen:
-            start = len(wait.text.tokens)
-            end = start + trunk + (len(wait.call.batch.tokens) if whole and wait.call.batch else 0)
-            calls.append((wait.call, wait.call.part(wait.text.runs(end), start, trunk, whole), whole))
-        clock = fine_clock(loop := asyncio.get_running_loop())
-        readings: deque[Said] = deque()
-
-        def deliver() -> None:
-            while readings:
-                for call, reading in readings.popleft():
-                    if not call.cancelled:
-                        call.on_exit(reading)
-
-        def post(said: Said) -> None:
-            readings.append(said)
-            loop.call_soon_threadsafe(deliver)
-
-        forward = TargetForward(self.model, self.exits, self.memory, calls, post, exact=self.exact)
-        try:
-            said, began_s, ended_s = await self._worker.run(partial(_timed, forward.run, clock))
-        except Exception as error:  # whatever it is, those in the forward must hear of it, and the others go on
-            self._fail([wait for wait, _, _ in chosen], error)
-            return
-        deliver()  # a loop that runs jobs inline calls back only after this coroutine waits
-        verdicts = dict(said)
-        for wait, trunk, whole in chosen:
-            wait.began_s = began_s if wait.began_s < 0.0 else wait.began_s
-            wait.device_s += ended_s - began_s
-            if not wait.call.cancelled:
-                self._follow(wait, trunk, whole, verdicts.get(wait.call))
-
-    def _ready(self) -> list[_Wait]:
-        """Those whose turn it may be. Of several that begin alike, the first one runs what the others take over."""
-        ready: list[_Wait] = []
-        begun: set[bytes] = set()
-        for wait in self._waiting:
-            adopted = wait.text.adopt(wait.call.trunk)
-            wait.call.trunk = wait.call.trunk[adopted:]
-            beginning = wait.text.ahead(wait.call.trunk)
-            if beginning is None or beginning not in begun:
-                ready.append(wait)
-            if beginning is not None:
-                begun.add(beginning)
-        return ready
-
-    def _follow(self, wait: _Wait, trunk: int, whole: bool, reading: Reading | None) -> None:
-        """The forward of a call, or a part of it, is over."""
-        wait.text.extend(wait.call.trunk[:trunk])
-        wait.call.trunk = wait.call.trunk[trunk:]
-        if whole:
-            self._waiting.remove(wait)
-            if not wait.done.done():
-                wait.done.set_result(reading)
-
-    def _fail(self, waits: Sequence[_Wait], error: Exception) -> None:
-        """A forward failed, and with it those who were in it."""
-        for wait in waits:
-            self._waiting.remove(wait)
-            if not wait.done.done():
-                wait.done.set_exception(error)
-
     async def close(self) -> None:
         """Let the forward in flight end, then free the thread and the caches."""
-        await self._worker.close()
-        if self._turns is not None:
-            await asyncio.wait([self._turns])
+        await self.turns.close()
         self.pool.clear()
-
-
-def _size(call: Call) -> Waiting:
-    return Waiting(len(call.trunk), len(call.batch.tokens) if call.batch else 0, call.batch is not None)
-
-
-def _timed(job: Callable[[], Said], clock: Callable[[], float]) -> tuple[Said, float, float]:
-    began_s = clock()
-    said = job()
-    return said, began_s, clock()
 
 
 class TorchSeat:
@@ -275,7 +149,7 @@ class TorchSeat:
     async def _run(self, call: Call) -> tuple[Reading | None, float, float]:
         self._calls.add(call)
         try:
-            return await self._target.run(call, self._text)
+            return await self._target.turns.run(call, self._text)
         finally:
             self._calls.discard(call)
 

@@ -1,0 +1,159 @@
+"""Whose turn it is on the device: one forward after another, each with all that waits and may run together."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from foredraft.core.ports import Reading
+from foredraft.engines.batching import Waiting, choose
+from foredraft.engines.blocks import Text
+from foredraft.engines.device import fine_clock
+from foredraft.engines.kv_memory import KvMemory
+from foredraft.engines.rows import Part
+from foredraft.engines.target_pass import Call, ExitReader, Said, TargetForward
+from foredraft.engines.torch_model import LoadedModel
+from foredraft.engines.worker import DeviceWorker
+
+
+@dataclass(eq=False, slots=True)
+class _Wait:
+    """A call on its way through the device. ``done`` gets what the whole target says, None for a prefill."""
+
+    call: Call
+    text: Text
+    done: "asyncio.Future[Reading | None]"
+    asked_s: float
+    began_s: float = -1.0
+    device_s: float = 0.0
+
+
+class Turns:
+    """The calls of all sessions on one device. ``chunk``: rows of long trunks in one forward, in all."""
+
+    def __init__(
+        self, model: LoadedModel, exits: ExitReader | None, memory: KvMemory, chunk: int, *, exact: bool
+    ) -> None:
+        self._model, self._exits, self._memory = model, exits, memory
+        self._chunk, self._exact = chunk, exact
+        self._worker = DeviceWorker("target")
+        self._waiting: list[_Wait] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, call: Call, text: Text) -> tuple[Reading | None, float, float]:
+        """See a call through: what the target says, the seconds that it waited, and those on the device.
+
+        Cancelled, it costs the others nothing: a forward that nobody else wants ends after the layer in flight.
+        """
+        loop = asyncio.get_running_loop()
+        wait = _Wait(call, text, loop.create_future(), fine_clock(loop)())
+        self._waiting.append(wait)
+        if self._task is None:  # a task begins after all that is ready now, which may want to share its forward
+            self._task = asyncio.create_task(self._take_turns(), name="target")
+        try:
+            reading = await wait.done
+        except asyncio.CancelledError:
+            call.cancelled = True
+            raise
+        return reading, wait.began_s - wait.asked_s, wait.device_s
+
+    async def _take_turns(self) -> None:
+        """One forward after another, until nothing waits."""
+        try:
+            while self._waiting:
+                await self._turn()
+                await asyncio.sleep(0)  # those who were just served may want to share the next one
+        except Exception as error:  # nobody may wait for ever
+            self._fail(list(self._waiting), error)
+        finally:
+            self._task = None
+
+    async def _turn(self) -> None:
+        self._waiting = [wait for wait in self._waiting if not wait.call.cancelled]
+        ready = self._ready()
+        shares = choose([_size(wait.call) for wait in ready], self._chunk)
+        chosen = [(ready[share.call], share.trunk, share.whole) for share in shares]
+        if not chosen:
+            return
+        calls = []
+        for wait, trunk, whole in chosen:
+            start = len(wait.text.tokens)
+            end = start + trunk + (len(wait.call.batch.tokens) if whole and wait.call.batch else 0)
+            calls.append((wait.call, wait.call.part(wait.text.runs(end), start, trunk, whole), whole))
+        await self._run(chosen, calls)
+
+    async def _run(self, chosen: list[tuple[_Wait, int, bool]], calls: list[tuple[Call, Part, bool]]) -> None:
+        """One forward, and what came of it."""
+        clock = fine_clock(loop := asyncio.get_running_loop())
+        readings: deque[Said] = deque()
+
+        def deliver() -> None:
+            while readings:
+                for call, reading in readings.popleft():
+                    if not call.cancelled:
+                        call.on_exit(reading)
+
+        def post(said: Said) -> None:
+            readings.append(said)
+            loop.call_soon_threadsafe(deliver)
+
+        forward = TargetForward(self._model, self._exits, self._memory, calls, post, exact=self._exact)
+        try:
+            said, began_s, ended_s = await self._worker.run(partial(_timed, forward.run, clock))
+        except Exception as error:  # whatever it is, those in the forward must hear of it, and the others go on
+            self._fail([wait for wait, _, _ in chosen], error)
+            return
+        deliver()  # a loop that runs jobs inline calls back only after this coroutine waits
+        verdicts = dict(said)
+        for wait, trunk, whole in chosen:
+            wait.began_s = began_s if wait.began_s < 0.0 else wait.began_s
+            wait.device_s += ended_s - began_s
+            if not wait.call.cancelled:
+                self._follow(wait, trunk, whole, verdicts.get(wait.call))
+
+    def _ready(self) -> list[_Wait]:
+        """Those whose turn it may be. Of several that begin alike, the first one runs what the others take over."""
+        ready: list[_Wait] = []
+        begun: set[bytes] = set()
+        for wait in self._waiting:
+            adopted = wait.text.adopt(wait.call.trunk)
+            wait.call.trunk = wait.call.trunk[adopted:]
+            beginning = wait.text.ahead(wait.call.trunk)
+            if beginning is None or beginning not in begun:
+                ready.append(wait)
+            if beginning is not None:
+                begun.add(beginning)
+        return ready
+
+    def _follow(self, wait: _Wait, trunk: int, whole: bool, reading: Reading | None) -> None:
+        """The forward of a call, or a part of it, is over."""
+        wait.text.extend(wait.call.trunk[:trunk])
+        wait.call.trunk = wait.call.trunk[trunk:]
+        if whole:
+            self._waiting.remove(wait)
+            if not wait.done.done():
+                wait.done.set_result(reading)
+
+    def _fail(self, waits: Sequence[_Wait], error: Exception) -> None:
+        """A forward failed, and with it those who were in it."""
+        for wait in waits:
+            self._waiting.remove(wait)
+            if not wait.done.done():
+                wait.done.set_exception(error)
+
+    async def close(self) -> None:
+        """Let the forward in flight end, then free the thread. Who waits is refused. Twice is fine."""
+        await self._worker.close()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+
+def _size(call: Call) -> Waiting:
+    return Waiting(len(call.trunk), len(call.batch.tokens) if call.batch else 0, call.batch is not None)
+
+
+def _timed(job: Callable[[], Said], clock: Callable[[], float]) -> tuple[Said, float, float]:
+    began_s = clock()
+    said = job()
+    return said, began_s, clock()
