@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "d8d995dc559114e0",
-    "sync": "7442081a18218e20",
+    "cloud": "896f8ad4d7dfe76e",
+    "sync": "c1e02e3f4c66b8fd",
 }
 
 
