@@ -1,10 +1,17 @@
 """The protocol's page says what the code does: fields, limits, hashes and the example exchange."""
 
 import re
+from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
+from msgspec import inspect
 
+import foredraft
+from api.clouds import TOKENIZER, TOKENS, cloud, drafter, truth
+from docs.page_peers import PageCloud, generate
+from foredraft.links import probing
 from foredraft.protocol import messages
 from foredraft.protocol.anchor import ORIGIN
 from foredraft.protocol.messages import Message, decode, encode, unpack
@@ -20,7 +27,52 @@ def test_a_messages_table_has_its_tag_and_its_fields_in_order(kind: type[msgspec
     assert section is not None
     assert int(section[1]) == kind.__struct_config__.tag
     assert (section[2] == "edge") == (kind in messages.ToCloud.__args__)
-    assert tuple(re.findall(r"^\| `(\w+)` \|", section[0], re.MULTILINE)) == kind.__struct_fields__
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*) \|", section[0], re.MULTILINE)
+    struct = inspect.type_info(kind)
+    assert isinstance(struct, inspect.StructType)
+    assert [name for name, _, _ in rows] == [field.name for field in struct.fields]
+    for (name, said, default), field in zip(rows, struct.fields, strict=True):
+        packed = name == "tokens" and said == "tokens"
+        assert packed or said == type_on_the_page(field.type), name
+        assert default.strip() == ("" if field.required else default_on_the_page(field.default)), name
+
+
+def type_on_the_page(kind: inspect.Type) -> str:
+    """How the page names a type, ranges included."""
+    match kind:
+        case inspect.IntType(ge=0):
+            return "uint"
+        case inspect.IntType(ge=least):
+            return f"uint >= {least}"
+        case inspect.FloatType(ge=0.0, le=1e9):
+            return "seconds"
+        case inspect.FloatType(ge=0.0, le=3600.0):
+            return "wait"
+        case inspect.FloatType(ge=0.0, le=1.0):
+            return "probability"
+        case inspect.BytesType():
+            return "tokens"
+        case inspect.StructType(cls=cls):
+            return cls.__name__
+        case inspect.VarTupleType(item_type=item):
+            return f"[{type_on_the_page(item)}]"
+        case inspect.TupleType(item_types=items):
+            return f"[{', '.join(map(type_on_the_page, items))}]"
+        case inspect.UnionType(types=types):
+            rest = [type_on_the_page(one) for one in types if not isinstance(one, inspect.NoneType)]
+            return f"{rest[0]} or nil"
+        case _:
+            return {inspect.StrType: "str", inspect.BoolType: "bool", inspect.FloatType: "float"}[type(kind)]
+
+
+def default_on_the_page(value: Any) -> str:
+    if value == ():
+        return "`[]`"
+    if value is None:
+        return "`nil`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, int | float) else '`""`'
 
 
 def test_no_message_is_missing_and_none_is_made_up() -> None:
@@ -28,7 +80,7 @@ def test_no_message_is_missing_and_none_is_made_up() -> None:
 
 
 def test_every_code_and_reason_of_the_code_is_on_the_page_and_no_other() -> None:
-    table = PAGE[PAGE.index("| code | means |") : PAGE.index("After `unknown_anchor`")]
+    table = PAGE[PAGE.index("| code | means |") : PAGE.index("`unknown_anchor` and `full` are")]
     codes = {messages.BUSY, messages.UNAUTHORIZED, messages.VERSION, messages.MISMATCH, messages.INVALID}
     codes |= {messages.TOO_LONG, messages.UNKNOWN_ANCHOR, messages.FULL, messages.INTERNAL}
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == codes
@@ -65,3 +117,38 @@ def test_the_example_is_a_conversation_that_decodes_and_encodes_to_the_same_byte
     assert (unpack(opened.tokens), unpack(opened.chains[0].tokens)) == ([1, 2, 300], [40, 50])
     assert opened.chains[0].anchor == ORIGIN.after([1, 2, 300])
     assert unpack(commit.tokens) == [40, 60]
+
+
+def test_the_numbers_of_the_probe_are_those_of_the_code() -> None:
+    section = PAGE[PAGE.index("### Measuring the link") : PAGE.index("## An example")]
+    rows = re.findall(r"^\| (\d) \| (\w+) \|", section, re.MULTILINE)
+    kinds = {"echo": probing.ECHO, "sink": probing.SINK, "report": probing.REPORT, "stream": probing.STREAM}
+    assert {name: int(number) for number, name in rows} == kinds
+    assert f"above {probing.CHUNK_BYTES:,} bytes" in section
+    assert f"{probing.MOST_BYTES:,} bytes each way, {probing.MOST_MESSAGES:,} messages" in section
+    assert f"{probing.MOST_SECONDS:g} seconds, and be silent for {probing.MOST_SILENT_S:g}" in section
+
+
+async def test_an_edge_written_from_the_page_gets_the_text_of_our_cloud_with_its_drafts_accepted() -> None:
+    prompt = TOKENS[:5]
+    async with cloud("the key") as here, here.listen() as url:
+        text, accepted = await generate(url, "the key", prompt, 40, truth)
+    assert text == [truth(position) for position in range(5, 45)]
+    assert accepted >= 20
+
+
+@pytest.mark.parametrize(("policy", "drafts"), [("cloud", False), ("sync", True), ("seed", True)])
+async def test_our_edge_gets_the_text_of_a_cloud_written_from_the_page(policy: str, drafts: bool) -> None:
+    peer = PageCloud(truth, TOKENIZER.json, TOKENIZER.digest, "the key")
+    runner = web.AppRunner(peer.app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        async with foredraft.connect(f"http://127.0.0.1:{port}", draft=drafter(), api_key="the key") as edge:
+            report = await edge.generate(TOKENS[:5], policy=policy, max_new_tokens=40).finish()
+    finally:
+        await runner.cleanup()
+    assert list(report.tokens) == [truth(position) for position in range(5, 45)]
+    assert bool(peer.accepted) == drafts

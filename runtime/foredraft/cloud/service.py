@@ -1,7 +1,7 @@
-"""The cloud's coroutines: one service, a connection per edge, a walking task per session.
+"""The cloud's coroutines: one service, a connection per edge, a verifying task per session.
 
-    reader   listens: messages of the link change the session's plain state and wake the cloud
-    cloud   asks the state what to do, runs a target pass, commits, sends
+    reader   listens: messages of the link change the session's plain state and wake its task
+    session  asks the state what to do, runs a target pass, commits, sends
     sender   carries what the link has no room for at once (``outbox``), so that a slow edge stalls nobody
 
 Nothing that an edge sends ends the service: it is answered with Refused, and others go on.
@@ -252,7 +252,7 @@ class _Connection:
             self._refuse(number, messages.INTERNAL, f"the target failed: {error}")
 
     async def _end_session(self) -> None:
-        """Stop walking. The session's number is remembered, so that late messages are known as such."""
+        """Stop verifying. The session's number is remembered, so that late messages are known as such."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

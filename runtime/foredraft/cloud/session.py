@@ -55,7 +55,7 @@ class Shared:
 
 
 class CloudSession:
-    """One text being walked: the cloud's state, its slot at the target, and its voice."""
+    """One text being verified: the cloud's state, its slot at the target, and its voice."""
 
     slot: Slot
 
@@ -65,9 +65,9 @@ class CloudSession:
         self._shared = shared
         self._clock = asyncio.get_running_loop()
         self._stops: StopSearch | None = None
-        self._state: CloudDrafter | None = None
+        self._drafter: CloudDrafter | None = None
         if shared.new_drafter is not None:
-            self._state = CloudDrafter(shared.new_drafter, state.tree, state.sampling)
+            self._drafter = CloudDrafter(shared.new_drafter, state.tree, state.sampling)
         self._say = say
         self._owner = owner
         self._changed = Signal()
@@ -79,7 +79,7 @@ class CloudSession:
         self._heard_at_s = state.idle_since_s
 
     def take(self, message: Grow | Steer) -> None:
-        """Change the state as the message says, and let the cloud look again. Raises as the cloud does."""
+        """Change the state as the message says, and let ``run`` look again. Raises as the state does."""
         self._heard += 1
         self._heard_at_s = self._clock.time()
         if isinstance(message, Steer):
@@ -89,14 +89,14 @@ class CloudSession:
         self._changed.set()
 
     def attach(self, chains: Sequence[Chain]) -> None:
-        """Hang chains into the tree. Raises RefusedError or ProtocolError for what no honest edge sends."""
+        """Attach chains to the tree. Raises RefusedError or ProtocolError for what no honest edge sends."""
         for chain in chains:
             if (refused := self.state.take_chain(chain)) is not None:
                 self._shared.counters.refused += 1
                 self._say(refused)
 
     async def run(self) -> None:
-        """Take a slot, walk, and give it up whatever happens."""
+        """Take a slot, verify to the end of the text, and give the slot up whatever happens."""
         shared, counters = self._shared, self._shared.counters
         self._stops = await _stop_search(shared.new_detokenizer, self.state)
         self.slot = await shared.target.slot(self.state.tree.tokens, self.state.sampling, self._owner)
@@ -107,8 +107,8 @@ class CloudSession:
         finally:
             counters.active -= 1
             self.slot.close()
-            if self._state is not None:
-                await self._state.close()
+            if self._drafter is not None:
+                await self._drafter.close()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
 
@@ -132,9 +132,9 @@ class CloudSession:
                 await self._wait(plan, now_s)
 
     async def _extend(self, node: Node) -> None:
-        if self._state is not None:  # else no such orders were accepted
+        if self._drafter is not None:  # else no such orders were accepted
             began_s = self._clock.time()
-            await self._state.extend(node)
+            await self._drafter.extend(node)
             self._draft_us += (round((self._clock.time() - began_s) * 1e6),)
 
     async def _wait(self, plan: Wait, began_s: float) -> None:
@@ -188,8 +188,8 @@ class CloudSession:
         self._prefill_s = self._waited_s = 0.0
         self._draft_us = ()
         self.slot.keep(kept)
-        if self._state is not None:
-            self._state.advance(self.state.tree.tokens[commit.position :])
+        if self._drafter is not None:
+            self._drafter.advance(self.state.tree.tokens[commit.position :])
         self._say(commit)
         counters = self._shared.counters
         counters.passes += 1

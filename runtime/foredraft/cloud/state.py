@@ -158,7 +158,7 @@ class CloudState:
             self.steer = steer
 
     def take_chain(self, chain: Chain) -> Refused | None:
-        """Hang a chain into the tree as far as there is room, or say why not.
+        """Attach a chain to the tree as far as there is room, or say why not.
 
         Silent only where a commit that was sent already tells the edge what became of the chain.
         Raises RefusedError or ProtocolError for tokens that no honest edge sends.

@@ -1,8 +1,8 @@
 """The edge's coroutines: one session, from a prompt to the complete text.
 
-    reader    the link's messages change the edge's state, wake the edge, and send what that calls for
-    edge    asks the policy for the next draft step and runs it (``drafting``); then sends what is ready
-    sender    carries what the link has no room for at once (``shipping``, ``outbox``)
+    reader   the link's messages change the edge's state, wake the drafting, and send what that calls for
+    drafting asks the policy for the next draft step and runs it (``drafting``); then sends what is ready
+    sender   carries what the link has no room for at once (``shipping``, ``outbox``)
 
 Nobody who sends waits, so a draft step never holds up a message, nor a full link a draft step. A
 link that breaks is made anew and the session opened again with the text so far; the text that
