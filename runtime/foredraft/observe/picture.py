@@ -78,8 +78,6 @@ def _panel(axes: "Axes", name: str, session: Timeline, width_s: float) -> None:
             edgecolors="white",
             linewidth=0.7,
         )
-        if span.kind == "pass" and left_ms > 0 and span.end_s < end_s:
-            axes.text(left_ms + 4, row, "pass", ha="left", va="center", fontsize=8, color="#8a7f63")
         if span.kind == "hint":
             _hint_mark(axes, left_ms, rows["cloud"], "D")
             _hint_mark(axes, left_ms + length_ms, rows["edge"], "v")
