@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from foredraft.api.edge import Edge, connect
     from foredraft.api.generation import Generation, Piece
     from foredraft.api.loading import ModelOptions
+    from foredraft.edge.connections import Retry
     from foredraft.edge.estimates import Estimates
     from foredraft.edge.saved_estimates import estimates_from_profiles, load_estimates, save_estimates
-    from foredraft.edge.session import Retry
     from foredraft.edge.session_report import SessionReport
     from foredraft.errors import (
         ConfigError,

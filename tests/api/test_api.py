@@ -90,7 +90,7 @@ async def test_a_second_text_at_the_same_time_is_refused_and_the_first_goes_on()
     async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=clouds.drafter()) as edge:
         first = asyncio.create_task(edge.generate(PROMPT, max_new_tokens=200).finish())
         await asyncio.sleep(0)
-        with pytest.raises(ConfigError, match="generating already"):
+        with pytest.raises(ConfigError, match="generated already"):
             await edge.generate(PROMPT).finish()
         assert (await first).new_tokens == 200
 
@@ -241,3 +241,38 @@ asyncio.run(main())
     folder = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder)
     assert done.stdout.strip() == "50 []"
+
+
+async def test_several_texts_at_once_have_a_drafter_each_and_are_what_each_is_alone() -> None:
+    made: list[object] = []
+
+    def new_drafter() -> object:
+        made.append(clouds.drafter())
+        return made[-1]
+
+    async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=new_drafter) as edge:  # type: ignore[arg-type]
+        prompts = [clouds.TOKENS[: 5 + number] for number in range(8)]
+        texts = [edge.generate(prompt, policy="seed", max_new_tokens=50) for prompt in prompts]
+        reports = await asyncio.gather(*(text.finish() for text in texts))
+        again = await edge.generate(prompts[0], max_new_tokens=50).finish()
+    for prompt, report in zip(prompts, reports, strict=True):
+        assert report.tokens == [clouds.truth(p) for p in range(len(prompt), len(prompt) + 50)]
+    assert again.tokens == reports[0].tokens
+    assert len(made) == 8
+
+
+async def test_a_text_is_left_with_its_context_and_the_cloud_stops() -> None:
+    async with clouds.cloud() as cloud, foredraft.connect(cloud) as edge:
+        async with edge.generate(PROMPT, max_new_tokens=10_000) as generation:
+            await anext(generation)
+            assert cloud.service.counters.active == 1
+        await asyncio.sleep(0.01)
+        assert cloud.service.counters.active == 0
+
+
+async def test_texts_over_http_share_a_connection_and_a_full_server_takes_back_one_that_is_idle() -> None:
+    cloud = foredraft.Cloud(clouds.target(), clouds.TOKENIZER, max_sessions=1)
+    async with cloud, cloud.listen() as url, foredraft.connect(url) as first, foredraft.connect(url) as second:
+        for edge in (first, first, second, first, second):
+            assert (await edge.generate(PROMPT, max_new_tokens=10).finish()).new_tokens == 10
+        assert cloud.service.counters.sessions == 5

@@ -99,6 +99,9 @@ class Echo:
             self.flooded.set()
             raise
 
+    def make_room(self) -> bool:
+        return False
+
     def drain(self, retry_after_s: float = 0.0) -> None:
         for link in self.links:
             self.tasks.append(asyncio.ensure_future(link.send(Drain(retry_after_s))))

@@ -10,7 +10,8 @@ import pytest_asyncio
 from engines.tiny_models import FAMILIES, save_model
 from engines.torch_reference import PlainHeads, prompt_of
 from foredraft.api.cloud import Cloud
-from foredraft.edge.session import Connect, EdgeSession, Retry
+from foredraft.edge.connections import Connect, Retry
+from foredraft.edge.session import EdgeSession
 from foredraft.edge.session_report import SessionReport
 from foredraft.engines.ngram import NgramDrafter
 from foredraft.engines.scripted import ScriptedDrafter

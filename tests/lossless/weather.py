@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import deque
 
-from foredraft.edge.session import Connect
+from foredraft.edge.connections import Connect
 from foredraft.errors import LinkClosedError
 from foredraft.protocol import messages
 from foredraft.protocol.messages import Commit, Hint, Message

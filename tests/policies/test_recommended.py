@@ -168,9 +168,10 @@ async def test_an_edge_without_a_policy_takes_the_servers_and_the_report_says_so
 @pytest.mark.parametrize("said", ["later:gamma=2", "colocated:cloud_gamma=4", "trap:Trap", "\x00", "ahead:width=0"])
 @pytest.mark.usefixtures("trap")
 async def test_a_text_is_whole_whatever_a_server_recommends(said: str) -> None:
-    async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=clouds.drafter()) as edge:
-        cloud.service._policy = said
-        cloud.service.limits = replace(cloud.service.limits, cloud_drafts=0)
+    cloud = clouds.cloud()
+    cloud.service._policy = said
+    cloud.service.limits = replace(cloud.service.limits, cloud_drafts=0)
+    async with cloud, foredraft.connect(cloud, draft=clouds.drafter()) as edge:
         generation = edge.generate(PROMPT, max_new_tokens=40)
         report = await generation.finish()
     assert report.text == clouds.text_between(START, START + 40)

@@ -11,8 +11,9 @@ from random import Random
 
 from foredraft.cloud.service import CloudService
 from foredraft.cloud.state import Limits
+from foredraft.edge.connections import Retry
 from foredraft.edge.policy import Policy
-from foredraft.edge.session import EdgeSession, Retry
+from foredraft.edge.session import EdgeSession
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import LinkClosedError, RefusedError

@@ -6,8 +6,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from foredraft.cloud.service import CloudService
+from foredraft.edge.connections import Retry
 from foredraft.edge.policy import Policy
-from foredraft.edge.session import EdgeSession, Retry
+from foredraft.edge.session import EdgeSession
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.links.memory import MemoryLink, memory_link
 from foredraft.policies import make_policy

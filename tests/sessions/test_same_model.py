@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from foredraft.cloud.service import CloudService
-from foredraft.edge.session import EdgeSession, Retry
+from foredraft.edge.connections import Retry
+from foredraft.edge.session import EdgeSession
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.errors import ModelError
 from foredraft.links.memory import MemoryLink, memory_link

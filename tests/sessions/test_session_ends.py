@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from foredraft.cloud.service import MAX_UNSENT
 from foredraft.cloud.state import Limits
+from foredraft.edge.session import EdgeSession
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import VerifyParams
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.errors import ConfigError, ForedraftError, LinkClosedError, RefusedError
+from foredraft.policies import make_policy
 from foredraft.policies.sync import SyncPolicy
 from foredraft.protocol import messages
 from foredraft.protocol.messages import Commit, Drain, Refused
@@ -237,14 +239,24 @@ async def test_a_text_at_once_is_the_same_and_ends_at_the_cloud_when_it_is_given
 @pytest.mark.simulated
 async def test_a_drained_server_is_left_and_the_text_goes_on_at_the_next() -> None:
     first, second = room(SlowTarget(truth)), room(SlowTarget(truth))
-    session = first.session("sync", 20)
     drained = False
+
+    async def connect() -> Link:
+        return await (second if drained else first).connect()
+
+    session = EdgeSession(
+        PROMPT,
+        connect=connect,
+        drafter=ScriptedDrafter(perfect),
+        policy=make_policy("sync"),
+        sampling=Sampling(),
+        rules=StopRules(max_new_tokens=20),
+    )
 
     def drain(tokens: list[int]) -> None:
         nonlocal drained
         if not drained:
             drained = True
-            session._connect = second.connect
             first.service.drain(2.0)
 
     assert await collect(session, drain) == text(20)

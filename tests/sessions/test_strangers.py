@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foredraft.edge.session import EdgeSession, Retry
+from foredraft.edge.connections import Retry
+from foredraft.edge.session import EdgeSession
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.errors import ForedraftError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.links.memory import MemoryLink, memory_link

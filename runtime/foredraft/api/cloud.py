@@ -9,14 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from foredraft.api.loading import ModelOptions, load_cloud_drafter, load_target
-from foredraft.cloud.drafter import NewDrafter
 from foredraft.cloud.service import CloudService
 from foredraft.cloud.state import Limits
 from foredraft.errors import ConfigError
 from foredraft.links.memory import memory_link
 from foredraft.policies.recommended import recommendation
 from foredraft.protocol.events import Observer
-from foredraft.protocol.ports import Link, Target
+from foredraft.protocol.ports import Link, NewDrafter, Target
 from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ Use it so (inside a coroutine):
             print(piece.text, end="")
         print(generation.report.tokens_per_pass)
 
-An edge generates one text at a time.
+Several texts may run at once, each with a connection and a drafter of its own; the drafters share their weights.
 """
 
 import asyncio
@@ -19,14 +19,17 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
+from weakref import WeakSet
 
+from foredraft.api.drafters import Drafters
 from foredraft.api.generation import Generation
-from foredraft.api.loading import NGRAM, ModelOptions, load_drafter
+from foredraft.api.loading import NGRAM, Draft, ModelOptions, load_draft
 from foredraft.api.servers import Servers
+from foredraft.edge.connections import Connect, Connections, Retry
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
-from foredraft.edge.session import Connect, EdgeSession, Retry
+from foredraft.edge.session import EdgeSession
 from foredraft.errors import ConfigError, ModelError
 from foredraft.links import websocket
 from foredraft.links.address import SESSION_PATH, endpoint
@@ -37,7 +40,7 @@ from foredraft.policies.recommended import Recommended, spec_of_running
 from foredraft.profiles import load_profile
 from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import Ready
-from foredraft.protocol.ports import Drafter, Link
+from foredraft.protocol.ports import Drafter, Link, NewDrafter
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.text.tokenizer import Tokenizer
 
@@ -56,13 +59,16 @@ class Host(Protocol):
 Server = str | Host
 """A server's URL, or a cloud that is not behind one."""
 
+MOST_IDLE = 4
+"""Connections that are kept for texts to come."""
+
 _MOST_DRAWN_SEED = 1 << 32  # short enough to copy by hand
 
 
 class Edge:
-    """An edge: one drafter, and the clouds that it may use. Made by ``connect``; use it as a context.
+    """An edge: a draft, and the clouds that it may use. Made by ``connect``; use it as a context.
 
-    It generates one text at a time. ``ready`` says what is served; ``tokenizer`` is None only where
+    ``ready`` says what is served; ``tokenizer`` is None only where
     a cloud in this process has none. ``estimates``: what texts have taught of link and models; it serves the next.
     """
 
@@ -72,7 +78,7 @@ class Edge:
     def __init__(
         self,
         servers: Sequence[Server],
-        draft: str | Path | Drafter,
+        draft: str | Path | Drafter | NewDrafter,
         options: ModelOptions,
         api_key: str,
         retry: Retry,
@@ -84,12 +90,13 @@ class Edge:
         self._places = list(servers)
         self._ssl = ssl
         self._servers = Servers([_way(server, api_key, ssl) for server in servers])
+        self._connections = Connections(self._servers.connect, api_key, most_idle=MOST_IDLE, retry=retry)
         self._draft = draft
         self._options = options
         self._api_key = api_key
         self._retry = retry
-        self._drafter: Drafter | None = None
-        self._generation: Generation | None = None
+        self._drafters: Drafters | None = None
+        self._running: WeakSet[Generation] = WeakSet()
         self.estimates = Estimates() if estimates is None else estimates
         self._count = 0
 
@@ -98,23 +105,28 @@ class Edge:
 
         Raises UnreachableError, RefusedError, ModelError, ConfigError.
         """
-        self.ready = await self._servers.ask(self._api_key, self._retry)
-        self._drafter, self.tokenizer = await self._load_drafter()
-        if self.tokenizer is None:
-            self.tokenizer = await self._clouds_tokenizer()
+        self.ready = await self._connections.meet()
+        try:
+            self._drafters = Drafters(self._draft, await self._load_draft())
+            self.tokenizer = self._drafters.tokenizer or await self._clouds_tokenizer()
+        except BaseException:
+            await self._connections.close()
+            raise
         return self
 
-    async def _load_drafter(self) -> tuple[Drafter, Tokenizer | None]:
+    async def _load_draft(self) -> Draft | None:
+        """The draft that is given by name."""
         if not isinstance(self._draft, str | Path):
-            return self._draft, None
-        drafter, tokenizer = await asyncio.to_thread(load_drafter, self._draft, self._options)
-        if drafter.tokenizer_digest not in ("", self.ready.tokenizer_digest):
-            await drafter.close()
+            return None
+        loaded = await asyncio.to_thread(load_draft, self._draft, self._options)
+        digest = loaded.new().tokenizer_digest
+        if digest not in ("", self.ready.tokenizer_digest):
+            await loaded.close()
             raise ModelError(
-                f"the tokenizer of the draft {str(self._draft)!r} ({drafter.tokenizer_digest}) is not the "
+                f"the tokenizer of the draft {str(self._draft)!r} ({digest}) is not the "
                 f"target's ({self.ready.tokenizer_digest}); use a draft of the same family, or draft='ngram'"
             )
-        return drafter, tokenizer
+        return loaded
 
     async def _clouds_tokenizer(self) -> Tokenizer | None:
         place = self._places[self._servers.current]
@@ -127,11 +139,12 @@ class Edge:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._generation is not None:
-                await self._generation.aclose()
+            for generation in list(self._running):
+                await generation.aclose()
         finally:
-            if self._drafter is not None and isinstance(self._draft, str | Path):
-                await self._drafter.close()
+            await self._connections.close()
+            if self._drafters is not None:
+                await self._drafters.close()
 
     def generate(
         self,
@@ -157,7 +170,7 @@ class Edge:
         is in reach, and what became of it; none of that is part of the text. ``record``: a file to record the session
         to, for ``read_record`` and ``foredraft replay``, or a recorder. Raises ConfigError, UnknownNameError.
         """
-        if self._drafter is None:
+        if self._drafters is None:
             raise ConfigError("this edge is not connected yet; write: async with connect(...) as edge")
         tokens = self._encode(prompt)
         seed = secrets.randbelow(_MOST_DRAWN_SEED) if seed is None else seed
@@ -165,8 +178,9 @@ class Edge:
         chosen = self._policy(policy)
         sampling = Sampling(temperature, top_k, top_p, seed)
         rules = StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop))
-        drafter, recorder = self._drafter, None
-        connect: Connect = self._servers.connect
+        mine = self._drafters.take()
+        drafter, recorder = mine, None
+        connect: Connect | Connections = self._connections
         if record is not None:
             recorder = record if isinstance(record, Recorder) else Recorder(record)
             of = self._recorded(tokens, sampling, rules, spec_of_running(chosen), drafter, observer)
@@ -186,7 +200,7 @@ class Edge:
             estimates=self.estimates,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
-        return Generation(session, text, seed, self._take_turn, recorder)
+        return Generation(session, text, seed, self._begins, partial(self._ended, mine), recorder)
 
     def _policy(self, given: str | Path | Policy | None) -> Policy:
         if given is None:
@@ -235,16 +249,22 @@ class Edge:
                 raise ConfigError(f"token id {token} is outside the target's vocabulary of {self.ready.vocab_size}")
         return tokens
 
-    async def _take_turn(self, generation: Generation) -> None:
-        """The drafter serves one text at a time: a new one ends the one before."""
-        before, self._generation = self._generation, generation
-        if before is not None:
-            await before.aclose()
+    async def _begins(self, generation: Generation) -> None:
+        """A drafter of somebody's own serves one text at a time: a new one ends the one before."""
+        if self._drafters is not None and self._drafters.only is not None:
+            for before in list(self._running):
+                await before.aclose()
+        self._running.add(generation)
+
+    def _ended(self, drafter: Drafter, generation: Generation) -> None:
+        self._running.discard(generation)
+        if self._drafters is not None:
+            self._drafters.give_back(drafter)
 
 
 def connect(
     *servers: Server,
-    draft: str | Path | Drafter = NGRAM,
+    draft: str | Path | Drafter | NewDrafter = NGRAM,
     options: ModelOptions | None = None,
     api_key: str = "",
     retry: Retry | None = None,
@@ -255,8 +275,9 @@ def connect(
 
     ``servers``: URLs, or clouds in this process; when one is gone, the session goes on at the next,
     which must serve the same model. ``draft``: ``ngram`` (needs no model), ``demo`` (the bundled
-    draft), the folder or hub id of a model with the target's tokenizer, or a drafter of one's
-    own, which is left open. ``options``: how a draft model is run. ``retry``: how often a lost link is made anew.
+    draft), the folder or hub id of a model with the target's tokenizer, a drafter of one's own, which serves
+    one text at a time and is left open, or what makes them, one for each text that runs. ``options``: how a draft
+    model is run. ``retry``: how often a lost link is made anew.
     ``estimates``: what is known beforehand (``load_estimates``, ``estimates_from_profiles``).
     """
     return Edge(servers, draft, options or ModelOptions(), api_key, retry or Retry(), ssl, estimates)

@@ -28,8 +28,8 @@ class Piece:
 class Generation:
     """One text on its way: iterate over it for its pieces.
 
-    Leaving the loop early is fine; the cloud is told to stop with ``aclose``, when the edge's next
-    generation begins, or when the edge closes. ``seed`` is what was given or drawn.
+    Whoever leaves the loop early calls ``aclose``, or writes ``async with edge.generate(...) as generation``: it tells
+    the cloud to stop, as the end of the edge does. ``seed`` is what was given or drawn.
     """
 
     def __init__(
@@ -38,10 +38,11 @@ class Generation:
         text: TextStream | None,
         seed: int,
         begin: "Callable[[Generation], Awaitable[None]]",
+        end: "Callable[[Generation], None]",
         recorder: Recorder | None = None,
     ) -> None:
         self.seed = seed
-        self._begin = begin
+        self._begin, self._end = begin, end
         self._recorder = recorder
         self._session = session
         self._stream = text
@@ -87,11 +88,28 @@ class Generation:
         try:
             await self._pieces.aclose()
         except RuntimeError as error:  # asyncio's word for an async generator that runs elsewhere
-            reason = "this edge is generating already; open another with connect() for texts side by side"
+            reason = (
+                "this text is being generated already, in another task; for texts side by side with a drafter of one's "
+                "own, give connect(draft=...) what makes drafters in the place of one"
+            )
             raise ConfigError(reason) from error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def _generate(self) -> AsyncGenerator[Piece, None]:
         await self._begin(self)
+        try:
+            async with aclosing(self._recorded_text()) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            self._end(self)
+
+    async def _recorded_text(self) -> AsyncGenerator[Piece, None]:
         if self._recorder is not None:
             self._recorder.begin()
         try:

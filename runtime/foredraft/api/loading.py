@@ -5,17 +5,17 @@ Torch is imported only when a model is loaded; the n-gram drafter needs none.
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from foredraft.cloud.drafter import NewDrafter
 from foredraft.errors import ConfigError, ModelError, extras_named
-from foredraft.protocol.ports import Drafter, Target, TargetCard
+from foredraft.protocol.ports import Drafter, NewDrafter, Target, TargetCard
 from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from foredraft.engines.torch_draft import TorchDrafter
     from foredraft.engines.torch_model import LoadedModel
+    from foredraft.engines.worker import DeviceWorker
 
 DEMO: Final = "demo"
 NGRAM: Final = "ngram"
@@ -71,28 +71,49 @@ def load_target(
     return (target if profile is None else PacedTarget(target, profile)), tokenizer
 
 
-@extras_named()
-def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tokenizer | None]:
-    """The drafter ``draft`` (``ngram``, ``demo``, a folder, a hub id or a GGUF file), and its tokenizer if it has one.
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A draft made ready to run: ``new`` makes the drafter of one text, ``tokenizer`` is its own, if it has one.
 
+    ``worker``: the thread that its drafters share.
+    """
+
+    new: NewDrafter
+    tokenizer: Tokenizer | None = None
+    worker: "DeviceWorker | None" = None
+
+    async def close(self) -> None:
+        """Let the step in flight end, then the thread."""
+        if self.worker is not None:
+            await self.worker.close()
+
+
+@extras_named()
+def load_draft(draft: str | Path, options: ModelOptions) -> Draft:
+    """The draft ``ngram``, ``demo``, or the model in a folder, of a hub id or in a GGUF file.
+
+    Its drafters share weights and thread, and with a pace the emulated device.
     Raises ModelError, ConfigError, ProfileError. Takes seconds where it is a model.
     """
     from foredraft.profiles import check_model, load_profile
 
     profile = load_profile(options.pace, "draft") if options.pace else None
-    if draft == NGRAM:
-        drafter: Drafter
-        tokenizer: Tokenizer | None
-        (drafter, tokenizer), digest = _ngram(), ""
-    else:
-        drafter, tokenizer = _torch_drafter(draft, options)
-        digest = drafter.model.digest
+    loaded, digest = (Draft(_new_ngram), "") if draft == NGRAM else _torch_draft(draft, options)
     if profile is None:
-        return drafter, tokenizer
+        return loaded
     check_model(profile, digest)
+    from foredraft.engines.device import Device
+    from foredraft.engines.pace import Pace
     from foredraft.engines.paced import PacedDrafter
 
-    return PacedDrafter(drafter, profile), tokenizer
+    device, pace, inner = Device(), Pace(profile, None, "warn"), loaded.new
+    return replace(loaded, new=lambda: PacedDrafter(inner(), profile, device=device, pace=pace))
+
+
+def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tokenizer | None]:
+    """One drafter of ``load_draft``, for one text at a time, and its tokenizer if it has one."""
+    loaded = load_draft(draft, options)
+    return loaded.new(), loaded.tokenizer
 
 
 @extras_named()
@@ -102,33 +123,35 @@ def load_cloud_drafter(draft: str | Path, options: ModelOptions, card: TargetCar
     Raises ModelError where the tokenizers differ, ConfigError. Takes seconds where it is a model.
     """
     if draft == NGRAM:
-        return lambda: _ngram()[0]
-    from foredraft.engines.torch_draft import TorchDrafter
-
-    first, _ = _torch_drafter(draft, replace(options, quantization=""))
-    if first.tokenizer_digest != card.tokenizer_digest:
+        return _new_ngram
+    loaded, _ = _torch_draft(draft, replace(options, quantization=""))
+    digest = loaded.new().tokenizer_digest
+    if digest != card.tokenizer_digest:
         raise ModelError(
-            f"the tokenizer of the draft {str(draft)!r} ({first.tokenizer_digest}) is not the target's "
+            f"the tokenizer of the draft {str(draft)!r} ({digest}) is not the target's "
             f"({card.tokenizer_digest}); use a draft model of the same family, or 'ngram'"
         )
-    return lambda: TorchDrafter(first.model)
+    return loaded.new
 
 
-def _ngram() -> tuple[Drafter, None]:
+def _new_ngram() -> Drafter:
     from foredraft.engines.ngram import NgramDrafter
 
-    return NgramDrafter(), None
+    return NgramDrafter()
 
 
-def _torch_drafter(draft: str | Path, options: ModelOptions) -> "tuple[TorchDrafter, Tokenizer]":
+def _torch_draft(draft: str | Path, options: ModelOptions) -> tuple[Draft, str]:
+    """The draft, and the digest of its model."""
     from foredraft.engines.torch_draft import TorchDrafter
+    from foredraft.engines.worker import DeviceWorker
 
     if draft == DEMO:
         from foredraft.demo_models import bundled_pair
 
         draft = bundled_pair().draft
-    loaded = _load(draft, options)
-    return TorchDrafter(loaded), Tokenizer.from_folder(loaded.folder)
+    loaded, worker = _load(draft, options), DeviceWorker("draft")
+    new = partial(TorchDrafter, loaded, worker=worker)
+    return Draft(new, Tokenizer.from_folder(loaded.folder), worker), loaded.digest
 
 
 def _load(model: str | Path, options: ModelOptions) -> "LoadedModel":

@@ -4,17 +4,11 @@ What makes them interchangeable is that they serve the same model: a session ref
 with another one's text.
 """
 
-import asyncio
-import logging
 from collections.abc import Sequence
 
-from foredraft.edge.handshake import shake_hands
-from foredraft.edge.session import Connect, Retry
-from foredraft.errors import LinkClosedError, RefusedError, UnreachableError
-from foredraft.protocol.messages import Ready
+from foredraft.edge.connections import Connect
+from foredraft.errors import RefusedError, UnreachableError
 from foredraft.protocol.ports import Link
-
-log = logging.getLogger("foredraft.edge")
 
 
 class Servers:
@@ -42,28 +36,3 @@ class Servers:
         if len(errors) == 1:
             raise errors[0]
         raise UnreachableError("no server answers: " + "; ".join(map(str, errors)))
-
-    async def ask(self, api_key: str, retry: Retry) -> Ready:
-        """What is served there. Raises UnreachableError when retries are used up, RefusedError."""
-        failures = 0
-        while True:
-            try:
-                return await self._ask_once(api_key)
-            except (LinkClosedError, UnreachableError, RefusedError) as error:
-                failures += 1
-                wait_s = retry.wait_s(failures)
-                if isinstance(error, RefusedError):
-                    if error.retry_after_s is None or failures > retry.attempts:
-                        raise
-                    wait_s = max(wait_s, error.retry_after_s)
-                elif failures > retry.attempts:
-                    raise UnreachableError(f"gave up after {retry.attempts} retries: {error}") from error
-                log.warning("%s; trying again in %.2g s (%d of %d)", error, wait_s, failures, retry.attempts)
-            await asyncio.sleep(wait_s)
-
-    async def _ask_once(self, api_key: str) -> Ready:
-        link = await self.connect()
-        try:
-            return await shake_hands(link, api_key)
-        finally:
-            await link.close()

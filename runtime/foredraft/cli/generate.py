@@ -75,8 +75,8 @@ def generate(
     from foredraft.api.edge import connect
     from foredraft.api.loading import ModelOptions
     from foredraft.cli.generated import tell, write_views
+    from foredraft.edge.connections import Retry
     from foredraft.edge.saved_estimates import load_estimates, save_estimates
-    from foredraft.edge.session import Retry
     from foredraft.files import check_folders
     from foredraft.links.emulation import proxies, shape_of
     from foredraft.policies import make_policy

@@ -1,18 +1,15 @@
 """A draft model beside the target (placement ``colocated``).
 
-It is attached its guesses into the cloud's own tree, below the deepest node that is there, so it goes on
+It attaches its guesses to the cloud's own tree, below the deepest node that is there, so it goes on
 from what the edge shipped, and alone where the edge ships nothing. When it drafts, and how deep, is
 the cloud's decision (``state``), by the edge's orders.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from foredraft.protocol.ports import Drafter
+from foredraft.protocol.ports import Drafter, NewDrafter
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import DraftTree, Node
-
-NewDrafter = Callable[[], Drafter]
-"""Makes the drafter of one session in the cloud; sessions share the model."""
 
 
 class CloudDrafter:

@@ -7,11 +7,10 @@ more, many tokens to a pass, with all exits, and through the draft.
 
 from collections.abc import AsyncIterator, Sequence
 
-from foredraft.cloud.drafter import NewDrafter
 from foredraft.errors import RefusedError
 from foredraft.protocol import messages
 from foredraft.protocol.messages import Open, Predictions, Read, Steer, pack
-from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Target
+from foredraft.protocol.ports import Drafter, Guess, NewDrafter, Pass, Prediction, Target
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import DraftTree
 

@@ -8,13 +8,13 @@ Nothing that an edge sends ends the service: it is answered with Refused, and ot
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
-from foredraft.cloud.drafter import NewDrafter
 from foredraft.cloud.read_back import opening_of, tell
 from foredraft.cloud.session import CloudSession, Counters, NewDetokenizer, Shared
 from foredraft.cloud.state import CloudState, Limits
@@ -23,7 +23,7 @@ from foredraft.protocol import messages
 from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import Close, Drain, Grow, Hello, Open, Read, Ready, Refused, Steer, ToEdge
 from foredraft.protocol.outbox import Outbox
-from foredraft.protocol.ports import Link, Target
+from foredraft.protocol.ports import Link, NewDrafter, Target
 
 log = logging.getLogger("foredraft.cloud")
 
@@ -80,6 +80,14 @@ class CloudService:
         for connection in self._connections:
             connection.say(Drain(retry_after_s))
 
+    def make_room(self) -> bool:
+        """Dismiss the first connection that carries no text at the moment, for somebody who waits at the door."""
+        for connection in self._connections:
+            if connection.idle:
+                connection.dismiss()
+                return True
+        return False
+
     def admit(self, hello: Hello) -> Ready:
         """The answer to a handshake. Raises RefusedError."""
         if hello.version != messages.PROTOCOL_VERSION:
@@ -120,6 +128,21 @@ class _Connection:
         self._owner = ""  # whose texts may share their beginnings
         self._task: asyncio.Task[None] | None = None
         self._cut: asyncio.Future[None] | None = None
+        self._admitted = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is open, and carries no text at the moment."""
+        return self._admitted and self._cut is None and (self._task is None or self._task.done())
+
+    def dismiss(self) -> None:
+        """Its place is needed. The edge may connect again when it has something to say."""
+        self._cut = asyncio.ensure_future(self._dismiss())
+
+    async def _dismiss(self) -> None:
+        with contextlib.suppress(LinkClosedError):
+            await self._link.send(Refused(0, messages.BUSY, "nothing was said, and others need the place"))
+        await self._link.close()
 
     def say(self, message: ToEdge) -> None:
         """Put a message on its way. An edge that does not read loses its link, and can resume."""
@@ -159,7 +182,7 @@ class _Connection:
         if not isinstance(hello, Hello):
             raise RefusedError(messages.INVALID, f"Hello comes first, not {type(hello).__name__}")
         self.say(self._service.admit(hello))
-        self._owner = hello.api_key
+        self._owner, self._admitted = hello.api_key, True
         while True:
             await self._link.listen(self._hear)
             await self._take(self._heard)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from foredraft.cloud.drafter import CloudDrafter, NewDrafter
+from foredraft.cloud.drafter import CloudDrafter
 from foredraft.cloud.state import TICK_S, CloudState, Extend, Go, StopSearch, Timing, Wait
 from foredraft.errors import RefusedError
 from foredraft.protocol import messages
 from foredraft.protocol.events import Event, Observer, Value
 from foredraft.protocol.messages import Chain, Grow, Hint, Steer, ToEdge
-from foredraft.protocol.ports import Detokenizer, Pass, Prediction, Slot, Target, Verdict
+from foredraft.protocol.ports import Detokenizer, NewDrafter, Pass, Prediction, Slot, Target, Verdict
 from foredraft.protocol.signal import Signal
 from foredraft.protocol.tree import Node
 from foredraft.protocol.walk import predict

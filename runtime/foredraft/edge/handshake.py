@@ -1,17 +1,30 @@
 """The first words on a connection, as the edge says them: Hello, and what the cloud makes of it."""
 
-from foredraft.errors import ProtocolError, RefusedError
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+import msgspec
+
+from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
 from foredraft.protocol.messages import BUSY, PROTOCOL_VERSION, Drain, Hello, Ready, Refused
 from foredraft.protocol.ports import Link
 
+HANDSHAKE_S: Final = 20.0
+
 
 async def shake_hands(link: Link, api_key: str = "") -> Ready:
-    """Introduce ourselves; what the cloud serves.
+    """Introduce ourselves; what the cloud serves. Raises as ``welcome``."""
+    await link.send(Hello(PROTOCOL_VERSION, api_key))
+    return await welcome(link)
+
+
+async def welcome(link: Link) -> Ready:
+    """The cloud's answer to Hello.
 
     Raises RefusedError when it does not let us in, ProtocolError when it answers in no way that
     we understand, LinkClosedError.
     """
-    await link.send(Hello(PROTOCOL_VERSION, api_key))
     answer = await link.receive()
     if isinstance(answer, Refused):
         raise RefusedError(answer.code, answer.reason, answer.retry_after_s)
@@ -22,3 +35,17 @@ async def shake_hands(link: Link, api_key: str = "") -> Ready:
     if answer.version != PROTOCOL_VERSION:
         raise ProtocolError(f"the cloud speaks protocol {answer.version}, this edge {PROTOCOL_VERSION}")
     return answer
+
+
+async def in_time(handshake: Awaitable[Ready]) -> Ready:
+    """The handshake's result. Raises LinkClosedError when it takes too long, so that it is tried again."""
+    try:
+        async with asyncio.timeout(HANDSHAKE_S):
+            return await handshake
+    except TimeoutError:
+        raise LinkClosedError(f"the cloud did not answer Hello within {HANDSHAKE_S:g} s") from None
+
+
+def same_service(one: Ready, other: Ready) -> bool:
+    """Whether a session that was opened for one of them is right for the other: all but the time of a pass is equal."""
+    return msgspec.structs.replace(one, pass_s=0.0) == msgspec.structs.replace(other, pass_s=0.0)

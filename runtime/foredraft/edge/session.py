@@ -12,13 +12,12 @@ follows is the same, because the target's noise is keyed by position.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 
+from foredraft.edge.connections import Connect, Connection, Connections, Retry
 from foredraft.edge.drafting import Drafting
 from foredraft.edge.estimates import Estimates
-from foredraft.edge.handshake import shake_hands
+from foredraft.edge.handshake import in_time, same_service, shake_hands, welcome
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
 from foredraft.edge.session_report import SessionReport, report_of
@@ -27,30 +26,13 @@ from foredraft.edge.state import EdgeState
 from foredraft.errors import LinkClosedError, ModelError, ProtocolError, RefusedError, UnreachableError
 from foredraft.protocol import messages
 from foredraft.protocol.events import Event, Observer, Value
-from foredraft.protocol.messages import Close, Commit, Drain, Hint, Message, Ready, Refused
+from foredraft.protocol.messages import PROTOCOL_VERSION, Commit, Drain, Hello, Hint, Message, Ready, Refused
+from foredraft.protocol.outbox import Outbox
 from foredraft.protocol.ports import Drafter, Link
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.signal import Signal
 
 log = logging.getLogger("foredraft.edge")
-
-HANDSHAKE_S = 20.0
-
-Connect = Callable[[], Awaitable[Link]]
-"""Makes a link to a cloud. Raises UnreachableError where there is none at the moment."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How a lost link is made anew: ``attempts`` in a row without progress, waits that double."""
-
-    attempts: int = 8
-    first_s: float = 0.1
-    most_s: float = 5.0
-
-    def wait_s(self, failures: int) -> float:
-        """How long to wait after so many failures in a row."""
-        return min(self.most_s, self.first_s * 2.0 ** (failures - 1))
 
 
 class EdgeSession:
@@ -62,7 +44,7 @@ class EdgeSession:
         self,
         prompt: Sequence[int],
         *,
-        connect: Connect,
+        connect: Connect | Connections,
         drafter: Drafter,
         policy: Policy,
         sampling: Sampling,
@@ -74,17 +56,19 @@ class EdgeSession:
         local: LocalText | None = None,
         estimates: Estimates | None = None,
     ) -> None:
-        """``estimates``: what earlier sessions over this link learned; this one goes on learning in it."""
+        """``connect``: makes a link, for this text alone; or the connections that it shares with others.
+
+        ``estimates``: what earlier sessions over this link learned; this one goes on learning in it.
+        """
         self.state = EdgeState(prompt, rules)
         if estimates is not None:
             self.state.estimates = estimates
         self._local = local
         self.policy = policy
         self.name = name
-        self._connect = connect
+        self._connections = connect if isinstance(connect, Connections) else Connections(connect, api_key)
         self._drafter = drafter
         self._sampling = sampling
-        self._api_key = api_key
         self._model_digest = ""
         self._retry = retry or Retry()
         self._observer = observer
@@ -166,23 +150,49 @@ class EdgeSession:
         await asyncio.sleep(wait_s)
 
     async def _converse(self) -> None:
-        """One connection: shake hands, open the session with the text so far, read to the end."""
-        link = await self._connect()
+        """One connection: open the session with the text so far, read to the end."""
+        connection = await self._connections.take()
+        link, tally = connection.link, self.state.tally
+        up, down = link.bytes_sent, link.bytes_received
+        whole = False
         try:
-            self.state.connected(self._suits(await _in_time(shake_hands(link, self._api_key))))
-            if self._local is not None:
-                self._local.away = False
-            self._drafting.wake()
-            outbox = await self._shipping.open(link)
+            outbox = await self._open(connection)
             await _first_of(self._read(link), outbox.run())
-            with suppress(LinkClosedError):
-                await link.send(Close(self.state.session))
+            whole = await connection.leave() and not outbox.waiting
+        except asyncio.CancelledError:  # nobody wants the text any more
+            whole = connection.ready is not None and await connection.leave()
+            raise
         finally:
             self._shipping.close()
-            self.state.tally.bytes_up += link.bytes_sent
-            self.state.tally.bytes_down += link.bytes_received
+            tally.bytes_up += link.bytes_sent - up
+            tally.bytes_down += link.bytes_received - down
             self.state.disconnected()
-            await link.close()
+            if whole:
+                await self._connections.give_back(connection)
+            else:
+                await link.close()
+
+    async def _open(self, connection: Connection) -> Outbox:
+        """Open the session with the text so far; on a new connection hands are shaken first, or at the same time."""
+        link, expected = connection.link, self._connections.expected
+        if connection.ready is None and expected is not None:
+            await link.send(Hello(PROTOCOL_VERSION, self._connections.api_key))
+            outbox = await self._begin_on(connection, expected)
+            connection.ready = await in_time(welcome(link))
+            if same_service(connection.ready, expected):
+                return outbox
+            self._shipping.close()
+            self.state.disconnected()
+        elif connection.ready is None:
+            connection.ready = await in_time(shake_hands(link, self._connections.api_key))
+        return await self._begin_on(connection, connection.ready)
+
+    async def _begin_on(self, connection: Connection, ready: Ready) -> Outbox:
+        self.state.connected(self._suits(ready), connection.next_session(self.state.session))
+        if self._local is not None:
+            self._local.away = False
+        self._drafting.wake()
+        return await self._shipping.open(connection.link)
 
     def _suits(self, ready: Ready) -> Ready:
         """What the cloud serves, if it goes with the drafter and with the text so far."""
@@ -276,15 +286,6 @@ class EdgeSession:
             finish=state.finish,
             text=text,
         )
-
-
-async def _in_time(handshake: Awaitable[Ready]) -> Ready:
-    """The handshake's result. Raises LinkClosedError when it takes too long, so that it is tried again."""
-    try:
-        async with asyncio.timeout(HANDSHAKE_S):
-            return await handshake
-    except TimeoutError:
-        raise LinkClosedError(f"the cloud did not answer Hello within {HANDSHAKE_S:g} s") from None
 
 
 async def _first_of(*running: Awaitable[None]) -> None:

@@ -130,9 +130,9 @@ class EdgeState:
 
     # What happens
 
-    def connected(self, ready: Ready) -> None:
-        """A link is up: whatever was sent over the one before is not known to have arrived."""
-        self.session += 1
+    def connected(self, ready: Ready, session: int = 1) -> None:
+        """A link is up, on which the text has this number: what was sent before is not known to have arrived."""
+        self.session = session
         self._limit(ready)
         self._most_nodes = ready.max_nodes
         self.most_pass_nodes = ready.max_pass_nodes

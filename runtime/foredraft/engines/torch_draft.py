@@ -37,15 +37,25 @@ class _Advance:
 class TorchDrafter:
     """One session's drafter. ``prefill_chunk``: most committed tokens in one forward, so that a step stays short.
 
+    ``worker``: the thread that it shares with other drafters, which somebody else closes; None: one of its own.
+
     A guess's probability is the softmax, over the vocabulary, of the scores that order the guesses: at
     temperature 0 the model's own distribution, else that of logits / temperature + noise, which is right if
     the target's scores differ from the draft's by independent Gumbel errors. An estimate, to be calibrated.
     """
 
-    def __init__(self, model: LoadedModel, *, max_nodes_per_step: int = 16, prefill_chunk: int = 256) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        max_nodes_per_step: int = 16,
+        prefill_chunk: int = 256,
+        worker: DeviceWorker | None = None,
+    ) -> None:
         self.model = model
         self._max_nodes, self._chunk = max_nodes_per_step, prefill_chunk
-        self._worker = DeviceWorker("draft")
+        self._owns_worker = worker is None
+        self._worker = worker or DeviceWorker("draft")
         self._news: deque[_Begin | _Advance] = deque()  # told on the loop, applied on the worker, in order
         self._told = self._applied = 0
         self._sampling = Sampling()
@@ -113,8 +123,9 @@ class TorchDrafter:
         return node.position <= self.model.context
 
     async def close(self) -> None:
-        """Let the step in flight end, then free the thread and the cache."""
-        await self._worker.close()
+        """Let the step in flight end, then free the cache, and the thread if it is its own."""
+        if self._owns_worker:
+            await self._worker.close()
         self._cache = KvMemory(self.model.kv, 0, self.model.device)
 
     # From here on: on the worker's thread.

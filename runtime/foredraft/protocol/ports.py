@@ -95,6 +95,10 @@ class Drafter(Protocol):
         """Free what the engine holds."""
 
 
+NewDrafter = Callable[[], Drafter]
+"""Makes the drafter of one text; those of one model share its weights."""
+
+
 class Pass(msgspec.Struct, frozen=True, gc=False):
     """One target pass over the tip of the text and a tree of draft nodes below it.
 

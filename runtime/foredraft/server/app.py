@@ -55,6 +55,9 @@ class Service(Protocol):
     async def handle(self, link: Link) -> None:
         """Serve one connection until it closes."""
 
+    def make_room(self) -> bool:
+        """Give up a connection that nobody uses at the moment, if there is one."""
+
     def drain(self, retry_after_s: float = 0.0) -> None:
         """Tell every edge that this server is going away."""
 
@@ -133,7 +136,8 @@ class Server:
         return await handler(request)
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
-        if self._draining or self._taken >= self.bounds.max_sessions:
+        full = self._taken >= self.bounds.max_sessions and not self._service.make_room()
+        if self._draining or full:
             reason = "going away" if self._draining else f"all {self.bounds.max_sessions} connections are taken"
             return _refusal(503, reason, {"Retry-After": str(_RETRY_S)})
         self._taken += 1

@@ -14,9 +14,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from foredraft.cloud.drafter import NewDrafter
 from foredraft.cloud.service import CloudService
-from foredraft.edge.session import EdgeSession, Retry
+from foredraft.edge.connections import Retry
+from foredraft.edge.session import EdgeSession
 from foredraft.edge.session_report import SessionReport
 from foredraft.engines.device import Device
 from foredraft.engines.pace import Pace, Residual
@@ -27,7 +27,7 @@ from foredraft.observe.record.journal import Journal
 from foredraft.profiles import DeviceProfile, residual_factor
 from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import PROTOCOL_VERSION, Hello
-from foredraft.protocol.ports import Drafter, Link
+from foredraft.protocol.ports import Drafter, Link, NewDrafter
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.network.hosted import hosted
 from foredraft_sim.network.network import SimLink, SimNetwork

@@ -16,7 +16,7 @@ from typing import Any, Self
 from foredraft.api.edge import Edge
 from foredraft.api.generation import Generation
 from foredraft.api.loading import ModelOptions
-from foredraft.edge.session import Retry
+from foredraft.edge.connections import Retry
 from foredraft.engines.device import Device
 from foredraft.protocol.events import Event, Observer
 from foredraft_sim.scenario.scenario import Scenario
@@ -33,8 +33,8 @@ class SimulatedEdge(Edge):
         self._device = Device(spin_s=0.0)
         self._owns_world = owns_world
         self._seeds = world.streams.child(f"device {device}").stream("seeds")
-        drafter = world.drafter(device, self._device)
-        super().__init__(world.places(device), drafter, ModelOptions(), "", retry, None)
+        new_drafter = world.new_drafter(device, self._device)
+        super().__init__(world.places(device), new_drafter, ModelOptions(), "", retry, None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -13,12 +13,12 @@ from typing import Literal, Self
 
 from foredraft.cloud.service import CloudService
 from foredraft.engines.device import Device
-from foredraft.engines.pace import Residual
+from foredraft.engines.pace import Pace, Residual
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.errors import UnreachableError
 from foredraft.profiles import DeviceProfile, residual_factor
 from foredraft.protocol.events import Event
-from foredraft.protocol.ports import Link
+from foredraft.protocol.ports import Link, NewDrafter
 from foredraft.text.tokenizer import Tokenizer
 from foredraft_sim.errors import SimulationError
 from foredraft_sim.loop.event_loop import SimLoop
@@ -112,16 +112,11 @@ class World:
         """The servers, as a device reaches each over its own link."""
         return [Place(self, server, device) for server in self._servers]
 
-    def drafter(self, device: int, on: Device) -> PacedDrafter:
-        """A drafter for one text, which runs ``on`` a device with others."""
+    def new_drafter(self, device: int, on: Device) -> NewDrafter:
+        """What makes a drafter for one text, which runs ``on`` a device with others."""
         profile = self.scenario.draft
-        return PacedDrafter(
-            self._source.drafter(),
-            profile,
-            device=on,
-            residual=self.residual(profile, "edge", f"device {device}"),
-            outside=self.scenario.file.outside,
-        )
+        pace = Pace(profile, self.residual(profile, "edge", f"device {device}"), self.scenario.file.outside)
+        return lambda: PacedDrafter(self._source.drafter(), profile, device=on, pace=pace)
 
     def note(self, event: Event) -> None:
         """Remember an event."""

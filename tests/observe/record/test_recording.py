@@ -14,9 +14,9 @@ from foredraft import RecordError, connect, read_record
 from foredraft.api.cloud import Cloud
 from foredraft.cli.main import app
 from foredraft.cloud.read_back import read_back
+from foredraft.edge.connections import Retry
 from foredraft.edge.handshake import shake_hands
 from foredraft.edge.policy import Policy
-from foredraft.edge.session import Retry
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.errors import LinkClosedError
 from foredraft.links.memory import MemoryLink

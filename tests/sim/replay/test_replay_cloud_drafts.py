@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from api import clouds
 from foredraft import Cloud, RecordError, connect, read_record
 from foredraft.cli.main import app
-from foredraft.cloud.drafter import NewDrafter
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.engines.scripted import ScriptedDrafter
 from foredraft.observe.record import BEYOND, UNASKED
@@ -24,7 +23,7 @@ from foredraft.observe.record.frames import HEADER, Frame, Noted, TokenPredictio
 from foredraft.observe.record.reading import Record, frames_in
 from foredraft.observe.record.recorder import Recorder
 from foredraft.profiles import load_profile, seconds
-from foredraft.protocol.ports import Drafter, Guess, Link
+from foredraft.protocol.ports import Drafter, Guess, Link, NewDrafter
 from foredraft_sim.loop.event_loop import SimLoop
 from foredraft_sim.network.network import SimNetwork
 from foredraft_sim.replay.recorded_profiles import measured_cloud_draft, measured_target

@@ -170,3 +170,16 @@ def test_words_are_told_apart_and_read_back() -> None:
     assert "".join(map(stream.step, [0, 17, 4_999])) + stream.flush() == words.decode([0, 17, 4_999])
     assert words.encode("go to the chair") == words.encode("go  to the\nchair")
     assert max(words.encode("any text will do")) < 5_000
+
+
+@pytest.mark.simulated
+async def test_the_first_token_of_a_further_text_is_one_round_trip_away() -> None:
+    async with connect(ROBOT) as edge:
+        round_trip_s = edge.world.scenario.link.round_trip_s
+        for _ in range(3):
+            edge.world.events.clear()
+            report = await told(edge, policy="cloud")
+            first = next(event.data for event in edge.world.events if event.kind == "commit")
+            in_the_cloud_s = float(first["queue_s"]) + float(first["prefill_s"]) + float(first["pass_s"])  # type: ignore[arg-type]
+            assert report.ttft_s is not None
+            assert report.ttft_s - in_the_cloud_s == pytest.approx(round_trip_s, rel=0.15)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
+from foredraft.edge.connections import Connect
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.saved_estimates import estimates_as_plain
-from foredraft.edge.session import Connect
 from foredraft.edge.session_report import SessionReport
 from foredraft.observe.record.frames import Asked, Began, Ended, Frame, Noted, Passed
 from foredraft.observe.record.taps import BothEnds, Note, tapped

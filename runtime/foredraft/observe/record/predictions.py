@@ -7,8 +7,8 @@ target added by itself, and all of a text that was streamed. Without them no oth
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+from foredraft.edge.connections import Connect
 from foredraft.edge.handshake import shake_hands
-from foredraft.edge.session import Connect
 from foredraft.errors import ForedraftError, RefusedError
 from foredraft.observe.record.frames import BEYOND, UNASKED, Said, TokenPredictions
 from foredraft.protocol.messages import Predictions, Read, Refused, pack, unpack

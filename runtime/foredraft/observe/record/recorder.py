@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from foredraft.cloud.read_back import guesses_along
+from foredraft.edge.connections import Connect
 from foredraft.edge.estimates import Estimates
-from foredraft.edge.session import Connect
 from foredraft.edge.session_report import SessionReport
 from foredraft.errors import ForedraftError, RecordError
 from foredraft.observe.record.frames import HEADER, Closed, Frame, Setup, encode_frame, models_of

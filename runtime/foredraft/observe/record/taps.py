@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from foredraft.edge.session import Connect
+from foredraft.edge.connections import Connect
 from foredraft.links.tap import Tap
 from foredraft.protocol.messages import Commit, Grow, Message, Open, Refused, Steer
 from foredraft.protocol.ports import Link
