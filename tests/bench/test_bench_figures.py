@@ -4,7 +4,7 @@ import json
 
 from typer.testing import CliRunner
 
-from foredraft.bench import edge_memory, overhead, uplink
+from foredraft.bench import edge_memory, first_token, overhead, uplink
 from foredraft.bench.result import Figure, Result
 from foredraft.cli.main import app
 from foredraft.text.tokenizer import Tokenizer
@@ -27,6 +27,12 @@ async def test_the_overhead_is_the_round_less_the_echo_and_two_hops() -> None:
     parts = [figure.value for figure in said.values()]
     assert said["overhead"].value == parts[0] - parts[1] - 2 * parts[2]
     assert min(parts[:3]) > 0
+
+
+async def test_first_tokens_are_timed_over_new_and_kept_connections_and_take_a_round_trip_at_least() -> None:
+    said = figures(await first_token.measure(texts=1))
+    assert list(said)[:3] == ["a new connection", "a new connection to a known server", "a kept connection"]
+    assert all(figure.value >= 1.0 for figure in said.values())
 
 
 async def test_an_ngram_edge_stays_below_80_mb_and_imports_no_model_library() -> None:

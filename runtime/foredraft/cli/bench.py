@@ -78,6 +78,16 @@ def edge_memory(as_json: Json = False) -> None:
 
 
 @app.command()
+def first_token(
+    texts: Annotated[int, typer.Option(help="Texts of each kind.", min=1)] = 15, as_json: Json = False
+) -> None:
+    """Round trips to the first token: at most 1.15 over a connection that was kept."""
+    from foredraft.bench.first_token import measure
+
+    show([_run(measure(texts))], as_json)
+
+
+@app.command()
 def engine(
     model: Model = "demo",
     exits: Exits = None,
@@ -125,12 +135,13 @@ def real(
 @app.command(name="all")
 def everything(as_json: Json = False) -> None:
     """All of them that take seconds, one after the other: ``real`` takes minutes, and is left out."""
-    from foredraft.bench import edge_memory, engine, overhead, uplink
+    from foredraft.bench import edge_memory, engine, first_token, overhead, uplink
 
     results: list[Result] = []
     with progress("benchmarks", count=True) as tell:
-        for module in (uplink, overhead, edge_memory, engine):
-            tell(len(results), 4, module.__name__.rpartition(".")[2])
+        modules = (uplink, first_token, overhead, edge_memory, engine)
+        for module in modules:
+            tell(len(results), len(modules), module.__name__.rpartition(".")[2])
             results.append(_run(module.measure()))
     show(results, as_json)
 
