@@ -37,8 +37,14 @@ def _row(param: Any) -> str:
     names = ", ".join(f"`{name}`" for name in param.opts) if param.param_type_name == "option" else f"`{param.name}`"
     default = param.default
     plain = isinstance(default, str | int | float) and not isinstance(default, bool) and default != ""
-    told = f" ({default})" if plain and not callable(default) else ""
+    told = f" ({_short(str(default))})" if plain and not callable(default) else ""
     return f"| {names} | {_told(getattr(param, 'help', None))}{told} |"
+
+
+def _short(default: str) -> str:
+    """A default of several lines by its first one."""
+    first, more, _ = default.partition("\n")
+    return _told(f"{first} ..." if more else first)
 
 
 def _told(text: str | None) -> str:
