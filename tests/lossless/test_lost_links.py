@@ -20,8 +20,8 @@ from foredraft.links.shaping import Shape
 from foredraft.protocol.sampling import Sampling
 from foredraft.text.tokenizer import Tokenizer
 from lossless.oracle import Oracle
+from lossless.server_process import ServerProcess
 
-FOREDRAFT = [sys.executable, "-m", "foredraft"]
 PROMPT = "def f(x):"
 LENGTH = 48
 QUICK = foredraft.Retry(attempts=300, first_s=0.01, most_s=0.5)
@@ -31,28 +31,6 @@ SAMPLING = Sampling(temperature=0.8, seed=4)
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-
-class ServerProcess:
-    """``foredraft serve`` with one model and always the same port; it can be killed and started again."""
-
-    def __init__(self, model: Path) -> None:
-        self._command = [*FOREDRAFT, "serve", "--model", str(model), "--threads", "1", "--json", "--port"]
-        self._port = 0
-        self.start()
-
-    def start(self) -> None:
-        """Start it and wait until it serves."""
-        self._process = subprocess.Popen([*self._command, str(self._port)], stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        self.url = str(json.loads(self._process.stdout.readline())["url"])
-        self._port = int(urlsplit(self.url).port or 0)
-
-    def kill(self) -> None:
-        """As a power cut does: no goodbye. Killing it twice is fine."""
-        self._process.kill()
-        with self._process:
-            pass
 
 
 @pytest.fixture
@@ -135,7 +113,8 @@ async def test_a_text_survives_its_server_being_killed_and_restarted_and_then_re
 
 async def check_command_line(url: str, target: LoadedModel, oracle: Oracle) -> None:
     """Two processes over loopback: the server, and an edge that has no torch."""
-    command = [*FOREDRAFT, "generate", "--server", url, "--prompt", PROMPT, "--policy", "seed", "--json"]
+    words = ["generate", "--server", url, "--prompt", PROMPT, "--policy", "seed", "--json"]
+    command = [sys.executable, "-m", "foredraft", *words]
     sampling = ["--temperature", "0.8", "--seed", str(SAMPLING.seed), "--max-new-tokens", str(LENGTH)]
     edge = await asyncio.create_subprocess_exec(*command, *sampling, stdout=subprocess.PIPE)
     out, _ = await edge.communicate()

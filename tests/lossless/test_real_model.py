@@ -1,0 +1,154 @@
+"""A real instruct model: prose, code, four languages, emoji and JSON, as transformers writes them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import foredraft
+from foredraft.engines.torch_model import LoadedModel, load_model
+from foredraft.engines.torch_target import TorchTarget
+from foredraft.exits.heads import ExitHeads
+from foredraft.exits.train import train_exits
+from foredraft.protocol.sampling import Sampling
+from foredraft.text.tokenizer import Tokenizer
+from lossless.oracle import Oracle
+from lossless.server_process import ServerProcess
+from paths import ROOT
+from real_model import real_model
+
+GREEDY = Sampling()
+LENGTH = 12
+PROMPTS = [
+    "The capital of France is",
+    "Once upon a time, in a small village by the sea,",
+    "The three laws of thermodynamics say that",
+    "To change a bicycle tyre, first",
+    "Dear Ms. Robinson, thank you for your letter of",
+    "def fibonacci(n: int) -> int:\n    ",
+    "class Stack:\n    def push(self, item):\n        ",
+    "SELECT name, count(*) FROM users WHERE",
+    "#include <stdio.h>\n\nint main(void) {\n",
+    "for i in range(10):\n    if i % 2 == 0:\n        print(",
+    "Die Hauptstadt von Deutschland ist",
+    "La capitale de l'Espagne est",
+    "El perro corre por el parque y",
+    "东京是",
+    "Les trois mousquetaires étaient",
+    "I love pizza 🍕 and sushi 🍣 and",
+    "🎉🎉🎉 Happy birthday 🎂",
+    '{"name": "Ada", "born": 1815, "works": [',
+    '[{"id": 1, "tags": ["a", "b"]}, {"id": 2,',
+    "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n",
+]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return real_model()
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> LoadedModel:
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def truth(folder: Path) -> Oracle:
+    return Oracle.of(folder)
+
+
+@asynccontextmanager
+async def edge_of(model: LoadedModel, heads: ExitHeads | None = None) -> AsyncIterator[foredraft.Edge]:
+    target = TorchTarget(model, heads, cache_bytes=1 << 30)
+    cloud = foredraft.Cloud(target, Tokenizer.from_folder(model.folder))
+    async with cloud, foredraft.connect(cloud, draft="ngram") as edge:
+        yield edge
+
+
+def encoded(edge: foredraft.Edge, prompt: str) -> list[int]:
+    assert edge.tokenizer is not None
+    return edge.tokenizer.encode(prompt)
+
+
+@pytest.mark.parametrize("policy", ["cloud", "sync", "auto"])
+async def test_twenty_greedy_texts_are_those_of_generate_eight_edges_at_a_time(
+    policy: str, model: LoadedModel, truth: Oracle
+) -> None:
+    async with edge_of(model) as edge:
+        room = asyncio.Semaphore(8)
+
+        async def write(prompt: str) -> foredraft.SessionReport:
+            async with room:
+                return await edge.generate(prompt, policy=policy, max_new_tokens=LENGTH, end_marks=False).finish()
+
+        reports = await asyncio.gather(*map(write, PROMPTS))
+        for prompt, report in zip(PROMPTS, reports, strict=True):
+            truth.check(report.tokens, encoded(edge, prompt), GREEDY)
+
+
+async def test_a_sampled_text_is_the_same_alone_and_beside_seven_others(model: LoadedModel, truth: Oracle) -> None:
+    sampling = Sampling(temperature=0.8, seed=3)
+    options = {"temperature": 0.8, "seed": 3, "max_new_tokens": LENGTH, "end_marks": False}
+    async with edge_of(model) as edge:
+        texts = [edge.generate(prompt, policy="sync", **options).finish() for prompt in PROMPTS[:8]]  # type: ignore[arg-type]
+        together = await asyncio.gather(*texts)
+        alone = await edge.generate(PROMPTS[0], policy="cloud", **options).finish()  # type: ignore[arg-type]
+        for report in (together[0], alone):
+            truth.check(report.tokens, encoded(edge, PROMPTS[0]), sampling)
+
+
+async def test_the_answer_ends_at_the_models_own_mark(model: LoadedModel) -> None:
+    async with edge_of(model) as edge:
+        report = await edge.generate(PROMPTS[-1], policy="sync", max_new_tokens=60).finish()
+    assert report.finish_reason == "stop"
+    assert report.tokens[-1] in edge.ready.stop_tokens
+    assert "4" in report.text
+    assert "<|im_end|>" not in report.text
+
+
+async def test_characters_of_several_tokens_are_streamed_whole(model: LoadedModel) -> None:
+    async with edge_of(model) as edge:
+        generation = edge.generate("东京是", policy="cloud", max_new_tokens=24)
+        pieces = [piece async for piece in generation]
+        assert edge.tokenizer is not None
+        assert "".join(piece.text for piece in pieces) == edge.tokenizer.decode(generation.report.tokens)
+    of_tokens = [piece.text for piece in pieces if piece.tokens]
+    assert "" in of_tokens  # a part of a character is held back
+    assert not any("\N{REPLACEMENT CHARACTER}" in text for text in of_tokens)
+
+
+async def test_exits_of_a_quick_training_change_no_token(
+    model: LoadedModel, truth: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foredraft.exits.data.MIN_HELD_OUT_TOKENS", 512)  # calibrated badly, which costs no token
+    out = tmp_path / "exits"
+    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")[:2_000]
+    train_exits(model, [text], (10, 20), out, rank=8, steps=2, batch=2, window=128, held_out=[text])
+    async with edge_of(model, ExitHeads.load(out, model)) as edge:
+        for policy in ("seed:threshold=0.0", "ahead:threshold=0.0"):
+            generation = edge.generate(PROMPTS[5], policy=policy, max_new_tokens=2 * LENGTH, end_marks=False)
+            report = await generation.finish()
+            assert report.hints > 0
+            truth.check(report.tokens, encoded(edge, PROMPTS[5]), GREEDY)
+
+
+async def test_a_killed_server_is_started_again_and_the_text_goes_on(
+    folder: Path, truth: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    server = await asyncio.to_thread(ServerProcess, folder)
+    try:
+        retry = foredraft.Retry(attempts=300, first_s=0.05, most_s=0.5)
+        async with foredraft.connect(server.url, draft="ngram", retry=retry) as edge:
+            generation = edge.generate(PROMPTS[1], policy="sync", max_new_tokens=LENGTH, end_marks=False)
+            await anext(generation)
+            server.kill()
+            await asyncio.to_thread(server.start)
+            report = await generation.finish()
+            truth.check(report.tokens, encoded(edge, PROMPTS[1]), GREEDY)
+        assert report.reconnects > 0
+    finally:
+        server.kill()
