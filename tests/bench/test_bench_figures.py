@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from foredraft.bench import edge_memory, first_token, overhead, uplink
@@ -33,6 +34,17 @@ async def test_first_tokens_are_timed_over_new_and_kept_connections_and_take_a_r
     said = figures(await first_token.measure(texts=1))
     assert list(said)[:3] == ["a new connection", "a new connection to a known server", "a kept connection"]
     assert all(figure.value >= 1.0 for figure in said.values())
+
+
+async def test_noise_is_measured_beside_the_output_layer_for_few_rows_and_for_many() -> None:
+    torch = pytest.importorskip("torch")
+    from foredraft.bench import noise
+
+    threads = torch.get_num_threads()
+    result = await noise.measure(turns=1)
+    assert [figure.name for figure in result.figures if figure.bound is None] == ["sampling 5 rows", "sampling 33 rows"]
+    assert all(figure.value > 0.0 for figure in result.figures)
+    assert torch.get_num_threads() == threads
 
 
 async def test_an_ngram_edge_stays_below_80_mb_and_imports_no_model_library() -> None:

@@ -117,6 +117,16 @@ def batching(
 
 
 @app.command()
+def noise(
+    turns: Annotated[int, typer.Option(help="Turns of each; they alternate.", min=1)] = 9, as_json: Json = False
+) -> None:
+    """Sampling from 152k tokens over the output layer: at most a tenth."""
+    from foredraft.bench.noise import measure
+
+    show([_run(measure(turns))], as_json)
+
+
+@app.command()
 def real(
     turns: Annotated[int, typer.Option(help="Texts of each way; they take turns.", min=1)] = 6,
     new_tokens: Annotated[int, typer.Option(help="Tokens of a text.", min=16)] = 128,
