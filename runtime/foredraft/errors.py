@@ -31,6 +31,7 @@ EXTRA_OF: Final = {
     **dict.fromkeys(("matplotlib",), "pictures"),
     **dict.fromkeys(("optuna", "sqlalchemy"), "tune"),
     **dict.fromkeys(("psycopg",), "postgres"),
+    **dict.fromkeys(("jinja2",), "openai"),
 }
 """Which extra of Foredraft brings a package: pip install 'foredraft[EXTRA]'."""
 

@@ -47,6 +47,9 @@ class Cloud:
             rules=StopRules(max_new_tokens=length),
         )
 
+    def make_room(self) -> bool:
+        return self.service.make_room([connection.link for connection in self.service._connections])
+
     async def text(self, connections: Connections, length: int = 20) -> list[int]:
         session = self.session(connections, length)
         await session.run()
@@ -163,11 +166,11 @@ async def test_a_full_server_takes_the_place_of_an_idle_connection_which_stays_a
     connections = Connections(cloud.connect, most_idle=1)
     await cloud.text(connections)
     await settled()
-    assert cloud.service.make_room()
+    assert cloud.make_room()
     await asyncio.sleep(60.0)
     assert [type(message) for message in cloud.links[0].down][-1] is Refused
     assert len(cloud.links) == 1
-    assert not cloud.service.make_room()
+    assert not cloud.make_room()
     assert await cloud.text(connections) == text(20)
     await connections.close()
 
@@ -177,7 +180,7 @@ async def test_a_connection_with_a_text_on_it_is_no_room_for_others() -> None:
     connections = Connections(cloud.connect, most_idle=1)
     stream = cloud.session(connections).stream()
     await anext(stream)
-    assert not cloud.service.make_room()
+    assert not cloud.make_room()
     await stream.aclose()
     await connections.close()
 

@@ -10,7 +10,7 @@ import shutil
 import signal
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ import uvloop
 
 from foredraft.cloud.session import Counters
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
-from foredraft.links.tokenizer_fetch import fetch_tokenizer
+from foredraft.links.model_files import fetch_tokenizer
 from foredraft.links.websocket import connect
 from foredraft.protocol.messages import (
     MAX_MESSAGE_BYTES,
@@ -36,7 +36,8 @@ from foredraft.protocol.messages import (
     pack,
 )
 from foredraft.protocol.ports import Link, TargetCard
-from foredraft.server.app import Bounds, Server, run_server, serving
+from foredraft.server.app import Server
+from foredraft.server.door import Bounds, run_server, serving
 from foredraft.server.listening import is_loopback, tls_context
 from foredraft.text.tokenizer import tokenizer_digest
 
@@ -99,7 +100,7 @@ class Echo:
             self.flooded.set()
             raise
 
-    def make_room(self) -> bool:
+    def make_room(self, links: Collection[Link]) -> bool:
         return False
 
     def drain(self, retry_after_s: float = 0.0) -> None:

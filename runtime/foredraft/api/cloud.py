@@ -117,9 +117,9 @@ class Cloud:
         self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
     ) -> AsyncIterator[str]:
         """Serve over HTTP within the context; yields the URL. Port 0 takes a free one. Raises ConfigError."""
-        from foredraft.server.app import serving
+        from foredraft.server.door import serving
 
-        async with serving(self._server(), host=host, port=port, tls=tls) as url:
+        async with self._door() as door, serving(door, host=host, port=port, tls=tls) as url:
             yield url
 
     async def serve(
@@ -130,22 +130,33 @@ class Cloud:
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
         """Serve over HTTP until SIGINT or SIGTERM; ``on_ready`` is told the URL. Raises ConfigError."""
-        from foredraft.server.app import run_server
+        from foredraft.server.door import run_server
 
-        await run_server(self._server(), host=host, port=port, tls=tls, on_ready=on_ready)
+        async with self._door() as door:
+            await run_server(door, host=host, port=port, tls=tls, on_ready=on_ready)
 
-    def _server(self) -> "Server":
-        from foredraft.server.app import Bounds, Server
+    @asynccontextmanager
+    async def _door(self) -> AsyncIterator["Server"]:
+        """The HTTP server, with OpenAI's routes over an edge in this process that streams from the target."""
+        from foredraft.api.edge import connect
+        from foredraft.openai.routes import OpenAiRoutes
+        from foredraft.server.app import Server
+        from foredraft.server.door import Bounds
 
         if self.tokenizer is None:
             raise ConfigError("a cloud without a tokenizer cannot listen: edges ask for it; give one to Cloud(...)")
-        return Server(
+        server = Server(
             self.service,
             card=self.target.card,
             tokenizer_json=self.tokenizer.json,
+            chat=self.tokenizer.chat,
             api_key=self.api_key,
             bounds=Bounds(max_sessions=self._max_sessions),
         )
+        async with connect(self, api_key=self.api_key) as edge:
+            prefix, chat = "foredraft_openai_", self.tokenizer.chat
+            server.more_routes = OpenAiRoutes(edge, chat, server.registry, policy="cloud", prefix=prefix).add_to
+            yield server
 
     async def close(self) -> None:
         """End the sessions of this process, then the target."""

@@ -33,7 +33,7 @@ from foredraft.edge.session import EdgeSession
 from foredraft.errors import ConfigError, ModelError
 from foredraft.links import websocket
 from foredraft.links.address import SESSION_PATH, endpoint
-from foredraft.links.tokenizer_fetch import fetch_tokenizer
+from foredraft.links.model_files import fetch_chat_card, fetch_tokenizer
 from foredraft.observe.record.recorder import Recorded, Recorder
 from foredraft.policies import make_policy
 from foredraft.policies.recommended import Recommended, spec_of_running
@@ -42,6 +42,7 @@ from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import Ready
 from foredraft.protocol.ports import Drafter, Link, NewDrafter
 from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.text.chat_card import ChatCard
 from foredraft.text.tokenizer import Tokenizer
 
 
@@ -134,6 +135,16 @@ class Edge:
             return place.tokenizer
         data = await fetch_tokenizer(place, self.ready.tokenizer_digest, self._api_key, ssl=self._ssl)
         return Tokenizer(data)
+
+    async def chat_card(self) -> ChatCard:
+        """The chat template of the model that is served, and how its makers sample from it.
+
+        Raises UnreachableError, RefusedError, ProtocolError.
+        """
+        place = self._places[self._servers.current]
+        if isinstance(place, str):
+            return await fetch_chat_card(place, self._api_key, ssl=self._ssl)
+        return ChatCard() if place.tokenizer is None else place.tokenizer.chat
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from foredraft.api.edge import Edge
     from foredraft.api.generation import Generation
     from foredraft.edge.local import LocalText
@@ -78,6 +76,7 @@ def generate(
     from foredraft.edge.connections import Retry
     from foredraft.edge.saved_estimates import load_estimates, save_estimates
     from foredraft.files import check_folders
+    from foredraft.links.address import trusting
     from foredraft.links.emulation import proxies, shape_of
     from foredraft.policies import make_policy
     from foredraft.protocol.sampling import Sampling, StopRules
@@ -107,7 +106,7 @@ def generate(
             options=ModelOptions(device, dtype, threads, pace),
             api_key=api_key,
             retry=Retry(attempts=retries),
-            ssl=_trusting(ssl_cafile),
+            ssl=trusting(ssl_cafile),
             estimates=known,
         )
         if local:
@@ -168,19 +167,6 @@ def _read_prompt(prompt: str | None, prompt_file: str | None) -> str:
         return data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the prompt from {prompt_file}: {error}") from error
-
-
-def _trusting(cafile: Path | None) -> "SSLContext | None":
-    import ssl
-
-    from foredraft.errors import ConfigError
-
-    if cafile is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=cafile)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot use the certificate in {cafile}: {error}") from error
 
 
 def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "Generation":

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 
@@ -80,10 +80,10 @@ class CloudService:
         for connection in self._connections:
             connection.say(Drain(retry_after_s))
 
-    def make_room(self) -> bool:
-        """Dismiss the first connection that carries no text at the moment, for somebody who waits at the door."""
+    def make_room(self, links: Collection[Link]) -> bool:
+        """Dismiss the first of these connections that carries no text now, for somebody who waits at the door."""
         for connection in self._connections:
-            if connection.idle:
+            if connection.idle and connection.link in links:
                 connection.dismiss()
                 return True
         return False
@@ -122,7 +122,7 @@ class _Connection:
 
     def __init__(self, service: CloudService, link: Link) -> None:
         self._service = service
-        self._link = link
+        self.link = link
         self._outbox = Outbox(link)
         self._session: CloudSession | None = None
         self._owner = ""  # whose texts may share their beginnings
@@ -141,8 +141,8 @@ class _Connection:
 
     async def _dismiss(self) -> None:
         with contextlib.suppress(LinkClosedError):
-            await self._link.send(Refused(0, messages.BUSY, "nothing was said, and others need the place"))
-        await self._link.close()
+            await self.link.send(Refused(0, messages.BUSY, "nothing was said, and others need the place"))
+        await self.link.close()
 
     def say(self, message: ToEdge) -> None:
         """Put a message on its way. An edge that does not read loses its link, and can resume."""
@@ -150,7 +150,7 @@ class _Connection:
             self._outbox.say(message)
         elif self._cut is None:
             log.warning("an edge does not read its messages; closing its link")
-            self._cut = asyncio.ensure_future(self._link.close())
+            self._cut = asyncio.ensure_future(self.link.close())
 
     async def run(self) -> None:
         sender = asyncio.create_task(self._outbox.run(), name="cloud sender")
@@ -176,7 +176,7 @@ class _Connection:
     async def _converse(self) -> None:
         try:
             async with asyncio.timeout(HANDSHAKE_S):
-                hello = await self._link.receive()
+                hello = await self.link.receive()
         except TimeoutError:
             raise RefusedError(messages.INVALID, f"no Hello within {HANDSHAKE_S:g} s") from None
         if not isinstance(hello, Hello):
@@ -184,7 +184,7 @@ class _Connection:
         self.say(self._service.admit(hello))
         self._owner, self._admitted = hello.api_key, True
         while True:
-            await self._link.listen(self._hear)
+            await self.link.listen(self._hear)
             await self._take(self._heard)
 
     def _hear(self, message: messages.Message) -> bool:

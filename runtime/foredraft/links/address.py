@@ -1,5 +1,7 @@
 """Where a server's resources are, and how a request shows that it may have them."""
 
+import ssl
+from pathlib import Path
 from typing import Final
 
 from yarl import URL
@@ -10,6 +12,7 @@ SESSION_PATH: Final = "v1/session"
 MODEL_PATH: Final = "v1/model"
 TOKENIZER_PATH: Final = "v1/tokenizer"
 PROBE_PATH: Final = "v1/probe"
+CHAT_PATH: Final = "v1/chat"
 
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
@@ -35,3 +38,13 @@ def auth_headers(api_key: str) -> dict[str, str]:
     if not (api_key.isascii() and api_key.isprintable()):
         raise ConfigError("the API key has characters that a header cannot carry; use printable ASCII")
     return {"Authorization": f"Bearer {api_key}"}
+
+
+def trusting(cafile: Path | None) -> ssl.SSLContext | None:
+    """What trusts the authority in a PEM file; None for what the system trusts. Raises ConfigError."""
+    if cafile is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(cafile))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot use the certificate in {cafile}: {error}") from error

@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers.decoders import DecodeStream
 
 from foredraft.errors import ModelError
+from foredraft.text.chat_card import ChatCard, read_chat_card
 from foredraft.text.stops import StopScanner
 
 _CONTEXT_TOKENS: Final = 8  # enough of the prompt to decide about a leading space
@@ -27,7 +28,10 @@ def tokenizer_digest(data: bytes) -> str:
 
 
 class Tokenizer:
-    """A model's tokenizer, from the bytes of its tokenizer.json. Raises ModelError for others."""
+    """A model's tokenizer, from the bytes of its tokenizer.json. Raises ModelError for others.
+
+    ``chat``: what else the model's folder says, where it comes from one.
+    """
 
     def __init__(self, data: bytes) -> None:
         try:
@@ -38,15 +42,18 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self.digest = tokenizer_digest(data)
         self.json = data
+        self.chat = ChatCard()
         _give_memory_back()
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
         """The tokenizer of the model in ``folder``. Raises ModelError when there is none."""
         try:
-            return cls((folder / "tokenizer.json").read_bytes())
+            tokenizer = cls((folder / "tokenizer.json").read_bytes())
         except OSError as error:
             raise ModelError(f"no tokenizer.json in {folder}: {error.strerror}") from error
+        tokenizer.chat = read_chat_card(folder)
+        return tokenizer
 
     @property
     def vocab_size(self) -> int:
@@ -56,6 +63,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The tokens of a prompt, with the special tokens that tokenizer.json puts around a text."""
         return self._tokenizer.encode(text).ids
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """The tokens of what a chat template wrote, which has its special tokens already."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ``tokens``, special tokens left out."""

@@ -1,4 +1,4 @@
-"""Fetching a server's tokenizer: once per digest, then it is on disk."""
+"""Fetching what goes with a server's model: its tokenizer, kept on disk by its digest, and its chat template."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,9 @@ from typing import Final
 import aiohttp
 
 from foredraft.errors import ProtocolError, RefusedError, UnreachableError
-from foredraft.links.address import TOKENIZER_PATH, auth_headers, endpoint
+from foredraft.links.address import CHAT_PATH, TOKENIZER_PATH, auth_headers, endpoint
 from foredraft.protocol.messages import MISMATCH, UNAUTHORIZED
+from foredraft.text.chat_card import MAX_CARD_BYTES, ChatCard, parse_chat_card
 from foredraft.text.tokenizer import tokenizer_digest
 
 MAX_TOKENIZER_BYTES: Final = 64 << 20
@@ -41,33 +42,46 @@ async def fetch_tokenizer(
     cached = await asyncio.to_thread(_read_cached, file, digest)
     if cached is not None:
         return cached
-    data = await _download(url, digest, api_key, True if ssl is None else ssl, timeout_s)
+    what = f"the tokenizer {digest}"
+    path = f"{TOKENIZER_PATH}/{digest}"
+    data = await _download(url, path, what, api_key, ssl, timeout_s, MAX_TOKENIZER_BYTES)
     if tokenizer_digest(data) != digest:
         raise ProtocolError(f"{url} sent another tokenizer than the {digest} that it promised")
     await asyncio.to_thread(_write_cached, file, data)
     return data
 
 
-async def _download(url: str, digest: str, api_key: str, ssl: ssl_module.SSLContext | bool, timeout_s: float) -> bytes:
-    address = endpoint(url, f"{TOKENIZER_PATH}/{digest}")
+async def fetch_chat_card(
+    url: str, api_key: str = "", *, ssl: ssl_module.SSLContext | None = None, timeout_s: float = 30.0
+) -> ChatCard:
+    """The chat template of the server's model, and how its makers sample from it. Raises as ``fetch_tokenizer``."""
+    what = "a description of its chat model"
+    return parse_chat_card(await _download(url, CHAT_PATH, what, api_key, ssl, timeout_s, MAX_CARD_BYTES))
+
+
+async def _download(
+    url: str, path: str, what: str, api_key: str, ssl: ssl_module.SSLContext | None, timeout_s: float, most_bytes: int
+) -> bytes:
     data = bytearray()
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
-            session.get(address, headers=auth_headers(api_key), ssl=ssl) as response,
+            session.get(
+                endpoint(url, path), headers=auth_headers(api_key), ssl=True if ssl is None else ssl
+            ) as response,
         ):
             if response.status in (401, 403):
                 raise RefusedError(UNAUTHORIZED, f"{url} does not accept this API key")
             if response.status == 404:
-                raise RefusedError(MISMATCH, f"{url} does not serve the tokenizer {digest}")
+                raise RefusedError(MISMATCH, f"{url} does not serve {what}")
             if response.status != 200:
-                raise UnreachableError(f"{url} answers HTTP {response.status} instead of its tokenizer")
+                raise UnreachableError(f"{url} answers HTTP {response.status} instead of {what}")
             async for chunk in response.content.iter_chunked(1 << 16):
                 data += chunk
-                if len(data) > MAX_TOKENIZER_BYTES:
-                    raise ProtocolError(f"the tokenizer of {url} is larger than {MAX_TOKENIZER_BYTES} bytes")
+                if len(data) > most_bytes:
+                    raise ProtocolError(f"what {url} sends as {what} is larger than {most_bytes} bytes")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise UnreachableError(f"cannot fetch the tokenizer from {url}: {error or 'timed out'}") from error
+        raise UnreachableError(f"cannot fetch {what} from {url}: {error or 'timed out'}") from error
     return bytes(data)
 
 

@@ -1,0 +1,98 @@
+"""The choices of one request: texts side by side, and what comes of them in the order in which it comes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from foredraft.edge.session_report import SessionReport
+from foredraft.openai.room import Room
+from foredraft.openai.texts import Text
+from foredraft.openai.tool_calls import ToolCallReader
+from foredraft.protocol.messages import STOP
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What is new of a choice. ``finish``: why it ended, on its last one."""
+
+    choice: int
+    text: str
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    finish: str | None = None
+
+
+class Choice:
+    """One text of an answer. ``begin`` makes it, when its turn has come; ``report`` is there once it has ended."""
+
+    def __init__(
+        self,
+        index: int,
+        prompt: list[int],
+        begin: Callable[[], Text],
+        *,
+        opening: str = "",
+        tools: bool = False,
+        deadline_s: float | None = None,
+    ) -> None:
+        """``opening``: what it begins with, before any token. ``tools``: whether to look for tool calls."""
+        self.index = index
+        self.prompt = prompt
+        self.report: SessionReport | None = None
+        self._begin = begin
+        self._opening = opening
+        self._tools = ToolCallReader() if tools else None
+        self._deadline_s = deadline_s
+
+    async def write(self, room: Room, tell: Callable[[Delta], None]) -> None:
+        """Generate it, and tell what comes. Raises ForedraftError."""
+        async with room.place():
+            if self._opening:
+                tell(Delta(self.index, self._opening))
+            text = self._begin()
+            late = False
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    async for piece in text:
+                        shown = piece.text if self._tools is None else self._tools.feed(piece.text)
+                        if shown:
+                            tell(Delta(self.index, shown))
+            except TimeoutError:
+                late = True
+            finally:
+                await text.aclose()
+                self.report = text.report
+            tell(self._last("length" if late or self.report.finish_reason != STOP else "stop"))
+
+    def _last(self, finish: str) -> Delta:
+        rest, calls = ("", []) if self._tools is None else self._tools.finish()
+        return Delta(self.index, rest, calls, "tool_calls" if calls else finish)
+
+
+async def written(choices: Sequence[Choice], room: Room) -> AsyncGenerator[Delta, None]:
+    """All choices at once, delta by delta. Closing it ends them. Raises what one of them raises."""
+    news: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue()
+
+    async def write(choice: Choice) -> None:
+        try:
+            await choice.write(room, news.put_nowait)
+        except Exception as error:
+            news.put_nowait(error)
+        finally:
+            news.put_nowait(None)
+
+    tasks = [asyncio.create_task(write(choice), name=f"choice {choice.index}") for choice in choices]
+    left = len(tasks)
+    try:
+        while left:
+            one = await news.get()
+            if one is None:
+                left -= 1
+            elif isinstance(one, BaseException):
+                raise one
+            else:
+                yield one
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

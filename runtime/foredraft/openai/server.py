@@ -1,0 +1,71 @@
+"""The server on the device: OpenAI's interface in front of an edge."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from foredraft.openai.errors import ApiError
+from foredraft.openai.routes import OpenAiRoutes
+from foredraft.openai.texts import Texts
+from foredraft.server.door import Bounds, Door
+from foredraft.text.chat_card import ChatCard
+
+_LOOK_S = 0.05
+
+
+class EdgeServer(Door):
+    """OpenAI's routes behind a door of their own. ``running``, ``waiting``: texts at once, and in line for that."""
+
+    def __init__(
+        self,
+        texts: Texts,
+        card: ChatCard,
+        *,
+        policy: str | None = None,
+        api_key: str = "",
+        running: int = 16,
+        waiting: int = 64,
+        bounds: Bounds | None = None,
+    ) -> None:
+        super().__init__(api_key, bounds or Bounds(max_sessions=4 * (running + waiting)))
+        self.routes = OpenAiRoutes(texts, card, self.registry, policy=policy, running=running, waiting=waiting)
+
+    def add_routes(self, app: web.Application) -> None:
+        """OpenAI's."""
+        app.middlewares.append(_in_openais_form)
+        self.routes.add_to(app)
+
+    def full(self) -> str:
+        """Whether nobody can even wait."""
+        try:
+            self.routes.room.admit(1)
+        except ApiError as error:
+            return error.message
+        return ""
+
+    def refusal(self, status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
+        """An error in OpenAI's form."""
+        return ApiError(status, reason, code="invalid_api_key" if status == 401 else None).response()
+
+    async def leave(self) -> None:
+        """Let the texts that run come to their end, for ``grace_s``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.bounds.grace_s):
+                while self.routes.room.running:  # noqa: ASYNC110 - a drain may look now and then
+                    await asyncio.sleep(_LOOK_S)
+
+
+@web.middleware
+async def _in_openais_form(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """What aiohttp itself refuses: a path or a method that there is not."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        said = f"{request.method} {request.path}: {error.reason}"
+        return ApiError(error.status, said, code="unknown_url" if error.status == 404 else None).response()

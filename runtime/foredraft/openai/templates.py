@@ -1,0 +1,67 @@
+"""Chat templates: a conversation becomes the text that a model was trained on.
+
+The template is the model's own, a program in Jinja from somebody else: it runs in Jinja's sandbox, which keeps it from
+Python's innards, and what it raises is the request's error. What templates may call is what transformers gives them.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from foredraft.errors import extras_named
+from foredraft.openai.errors import invalid
+from foredraft.text.chat_card import ChatCard
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+MAX_RENDERED = 8 << 20
+"""Characters that a template may write."""
+
+
+def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
+    """The prompt for the assistant's answer to ``messages``. Raises ApiError, MissingExtraError."""
+    if card.template is None:
+        raise invalid(
+            f"the model {card.name!r} has no chat template; use /v1/completions with a prompt of your own", "messages"
+        )
+    from jinja2 import TemplateError
+
+    try:
+        pieces, length = [], 0
+        for piece in _compiled(card.template).generate(
+            messages=list(messages), tools=tools or None, add_generation_prompt=True, **card.template_tokens
+        ):
+            length += len(piece)
+            if length > MAX_RENDERED:
+                raise invalid(f"the chat template writes more than {MAX_RENDERED} characters", "messages")
+            pieces.append(piece)
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise invalid(f"the model's chat template does not take this conversation: {error}", "messages") from error
+    return "".join(pieces)
+
+
+@lru_cache(maxsize=8)
+@extras_named()
+def _compiled(template: str) -> "Template":
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    jinja.filters["tojson"] = _to_json
+    jinja.globals["raise_exception"] = _raise
+    jinja.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return jinja.from_string(template)
+
+
+def _raise(message: str) -> NoReturn:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    """As JSON for models: Jinja's own filter escapes for HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,0 +1,67 @@
+"""Where texts come from: what the routes need of an edge (``foredraft.api.edge.Edge`` is one)."""
+
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+from foredraft.edge.session_report import SessionReport
+from foredraft.protocol.messages import Ready
+from foredraft.text.tokenizer import Tokenizer
+
+
+class Piece(Protocol):
+    """What one commit added."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens."""
+
+    @property
+    def text(self) -> str:
+        """The text that they made certain."""
+
+
+class Text(Protocol):
+    """One text on its way."""
+
+    @property
+    def report(self) -> SessionReport:
+        """What happened so far."""
+
+    @property
+    def policy_spec(self) -> str:
+        """The policy that runs."""
+
+    def __aiter__(self) -> Self:
+        """Its pieces."""
+
+    async def __anext__(self) -> Piece:
+        """The next one."""
+
+    async def aclose(self) -> None:
+        """End it here."""
+
+
+class Texts(Protocol):
+    """Makes texts, several at once."""
+
+    @property
+    def ready(self) -> Ready:
+        """What is served."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The target's."""
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        *,
+        policy: str | None,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        seed: int | None,
+        max_new_tokens: int,
+        stop: Sequence[str],
+    ) -> Text:
+        """Begin a text. Raises ConfigError."""
