@@ -15,7 +15,7 @@ FLOORS = {
     "foredraft": (
         *("version", "errors", "files", "loop", "progress", "text"),
         *("protocol", "profiles", "links", "cloud", "edge", "policies"),
-        *("engines", "exits", "demo_models", "observe", "server", "openai", "api", "calibration", "bench", "cli"),
+        *("engines", "exits", "demo_models", "observe", "server", "openai_api", "api", "calibration", "bench", "cli"),
     ),
     "foredraft_sim": (
         *("errors", "streams", "loop", "network", "tokens", "scenario"),

@@ -139,7 +139,7 @@ class Cloud:
     async def _door(self) -> AsyncIterator["Server"]:
         """The HTTP server, with OpenAI's routes over an edge in this process that streams from the target."""
         from foredraft.api.edge import connect
-        from foredraft.openai.routes import OpenAiRoutes
+        from foredraft.openai_api.routes import OpenAiRoutes
         from foredraft.server.app import Server
         from foredraft.server.door import Bounds
 

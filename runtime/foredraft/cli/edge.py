@@ -52,14 +52,14 @@ def edge(
     from foredraft.edge.connections import Retry
     from foredraft.links.address import trusting
     from foredraft.loop import new_event_loop
-    from foredraft.openai.server import EdgeServer
+    from foredraft.openai_api.server import EdgeServer
     from foredraft.policies import make_policy
     from foredraft.server.door import run_server
     from foredraft.server.listening import tls_context
 
     if policy is not None:
         make_policy(policy)  # what is wrong with it is said before anything is tried
-    tls = None if ssl_certfile is None else tls_context(ssl_certfile, ssl_keyfile)
+    tls = tls_context(ssl_certfile, ssl_keyfile)
     device_edge = connect(
         *server,
         draft=draft,

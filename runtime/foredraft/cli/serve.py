@@ -48,12 +48,9 @@ def serve(
     """Serve a target model to edges until Ctrl-C."""
     from foredraft.api.cloud import Cloud
     from foredraft.api.loading import ModelOptions
-    from foredraft.errors import ConfigError
     from foredraft.server.listening import tls_context
 
-    if ssl_keyfile is not None and ssl_certfile is None:
-        raise ConfigError("--ssl-keyfile needs --ssl-certfile")
-    tls = None if ssl_certfile is None else tls_context(ssl_certfile, ssl_keyfile)
+    tls = tls_context(ssl_certfile, ssl_keyfile)
     cloud = Cloud.load(
         model,
         exits=exits,

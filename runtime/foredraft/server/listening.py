@@ -7,8 +7,12 @@ from pathlib import Path
 from foredraft.errors import ConfigError
 
 
-def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
-    """A server's TLS from PEM files. Raises ConfigError when they cannot be used."""
+def tls_context(certificate: Path | None, key: Path | None = None) -> ssl.SSLContext | None:
+    """A server's TLS from PEM files; None without any. Raises ConfigError when they cannot be used."""
+    if certificate is None:
+        if key is not None:
+            raise ConfigError("--ssl-keyfile needs --ssl-certfile")
+        return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certificate, key)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foredraft.edge.session_report import SessionReport
-from foredraft.openai.room import Room
-from foredraft.openai.texts import Text
-from foredraft.openai.tool_calls import ToolCallReader
+from foredraft.openai_api.room import Room
+from foredraft.openai_api.texts import Text
+from foredraft.openai_api.tool_calls import ToolCallReader
 from foredraft.protocol.messages import STOP
 
 

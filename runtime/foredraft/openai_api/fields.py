@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from foredraft.openai.errors import ApiError, invalid
+from foredraft.openai_api.errors import ApiError, invalid
 
 _Kind = TypeVar("_Kind")
 _NAMES = {

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from foredraft.openai.errors import ApiError
+from foredraft.openai_api.errors import ApiError
 
 
 class Room:

@@ -12,14 +12,14 @@ from prometheus_client import CollectorRegistry
 
 from foredraft.errors import ConfigError, ForedraftError
 from foredraft.links.websocket import STALL_S
-from foredraft.openai.choices import Choice, Delta, written
-from foredraft.openai.errors import ApiError, api_error_of, invalid
-from foredraft.openai.metrics import Metrics
-from foredraft.openai.requests import Asked, Prompt, chat_request, completion_request
-from foredraft.openai.responses import DONE, Answer, event
-from foredraft.openai.room import Room
-from foredraft.openai.templates import render
-from foredraft.openai.texts import Text, Texts
+from foredraft.openai_api.choices import Choice, Delta, written
+from foredraft.openai_api.errors import ApiError, api_error_of, invalid
+from foredraft.openai_api.metrics import Metrics
+from foredraft.openai_api.requests import Asked, Prompt, chat_request, completion_request
+from foredraft.openai_api.responses import DONE, Answer, event
+from foredraft.openai_api.room import Room
+from foredraft.openai_api.templates import render
+from foredraft.openai_api.texts import Text, Texts
 from foredraft.policies.recommended import recommended_policy
 from foredraft.protocol.sampling import SEED_BITS
 from foredraft.server.door import MAX_BODY_BYTES

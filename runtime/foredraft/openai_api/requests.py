@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from foredraft.openai.errors import invalid
-from foredraft.openai.fields import Fields, parse, strings
+from foredraft.openai_api.errors import invalid
+from foredraft.openai_api.fields import Fields, parse, strings
 from foredraft.protocol.sampling import MAX_STOP_CHARACTERS, MAX_STOPS, SEED_BITS
 
 MAX_CHOICES: Final = 16

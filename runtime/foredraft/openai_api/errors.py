@@ -4,7 +4,14 @@ from typing import Any
 
 from aiohttp import web
 
-from foredraft.errors import ConfigError, ForedraftError, ModelError, RefusedError, UnreachableError
+from foredraft.errors import (
+    ConfigError,
+    ForedraftError,
+    MissingExtraError,
+    ModelError,
+    RefusedError,
+    UnreachableError,
+)
 from foredraft.protocol.messages import BUSY, INTERNAL, MISMATCH, TOO_LONG, UNAUTHORIZED, VERSION
 
 RETRY_AFTER_S = 1
@@ -61,6 +68,8 @@ def api_error_of(error: ForedraftError) -> ApiError:
         return invalid(error.reason)
     if isinstance(error, UnreachableError):
         return ApiError(503, f"the cloud is out of reach: {error}")
+    if isinstance(error, MissingExtraError):
+        return ApiError(501, str(error))
     if isinstance(error, ConfigError):
         return invalid(str(error))
     if isinstance(error, ModelError):

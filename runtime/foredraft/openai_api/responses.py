@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from foredraft.edge.session_report import SessionReport
-from foredraft.openai.choices import Choice, Delta
+from foredraft.openai_api.choices import Choice, Delta
 
 DONE = b"data: [DONE]\n\n"
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from foredraft.errors import extras_named
-from foredraft.openai.errors import invalid
+from foredraft.openai_api.errors import invalid
 from foredraft.text.chat_card import ChatCard
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ MAX_RENDERED = 8 << 20
 """Characters that a template may write."""
 
 
+@extras_named()
 def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
     """The prompt for the assistant's answer to ``messages``. Raises ApiError, MissingExtraError."""
     if card.template is None:
@@ -44,7 +45,6 @@ def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[d
 
 
 @lru_cache(maxsize=8)
-@extras_named()
 def _compiled(template: str) -> "Template":
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

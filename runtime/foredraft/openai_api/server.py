@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from foredraft.openai.errors import ApiError
-from foredraft.openai.routes import OpenAiRoutes
-from foredraft.openai.texts import Texts
+from foredraft.openai_api.errors import ApiError
+from foredraft.openai_api.routes import OpenAiRoutes
+from foredraft.openai_api.texts import Texts
 from foredraft.server.door import Bounds, Door
 from foredraft.text.chat_card import ChatCard
 
