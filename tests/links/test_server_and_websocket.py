@@ -582,6 +582,50 @@ def test_a_signal_drains_the_sessions_and_ends_the_server(run: Run, number: sign
     run(scenario())
 
 
+def test_while_it_drains_it_says_so_and_takes_no_session(run: Run) -> None:
+    async def scenario() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            server = Server(Echo(), card=CARD, tokenizer_json=TOKENIZER, api_key="key", bounds=Bounds(grace_s=20.0))
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            listening = serving(server)
+            url = await listening.__aenter__()
+
+            async def states() -> dict[str, int]:
+                found = {}
+                for path in ("live", "ready", "health"):
+                    async with session.get(f"{url}/{path}") as response:
+                        found[path] = response.status
+                        draining = (await response.json())["status"] == "draining"
+                        assert draining == (response.status == 503)
+                return found
+
+            link = await connect(url, api_key="key")
+            assert await states() == {"live": 200, "ready": 200, "health": 200}
+            leaving = asyncio.create_task(listening.__aexit__(None, None, None))
+            assert await link.receive() == Drain()
+            assert await states() == {"live": 200, "ready": 503, "health": 503}
+            with pytest.raises(RefusedError, match="busy"):
+                await connect(url, api_key="key")
+            await link.close()
+            await leaving
+
+    run(scenario())
+
+
+def test_a_full_server_is_alive_and_well_but_not_ready(run: Run) -> None:
+    async def scenario() -> None:
+        bounds = Bounds(max_sessions=1, grace_s=0.0)
+        async with echo_server(bounds=bounds) as (url, echo), aiohttp.ClientSession() as session:
+            link = await connect(url)
+            await echo.arrived.get()
+            for path, status in (("live", 200), ("ready", 503), ("health", 200)):
+                async with session.get(f"{url}/{path}") as response:
+                    assert response.status == status
+            await link.close()
+
+    run(scenario())
+
+
 def test_listening_for_everyone_without_a_key_warns_loudly(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def start_and_stop(host: str, key: str) -> None:
         server = Server(Echo(), card=CARD, tokenizer_json=TOKENIZER, api_key=key)

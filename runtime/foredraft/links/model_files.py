@@ -65,7 +65,7 @@ async def _download(
     data = bytearray()
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), trust_env=True) as session,
             session.get(
                 endpoint(url, path), headers=auth_headers(api_key), ssl=True if ssl is None else ssl
             ) as response,

@@ -162,7 +162,7 @@ async def probe(
     began_s = time.perf_counter()
     tell = progress or (lambda share: None)
     connector = None if ssl is None else aiohttp.TCPConnector(ssl=ssl)
-    session = aiohttp.ClientSession(headers=auth_headers(api_key), connector=connector)
+    session = aiohttp.ClientSession(headers=auth_headers(api_key), connector=connector, trust_env=True)
     async with session:
         connects_s = []
         for _ in range(_CONNECTS - 1):

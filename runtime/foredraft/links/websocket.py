@@ -31,6 +31,7 @@ CLOSE_S: Final = 1.0  # how long the closing handshake may take
 _MAX_MSG_SIZE: Final = MAX_MESSAGE_BYTES + 1
 
 _WebSocket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
+_PROXY_REFUSES: Final = 407
 _LOST: Final = (ConnectionError, aiohttp.ClientError)
 
 
@@ -193,7 +194,7 @@ async def connect(
     RefusedError when the server does not let us in, ProtocolError when it is no Foredraft server.
     """
     address, headers = endpoint(url, SESSION_PATH), auth_headers(api_key)
-    session = aiohttp.ClientSession()
+    session = aiohttp.ClientSession(trust_env=True)  # HTTP_PROXY, HTTPS_PROXY and NO_PROXY
     try:
         async with asyncio.timeout(timeout_s):
             ws = await session.ws_connect(
@@ -215,6 +216,12 @@ async def connect(
 
 def raise_unreachable(error: BaseException, url: str, timeout_s: float) -> None:
     """Translate what aiohttp raised while connecting; returns for what is not aiohttp's."""
+    if isinstance(error, aiohttp.ClientHttpProxyError) or getattr(error, "status", 0) == _PROXY_REFUSES:
+        status = getattr(error, "status", 0)
+        raise UnreachableError(
+            f"the proxy on the way to {url} answers HTTP {status}; give its credentials in HTTP_PROXY or HTTPS_PROXY, "
+            "or name the host in NO_PROXY"
+        ) from error
     if isinstance(error, aiohttp.WSServerHandshakeError):
         if error.status in (401, 403):
             raise RefusedError(UNAUTHORIZED, f"{url} does not accept this API key") from error
