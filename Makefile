@@ -8,7 +8,7 @@ OTHER = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 # What is quick and needs no torch: the two ends, what they share, and the simulator.
 QUICK := test_architecture.py protocol edge cloud sessions policies text links profiles observe \
-	sim/loop sim/network sim/tokens sim/scenario sim/world
+	openai_api sim/loop sim/network sim/tokens sim/scenario sim/world
 
 .PHONY: demo test test-quick test-hunt test-python docs lint bench demo-models clean
 

@@ -1,18 +1,20 @@
 """A real instruct model: prose, code, four languages, emoji and JSON, as transformers writes them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 import foredraft
+from foredraft.api.conversation import Conversation
 from foredraft.engines.torch_model import LoadedModel, load_model
-from foredraft.engines.torch_target import TorchTarget
+from foredraft.engines.torch_target import TorchSlot, TorchTarget
 from foredraft.exits.heads import ExitHeads
 from foredraft.exits.train import train_exits
 from foredraft.protocol.sampling import Sampling
+from foredraft.text.chat_template import render
 from foredraft.text.tokenizer import Tokenizer
 from lossless.oracle import Oracle
 from lossless.server_process import ServerProcess
@@ -152,3 +154,35 @@ async def test_a_killed_server_is_started_again_and_the_text_goes_on(
         assert report.reconnects > 0
     finally:
         server.kill()
+
+
+class Slots(TorchTarget):
+    """Notes of each session how many tokens it had, and how many of them were in the cache."""
+
+    opened: list[tuple[int, int]]
+
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> TorchSlot:
+        slot = await super().slot(tokens, sampling, owner)
+        self.opened.append((len(tokens), slot.cached))
+        return slot
+
+
+async def test_a_further_turn_of_a_conversation_runs_nothing_but_what_is_new(model: LoadedModel) -> None:
+    target = Slots(model, cache_bytes=1 << 30)
+    target.opened = []
+    tokenizer = Tokenizer.from_folder(model.folder)
+    async with foredraft.Cloud(target, tokenizer) as cloud, foredraft.connect(cloud, draft="ngram") as edge:
+        conversation = Conversation(edge, await edge.chat_card(), "Answer in a few words.")
+        for said in ("What is the capital of France?", "And of Italy?", "Thank you!"):
+            generation = conversation.ask(said, policy="sync", temperature=0.0, max_new_tokens=20)
+            await generation.finish()
+            conversation.answered(generation)
+    turns = [tokens for tokens, _ in target.opened]
+    answers = [message["content"] for message in conversation.messages if message["role"] == "assistant"]
+    assert "Paris" in answers[0]
+    assert turns == sorted(turns)
+    for (before, _), (tokens, cached) in zip(target.opened, target.opened[1:], strict=False):
+        assert cached > before - 16  # whole blocks of the turn before, its answer among them
+        assert tokens - cached <= 16 + 20
+    whole = tokenizer.encode_rendered(render(tokenizer.chat, conversation.messages[:-1]))
+    assert turns[-1] == len(whole)  # what was said is what the template makes of it

@@ -116,7 +116,7 @@ async def test_a_prompt_longer_than_the_context_says_so() -> None:
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (None, "no chat template; use /v1/completions"),
+        (None, "no chat template; give it a prompt of your own"),
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
         ("{{ messages[5].content }}", "does not take this conversation"),
         ("{{ 1 / 0 }}", "division by zero"),

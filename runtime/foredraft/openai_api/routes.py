@@ -10,20 +10,20 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from foredraft.errors import ConfigError, ForedraftError
+from foredraft.errors import ConfigError, ForedraftError, MissingExtraError
 from foredraft.links.websocket import STALL_S
 from foredraft.openai_api.choices import Choice, Delta, written
 from foredraft.openai_api.errors import ApiError, api_error_of, invalid
 from foredraft.openai_api.metrics import Metrics
-from foredraft.openai_api.requests import Asked, Prompt, chat_request, completion_request
+from foredraft.openai_api.requests import Asked, ChatRequest, Prompt, chat_request, completion_request
 from foredraft.openai_api.responses import DONE, Answer, event
 from foredraft.openai_api.room import Room
-from foredraft.openai_api.templates import render
 from foredraft.openai_api.texts import Text, Texts
 from foredraft.policies.recommended import recommended_policy
 from foredraft.protocol.sampling import SEED_BITS
 from foredraft.server.door import MAX_BODY_BYTES
 from foredraft.text.chat_card import ChatCard
+from foredraft.text.chat_template import render
 from foredraft.text.tokenizer import Tokenizer
 
 RUNNING: Final = 16
@@ -89,7 +89,7 @@ class OpenAiRoutes:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         wanted = chat_request(await _body(request))
         self._check_model(wanted.asked.model)
-        prompt = self._tokenizer("messages").encode_rendered(render(self._card, wanted.messages, wanted.tools))
+        prompt = self._tokenizer("messages").encode_rendered(self._rendered(wanted))
         choices = self._choices(wanted.asked, [prompt], tools=bool(wanted.tools))
         return await self._answer(request, wanted.asked, choices, chat=True)
 
@@ -99,6 +99,14 @@ class OpenAiRoutes:
         prompts = [self._encoded(prompt) for prompt in wanted.prompts]
         choices = self._choices(wanted.asked, prompts, echo=wanted.echo)
         return await self._answer(request, wanted.asked, choices, chat=False)
+
+    def _rendered(self, wanted: ChatRequest) -> str:
+        try:
+            return render(self._card, wanted.messages, wanted.tools)
+        except MissingExtraError:
+            raise
+        except ConfigError as error:
+            raise invalid(str(error), "messages") from error
 
     def _tokenizer(self, param: str) -> Tokenizer:
         if self._texts.tokenizer is None:

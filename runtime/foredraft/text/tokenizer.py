@@ -68,6 +68,11 @@ class Tokenizer:
         """The tokens of what a chat template wrote, which has its special tokens already."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def special_text(self, token: int) -> str:
+        """How a special token is written in a template; empty for a token that is none."""
+        added = self._tokenizer.get_added_tokens_decoder().get(token)
+        return added.content if added is not None and added.special else ""
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ``tokens``, special tokens left out."""
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True)

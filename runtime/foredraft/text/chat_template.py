@@ -1,7 +1,7 @@
 """Chat templates: a conversation becomes the text that a model was trained on.
 
 The template is the model's own, a program in Jinja from somebody else: it runs in Jinja's sandbox, which keeps it from
-Python's innards, and what it raises is the request's error. What templates may call is what transformers gives them.
+Python's innards, and what it raises is the conversation's error. Templates may call what transformers gives them.
 """
 
 import json
@@ -10,8 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from foredraft.errors import extras_named
-from foredraft.openai_api.errors import invalid
+from foredraft.errors import ConfigError, extras_named
 from foredraft.text.chat_card import ChatCard
 
 if TYPE_CHECKING:
@@ -23,11 +22,9 @@ MAX_RENDERED = 8 << 20
 
 @extras_named()
 def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
-    """The prompt for the assistant's answer to ``messages``. Raises ApiError, MissingExtraError."""
+    """The prompt for the assistant's answer to ``messages``. Raises ConfigError, MissingExtraError."""
     if card.template is None:
-        raise invalid(
-            f"the model {card.name!r} has no chat template; use /v1/completions with a prompt of your own", "messages"
-        )
+        raise ConfigError(f"the model {card.name!r} has no chat template; give it a prompt of your own to go on from")
     from jinja2 import TemplateError
 
     try:
@@ -37,10 +34,10 @@ def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[d
         ):
             length += len(piece)
             if length > MAX_RENDERED:
-                raise invalid(f"the chat template writes more than {MAX_RENDERED} characters", "messages")
+                raise ConfigError(f"the chat template writes more than {MAX_RENDERED} characters")
             pieces.append(piece)
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise invalid(f"the model's chat template does not take this conversation: {error}", "messages") from error
+        raise ConfigError(f"the model's chat template does not take this conversation: {error}") from error
     return "".join(pieces)
 
 

@@ -1,0 +1,76 @@
+"""A conversation over an edge: turn by turn, each on top of the tokens of the turns before."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from foredraft.api.edge import Edge
+from foredraft.api.generation import Generation
+from foredraft.errors import ConfigError
+from foredraft.text.chat_card import ChatCard
+from foredraft.text.chat_template import render
+
+
+class Conversation:
+    """What was said, and the tokens that it is to the model.
+
+    A turn goes on from the tokens of the turns before, as they were generated: both ends have them in their caches, so
+    only what is new is run. Where a template rewrites what came before, the whole is encoded anew.
+    """
+
+    def __init__(self, edge: Edge, card: ChatCard, system: str = "") -> None:
+        """Raises ConfigError for a cloud without a tokenizer."""
+        if edge.tokenizer is None:
+            raise ConfigError("this cloud has no tokenizer, so there is nothing to chat with")
+        self._edge, self._card, self._tokenizer = edge, card, edge.tokenizer
+        self.messages: list[dict[str, Any]] = []
+        self._known_text, self._known_tokens = "", list[int]()
+        self.begin(system)
+
+    def begin(self, system: str = "") -> None:
+        """Forget what was said; ``system``: what the model is told before all else."""
+        self.messages = [{"role": "system", "content": system}] if system else []
+        self._known_text, self._known_tokens = "", []
+
+    def ask(self, text: str, **options: Any) -> Generation:
+        """The answer on its way, for ``answered``. ``options``: those of ``Edge.generate``. Raises ConfigError."""
+        self.messages.append({"role": "user", "content": text})
+        try:
+            prompt = self._prompt()
+            room = self._edge.ready.context - len(prompt)
+            if room < 1:
+                raise ConfigError(f"the conversation of {len(prompt)} tokens fills the context; begin anew (/reset)")
+            options["max_new_tokens"] = min(options.get("max_new_tokens", room), room)
+            return self._edge.generate(prompt, **options)
+        except BaseException:
+            self.messages.pop()
+            raise
+
+    def _prompt(self) -> list[int]:
+        text = render(self._card, self.messages)
+        known, tokens = self._known_text, self._known_tokens
+        if known and text.startswith(known):
+            rest = text[len(known) :]
+            mark = self._tokenizer.special_text(tokens[-1])  # the answer's end mark is there already, as a token
+            rest = rest.removeprefix(mark) if mark else rest
+            tokens = [*tokens, *self._tokenizer.encode_rendered(rest)]
+        else:
+            tokens = self._tokenizer.encode_rendered(text)
+        self._known_text, self._known_tokens = text, tokens
+        return tokens
+
+    def answered(self, generation: Generation) -> str:
+        """Take what was generated as the answer, whole or as far as it came; its text."""
+        report = generation.report
+        self.messages.append({"role": "assistant", "content": report.text})
+        self._known_text += report.text
+        self._known_tokens = [*self._known_tokens, *report.tokens]
+        return report.text
+
+    def save(self, file: Path) -> None:
+        """Write the messages as JSON. Raises ConfigError."""
+        try:
+            file.write_bytes(msgspec.json.format(msgspec.json.encode({"messages": self.messages}), indent=2) + b"\n")
+        except OSError as error:
+            raise ConfigError(f"cannot write the conversation to {file}: {error.strerror or error}") from error
