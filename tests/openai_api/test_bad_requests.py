@@ -120,7 +120,7 @@ async def test_a_prompt_longer_than_the_context_says_so() -> None:
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
         ("{{ messages[5].content }}", "does not take this conversation"),
         ("{{ 1 / 0 }}", "division by zero"),
-        ("{% for", "does not take this conversation"),
+        ("{% for", "cannot be read"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}xxxxxxxxxx{% endfor %}{% endfor %}", "more than"),
     ],

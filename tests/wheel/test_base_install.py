@@ -123,6 +123,7 @@ REFUSALS = [
     ("torch", ["simulate", str(SCENARIOS / "bundled-pair.toml")]),
     ("torch", ["bench", "engine"]),
     ("torch", ["validate", "--out", "."]),
+    ("openai", ["chat", "--server", "URL"]),
     ("tune", ["tune", str(SCENARIOS / "robot.toml"), "--trials", "2"]),
 ]
 

@@ -9,7 +9,7 @@ from foredraft.api.edge import Edge
 from foredraft.api.generation import Generation
 from foredraft.errors import ConfigError
 from foredraft.text.chat_card import ChatCard
-from foredraft.text.chat_template import render
+from foredraft.text.chat_template import check_template, render
 
 
 class Conversation:
@@ -20,7 +20,8 @@ class Conversation:
     """
 
     def __init__(self, edge: Edge, card: ChatCard, system: str = "") -> None:
-        """Raises ConfigError for a cloud without a tokenizer."""
+        """Raises ConfigError for a cloud without a tokenizer, and a model without a chat template."""
+        check_template(card)
         if edge.tokenizer is None:
             raise ConfigError("this cloud has no tokenizer, so there is nothing to chat with")
         self._edge, self._card, self._tokenizer = edge, card, edge.tokenizer

@@ -21,15 +21,27 @@ MAX_RENDERED = 8 << 20
 
 
 @extras_named()
-def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
-    """The prompt for the assistant's answer to ``messages``. Raises ConfigError, MissingExtraError."""
-    if card.template is None:
-        raise ConfigError(f"the model {card.name!r} has no chat template; give it a prompt of your own to go on from")
+def check_template(card: ChatCard) -> None:
+    """Raise ConfigError where the model has no template that could be run, MissingExtraError without Jinja."""
     from jinja2 import TemplateError
 
+    if card.template is None:
+        raise ConfigError(f"the model {card.name!r} has no chat template; give it a prompt of your own to go on from")
+    try:
+        _compiled(card.template)
+    except (TemplateError, RecursionError) as error:
+        raise ConfigError(f"the model's chat template cannot be read: {error}") from error
+
+
+@extras_named()
+def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
+    """The prompt for the assistant's answer to ``messages``. Raises ConfigError, MissingExtraError."""
+    from jinja2 import TemplateError
+
+    check_template(card)
     try:
         pieces, length = [], 0
-        for piece in _compiled(card.template).generate(
+        for piece in _compiled(card.template or "").generate(
             messages=list(messages), tools=tools or None, add_generation_prompt=True, **card.template_tokens
         ):
             length += len(piece)

@@ -1,0 +1,18 @@
+# The cloud's end. Build it in the checkout's root:
+#   docker build -f examples/deploy/cloud.Dockerfile -t foredraft-cloud .
+# For a GPU, take a base image with CUDA and the torch that goes with it: --build-arg TORCH="torch==2.13.0+..."
+FROM python:3.11-slim
+ARG TORCH="torch==2.13.0"
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY hardware_profiles hardware_profiles
+COPY runtime runtime
+COPY sim sim
+RUN pip install --no-cache-dir "$TORCH" && pip install --no-cache-dir ".[torch,openai]" && rm -rf /src
+WORKDIR /tmp
+USER nobody
+ENV XDG_CACHE_HOME=/tmp/cache
+EXPOSE 8471
+HEALTHCHECK --interval=10s --start-period=120s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8471/live', timeout=5)"]
+ENTRYPOINT ["foredraft", "serve", "--host", "0.0.0.0"]
