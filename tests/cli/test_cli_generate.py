@@ -84,7 +84,7 @@ def test_json_is_one_object_with_what_the_session_did(url: str) -> None:
     assert set(said) >= set(SessionReport.__dataclass_fields__)
     assert said["text"] == clouds.text_between(START, START + 40)
     assert (said["seed"], said["temperature"], said["policy"], said["new_tokens"]) == (9, 0.8, "seed", 40)
-    assert said["emulated_links"] == []
+    assert (said["emulated_links"], said["exact"]) == ([], False)
 
 
 def test_the_policy_that_the_server_recommends_is_taken_and_told() -> None:
@@ -96,6 +96,7 @@ def test_the_policy_that_the_server_recommends_is_taken_and_told() -> None:
         tuned = json.loads(generate(*asked, "--json", "--cost-weight", "1")[1])
     assert (code, out) == (0, clouds.text_between(START, START + 30) + "\n")
     assert "sync:gamma=4 (recommended by the server), seed 1" in err
+    assert "exact up to ties of the target's two best tokens" in err
     assert "policy: sync:gamma=4, recommended by the server" in err
     assert (said["policy"], said["policy_spec"], said["policy_from"]) == ("sync", "sync:gamma=4", "server")
     assert said["explanation"][0] == "policy: sync:gamma=4, recommended by the server"

@@ -25,7 +25,8 @@ def tell(generation: "Generation", extra: dict[str, Any], links: "Sequence[Proxy
         more = extra | {"emulated_links": list(map(asdict, links))}
         typer.echo(json.dumps(asdict(generation.report) | more))
         return
-    for line in (*summary(generation.report, extra["policy_spec"]), *extra.get("explanation", ())):
+    exact = "exact to the bit" if extra["exact"] else "exact up to ties of the target's two best tokens"
+    for line in (*summary(generation.report, extra["policy_spec"]), exact, *extra.get("explanation", ())):
         typer.echo(line, err=True)
     for link in links:
         typer.echo(f"EMULATION: {link}", err=True)
