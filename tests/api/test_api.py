@@ -3,16 +3,21 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import foredraft
 from api import clouds
+from foredraft.engines.scripted import ScriptedSlot, ScriptedTarget
 from foredraft.errors import ConfigError, ModelError, RefusedError, UnknownNameError, UnreachableError
 from foredraft.policies import policy_names
 from foredraft.protocol.events import Event
+from foredraft.protocol.ports import Pass, Prediction, Verdict
+from foredraft.protocol.sampling import Sampling
 
 PROMPT = clouds.TEXT[:13]
 START = len(PROMPT.encode())
@@ -276,3 +281,36 @@ async def test_texts_over_http_share_a_connection_and_a_full_server_takes_back_o
         for edge in (first, first, second, first, second):
             assert (await edge.generate(PROMPT, max_new_tokens=10).finish()).new_tokens == 10
         assert cloud.service.counters.sessions == 5
+
+
+@pytest.mark.parametrize("policy", ["cloud", "sync", "seed"])
+async def test_each_token_has_its_log_probabilities_also_where_the_session_goes_on_elsewhere(policy: str) -> None:
+    async with clouds.cloud() as first, clouds.cloud() as second, second.listen() as second_url:
+        leaving = first.listen()
+        first_url = await leaving.__aenter__()
+        quick = foredraft.Retry(first_s=0.0)
+        async with foredraft.connect(first_url, second_url, draft=clouds.drafter(), retry=quick) as edge:
+            generation = edge.generate(PROMPT, policy=policy, max_new_tokens=400, logprobs=3)
+            pieces = [await anext(generation)]
+            await leaving.__aexit__(None, None, None)
+            pieces += [piece async for piece in generation]
+    assert generation.report.reconnects > 0
+    scored = [one for piece in pieces for one in piece.logprobs]
+    assert [own[0] for own, *_ in scored] == generation.report.tokens
+    assert {len(one) for one in scored} == {4}
+
+
+async def test_log_probabilities_that_nobody_tells_are_an_error_and_too_many_are_refused() -> None:
+    class Silent(ScriptedTarget):
+        async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSlot:
+            return SilentSlot(self.card.layers, self.script)
+
+    class SilentSlot(ScriptedSlot):
+        async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
+            return await super().verify(msgspec.structs.replace(batch, logprobs=None), on_exit)
+
+    async with foredraft.Cloud(Silent(clouds.truth)) as cloud, foredraft.connect(cloud) as edge:
+        with pytest.raises(RefusedError, match="tells no log-probabilities"):
+            await edge.generate([1, 2], logprobs=0).finish()
+        with pytest.raises(ConfigError, match="logprobs must be 0 to 20, not 21"):
+            edge.generate([1, 2], logprobs=21)

@@ -50,6 +50,8 @@ def type_on_the_page(kind: inspect.Type) -> str:
             return "wait"
         case inspect.FloatType(ge=0.0, le=1.0):
             return "probability"
+        case inspect.FloatType(le=0.0):
+            return "logarithm"
         case inspect.BytesType():
             return "tokens"
         case inspect.StructType(cls=cls):

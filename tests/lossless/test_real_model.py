@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 import foredraft
 from foredraft.api.conversation import Conversation
@@ -186,3 +187,22 @@ async def test_a_further_turn_of_a_conversation_runs_nothing_but_what_is_new(mod
         assert tokens - cached <= 16 + 20
     whole = tokenizer.encode_rendered(render(tokenizer.chat, conversation.messages[:-1]))
     assert turns[-1] == len(whole)  # what was said is what the template makes of it
+
+
+@pytest.mark.parametrize("policy", ["cloud", "sync:gamma=4"])
+async def test_log_probabilities_are_those_of_the_models_own_softmax(
+    policy: str, model: LoadedModel, truth: Oracle
+) -> None:
+    async with edge_of(model) as edge:
+        options = {"policy": policy, "temperature": 0.8, "seed": 5, "max_new_tokens": LENGTH, "end_marks": False}
+        generation = edge.generate(PROMPTS[7] * 3, logprobs=2, **options)  # type: ignore[arg-type]
+        scored = [one for piece in [piece async for piece in generation] for one in piece.logprobs]
+        prompt, tokens = encoded(edge, PROMPTS[7] * 3), generation.report.tokens
+    with torch.inference_mode():
+        logits = truth.model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
+    logarithms = logits.log_softmax(-1)
+    for row, token, ((said, logprob), *best) in zip(logarithms, tokens, scored, strict=True):
+        assert said == token
+        assert logprob == pytest.approx(float(row[token]), abs=1e-3)
+        assert [value for _, value in best] == pytest.approx(row.topk(2).values.tolist(), abs=1e-3)
+        assert best[0][0] == int(row.argmax()) or float(row.topk(2).values.diff().abs()) < 1e-3

@@ -249,3 +249,30 @@ async def test_the_synchronous_client_gets_the_same(base: str) -> None:
             return client.chat.completions.create(model="boxer", messages=ASK, max_tokens=40).choices[0].message.content
 
     assert await asyncio.to_thread(ask) == answer(40)
+
+
+async def test_log_probabilities_come_with_the_tokens_whole_and_streamed(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "boxer", "messages": ASK, "max_tokens": 30, "logprobs": True, "top_logprobs": 2}
+    whole = await client.chat.completions.create(**asked)
+    assert whole.choices[0].logprobs is not None
+    content = whole.choices[0].logprobs.content
+    assert content is not None
+    assert bytes(byte for one in content for byte in one.bytes or ()).decode() in answer(30)
+    assert [one.logprob for one in content] == [-0.5] * 30
+    assert [[best.logprob for best in one.top_logprobs] for one in content] == [[-0.5, -1.0]] * 30
+    stream = await client.chat.completions.create(**asked, stream=True)
+    streamed = [chunk.choices[0].logprobs async for chunk in stream if chunk.choices]
+    assert [one for logprobs in streamed if logprobs for one in logprobs.content or ()] == content
+
+
+async def test_log_probabilities_of_completions_say_where_their_tokens_are(client: openai.AsyncOpenAI) -> None:
+    prompt = clouds.TEXT[:2]
+    whole = await client.completions.create(model="boxer", prompt=prompt, max_tokens=20, logprobs=1)
+    scored = whole.choices[0].logprobs
+    assert scored is not None
+    assert scored.tokens is not None
+    assert scored.token_logprobs == [-0.5] * 20
+    assert scored.text_offset == list(range(20))  # one byte, one character each
+    assert all(list(best.values()) == [-0.5] for best in scored.top_logprobs or ())
+    none = await client.completions.create(model="boxer", prompt=prompt, max_tokens=3)
+    assert none.choices[0].logprobs is None

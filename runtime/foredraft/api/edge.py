@@ -39,7 +39,7 @@ from foredraft.policies import make_policy
 from foredraft.policies.recommended import Recommended, spec_of_running
 from foredraft.profiles import load_profile
 from foredraft.protocol.events import Observer
-from foredraft.protocol.messages import Ready
+from foredraft.protocol.messages import MAX_LOGPROBS, Ready
 from foredraft.protocol.ports import Drafter, Link, NewDrafter
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.text.chat_card import ChatCard
@@ -172,6 +172,7 @@ class Edge:
         observer: Observer | None = None,
         local: LocalText | None = None,
         record: str | Path | Recorder | None = None,
+        logprobs: int | None = None,
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
@@ -179,12 +180,16 @@ class Edge:
         what the server recommends, or else ``auto``. ``seed``: drawn when None. ``stop``: strings that end the text.
         ``end_marks``: whether the model's own end tokens end it. ``local``: is told what the draft says while no cloud
         is in reach, and what became of it; none of that is part of the text. ``record``: a file to record the session
-        to, for ``read_record`` and ``foredraft replay``, or a recorder. Raises ConfigError, UnknownNameError.
+        to, for ``read_record`` and ``foredraft replay``, or a recorder. ``logprobs``: each piece tells the
+        log-probabilities of its tokens, and of so many (0 to 20) of the most probable ones.
+        Raises ConfigError, UnknownNameError.
         """
         if self._drafters is None:
             raise ConfigError("this edge is not connected yet; write: async with connect(...) as edge")
         tokens = self._encode(prompt)
         seed = secrets.randbelow(_MOST_DRAWN_SEED) if seed is None else seed
+        if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
+            raise ConfigError(f"logprobs must be 0 to {MAX_LOGPROBS}, not {logprobs!r}")
         self._count += 1
         chosen = self._policy(policy)
         sampling = Sampling(temperature, top_k, top_p, seed)
@@ -209,6 +214,7 @@ class Edge:
             name=str(self._count),
             local=local,
             estimates=self.estimates,
+            logprobs=logprobs,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         return Generation(session, text, seed, self._begins, partial(self._ended, mine), recorder)

@@ -7,6 +7,7 @@ from typing import Self
 
 from foredraft.edge.session import EdgeSession
 from foredraft.edge.session_report import SessionReport
+from foredraft.edge.state import Scored
 from foredraft.errors import ConfigError
 from foredraft.observe.explain import explain
 from foredraft.observe.record.recorder import Recorder
@@ -18,11 +19,13 @@ from foredraft.text.tokenizer import TextStream
 class Piece:
     """What one commit added: tokens, and the text that they made certain.
 
-    ``text`` has whole characters only, and ends before a stop string; it may be empty.
+    ``text`` has whole characters only, and ends before a stop string; it may be empty. ``logprobs``, where asked for:
+    of each token (id, log-probability), and after it those of the most probable ones.
     """
 
     tokens: tuple[int, ...]
     text: str
+    logprobs: tuple[Scored, ...] = ()
 
 
 class Generation:
@@ -47,6 +50,7 @@ class Generation:
         self._session = session
         self._stream = text
         self._text: list[str] = []
+        self._shown = 0  # tokens
         self._pieces = self._generate()
 
     @property
@@ -137,4 +141,6 @@ class Generation:
     def _piece(self, tokens: list[int]) -> Piece:
         text = "" if self._stream is None else "".join(map(self._stream.step, tokens))
         self._text.append(text)
-        return Piece(tuple(tokens), text)
+        logprobs = self._session.state.logprobs[self._shown : self._shown + len(tokens)]
+        self._shown += len(tokens)
+        return Piece(tuple(tokens), text, tuple(logprobs))

@@ -21,7 +21,7 @@ from foredraft.cloud.state import CloudState, Limits
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
 from foredraft.protocol import messages
 from foredraft.protocol.events import Observer
-from foredraft.protocol.messages import Close, Drain, Grow, Hello, Open, Read, Ready, Refused, Steer, ToEdge
+from foredraft.protocol.messages import Close, Drain, Grow, Hello, Open, Read, Ready, Refused, Score, Steer, ToEdge
 from foredraft.protocol.outbox import Outbox
 from foredraft.protocol.ports import Link, NewDrafter, Target
 
@@ -129,6 +129,7 @@ class _Connection:
         self._task: asyncio.Task[None] | None = None
         self._cut: asyncio.Future[None] | None = None
         self._admitted = False
+        self._score: Score | None = None  # of the session that is opened next
 
     @property
     def idle(self) -> bool:
@@ -204,6 +205,8 @@ class _Connection:
         session = getattr(message, "session", 0)
         try:
             match message:
+                case Score():
+                    self._score = message
                 case Open():
                     await self._open(message)
                 case Close():
@@ -242,7 +245,8 @@ class _Connection:
         now_s = asyncio.get_running_loop().time()
         state = CloudState(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
-        session = CloudSession(self._service.shared, state, self.say, self._owner)
+        asked = None if self._score is None or self._score.session != opened.session else self._score.logprobs
+        session = CloudSession(self._service.shared, state, self.say, self._owner, asked)
         session.attach(opened.chains)
         self._session = session
         work = self._work(opened.session, session.run)

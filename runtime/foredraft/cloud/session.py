@@ -59,8 +59,18 @@ class CloudSession:
 
     slot: Slot
 
-    def __init__(self, shared: Shared, state: CloudState, say: Callable[[ToEdge], None], owner: str = "") -> None:
-        """Made while the loop runs. ``owner``: whose texts may share their beginnings, an API key."""
+    def __init__(
+        self,
+        shared: Shared,
+        state: CloudState,
+        say: Callable[[ToEdge], None],
+        owner: str = "",
+        logprobs: int | None = None,
+    ) -> None:
+        """Made while the loop runs. ``owner``: whose texts may share their beginnings, an API key.
+
+        ``logprobs``: how many to tell of each token, None for none.
+        """
         self.state = state
         self._shared = shared
         self._clock = asyncio.get_running_loop()
@@ -70,6 +80,7 @@ class CloudSession:
             self._drafter = CloudDrafter(shared.new_drafter, state.tree, state.sampling)
         self._say = say
         self._owner = owner
+        self._logprobs = logprobs
         self._changed = Signal()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._prefill_s = 0.0
@@ -163,6 +174,7 @@ class CloudSession:
             tokens=plan.tokens,
             parents=plan.parents,
             exits=tuple(sorted(set(exits))) if exits else (),
+            logprobs=self._logprobs,
         )
 
         if self._shared.observer is not None:
@@ -190,6 +202,8 @@ class CloudSession:
         self.slot.keep(kept)
         if self._drafter is not None:
             self._drafter.advance(self.state.tree.tokens[commit.position :])
+        if self._logprobs is not None:
+            self._say(self._scores(verdict, commit.position, kept))
         self._say(commit)
         counters = self._shared.counters
         counters.passes += 1
@@ -205,6 +219,15 @@ class CloudSession:
                 queue_s=verdict.queue_s,
                 pass_s=verdict.pass_s,
             )
+
+    def _scores(self, verdict: Verdict, position: int, kept: Sequence[int]) -> messages.Scores:
+        """What the target says of the tokens from ``position`` on: its tip's row, and those of the accepted nodes."""
+        rows = verdict.prediction.logprobs
+        if not rows:
+            raise RefusedError(messages.INVALID, "this server's target tells no log-probabilities")
+        count = self.state.tree.position - position
+        told = [rows[row] for row in (0, *(node + 1 for node in kept))]
+        return messages.Scores(self.state.session, position, tuple(told[:count]))
 
     def _note(self, kind: str, **data: Value) -> None:
         observer = self._shared.observer

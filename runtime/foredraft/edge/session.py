@@ -26,7 +26,7 @@ from foredraft.edge.state import EdgeState
 from foredraft.errors import LinkClosedError, ModelError, ProtocolError, RefusedError, UnreachableError
 from foredraft.protocol import messages
 from foredraft.protocol.events import Event, Observer, Value
-from foredraft.protocol.messages import PROTOCOL_VERSION, Commit, Drain, Hello, Hint, Message, Ready, Refused
+from foredraft.protocol.messages import PROTOCOL_VERSION, Commit, Drain, Hello, Hint, Message, Ready, Refused, Scores
 from foredraft.protocol.outbox import Outbox
 from foredraft.protocol.ports import Drafter, Link
 from foredraft.protocol.sampling import Sampling, StopRules
@@ -55,10 +55,12 @@ class EdgeSession:
         name: str = "1",
         local: LocalText | None = None,
         estimates: Estimates | None = None,
+        logprobs: int | None = None,
     ) -> None:
         """``connect``: makes a link, for this text alone; or the connections that it shares with others.
 
-        ``estimates``: what earlier sessions over this link learned; this one goes on learning in it.
+        ``estimates``: what earlier sessions over this link learned; this one goes on learning in it. ``logprobs``: how
+        many log-probabilities are to come with each token; None for none (``state.logprobs``).
         """
         self.state = EdgeState(prompt, rules)
         if estimates is not None:
@@ -73,7 +75,7 @@ class EdgeSession:
         self._retry = retry or Retry()
         self._observer = observer
         note = None if observer is None else self._note
-        self._shipping = Shipping(self.state, policy, sampling, note)
+        self._shipping = Shipping(self.state, policy, sampling, note, logprobs)
         self._drafting = Drafting(self.state, drafter, policy, self._shipping.ship, local, note)
         self._fresh: deque[list[int]] | None = None  # where somebody watches
         self._news = Signal()
@@ -224,6 +226,9 @@ class EdgeSession:
                 self._take_commit(message)
             case Hint():
                 self._take_hint(message)
+            case Scores():
+                self.state.scored(message)
+                return True
             case Refused(code=messages.UNKNOWN_ANCHOR | messages.FULL):
                 self.state.refused(message)
             case Refused():

@@ -13,7 +13,7 @@ from foredraft.edge.state import EdgeState
 from foredraft.edge.step import VerifyParams
 from foredraft.protocol import messages
 from foredraft.protocol.events import Note, Value
-from foredraft.protocol.messages import Chain, Commit, Grow, Open, Steer
+from foredraft.protocol.messages import Chain, Commit, Grow, Open, Score, Steer
 from foredraft.protocol.outbox import Outbox
 from foredraft.protocol.ports import Link
 from foredraft.protocol.sampling import Sampling
@@ -25,7 +25,15 @@ class Shipping:
 
     _clock: asyncio.AbstractEventLoop
 
-    def __init__(self, state: EdgeState, policy: Policy, sampling: Sampling, note: Note | None) -> None:
+    def __init__(
+        self,
+        state: EdgeState,
+        policy: Policy,
+        sampling: Sampling,
+        note: Note | None,
+        logprobs: int | None = None,
+    ) -> None:
+        self._logprobs = logprobs
         self._state = state
         self._policy = policy
         self._sampling = sampling
@@ -41,6 +49,8 @@ class Shipping:
         self._params, self._serial = self._policy.verify_params(self._state), 1
         self._clock = asyncio.get_running_loop()
         self._said_s = [self._clock.time()]
+        if self._logprobs is not None:
+            await link.send(Score(self._state.session, self._logprobs))
         await link.send(self._opening(self._chains(self._policy.ship(self._state))))
         self._state.tally.opening_bytes_up += link.bytes_sent
         if self._note is not None:

@@ -15,10 +15,13 @@ from foredraft.edge.step import Step
 from foredraft.errors import ConfigError, ProtocolError
 from foredraft.protocol import messages
 from foredraft.protocol.anchor import Anchor
-from foredraft.protocol.messages import Chain, Commit, Hint, Ready, Refused
+from foredraft.protocol.messages import Chain, Commit, Hint, Ready, Refused, Scores
 from foredraft.protocol.ports import Guess
 from foredraft.protocol.sampling import StopRules
 from foredraft.protocol.tree import DraftTree, Node
+
+Scored = tuple[tuple[int, float], ...]
+"""A token and its log-probability, and those of the most probable tokens at its place."""
 
 MAX_HELD = 256
 """Commits held back because an earlier one is still missing."""
@@ -71,6 +74,7 @@ class EdgeState:
         self.deepest = self.useful_depth
         self.verifying = False
         self.resting = False
+        self.logprobs: list[Scored] = []  # of the tokens from ``start`` on, where they were asked for
         self._held: dict[int, Commit] = {}
         self._hinted_tokens: dict[int, tuple[list[int], float]] = {}  # by layer: tokens, and how sure of each
         self._predrafted = 0
@@ -153,6 +157,13 @@ class EdgeState:
         self.end = self._end if ready is None else min(self._end, ready.context)
         self._most_chain = NO_LIMIT if ready is None else min(ready.max_pass_nodes, ready.max_nodes)
         self.deepest = min(self.useful_depth, self._most_chain)
+
+    def scored(self, scores: Scores) -> None:
+        """How probable the tokens of the commit that follows were. Raises ProtocolError where some are missing."""
+        known = scores.position - self.start
+        if known < 0 or known > len(self.logprobs):
+            raise ProtocolError(f"log-probabilities at {scores.position}, and none of the tokens before")
+        self.logprobs[known:] = scores.tokens
 
     def committed(self, commit: Commit) -> list[int]:
         """Take a commit, in whatever order they come; the tokens that are new by it.

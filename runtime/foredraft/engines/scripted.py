@@ -119,7 +119,8 @@ class ScriptedSlot:
         self._cached = tip
         script = self._script
         says = tuple([script(tip + depth) for depth in depths])
-        return Verdict(Prediction(self._layers, says, (1.0,) * len(says)), 0.0, 0.0)
+        scores = () if batch.logprobs is None else tuple([_scored(token, batch.logprobs) for token in says])
+        return Verdict(Prediction(self._layers, says, (1.0,) * len(says), scores), 0.0, 0.0)
 
     def keep(self, nodes: Sequence[int]) -> None:
         """Keep a path of the last pass."""
@@ -127,6 +128,11 @@ class ScriptedSlot:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def _scored(token: int, count: int) -> tuple[tuple[int, float], ...]:
+    """A script has no probabilities: each token half as probable as the one before, by number."""
+    return ((token, -0.5), *((token + place, -0.5 * (place + 1)) for place in range(count)))
 
 
 class ScriptedDrafter:

@@ -15,6 +15,9 @@ from foredraft.engines.torch_model import LoadedModel
 from foredraft.protocol.ports import Pass, Prediction
 from foredraft.protocol.sampling import Sampling
 
+LEAST_LOGPROB = -9999.0
+"""In the place of minus infinity, as OpenAI has it."""
+
 
 class ExitReader(Protocol):
     """The exit heads of a model. ``layers``: how many layers have run before each head, shallowest first."""
@@ -70,6 +73,7 @@ class _Group:
 
     sampling: Sampling
     exits: tuple[int, ...]
+    logprobs: int | None
     calls: list[Call] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
@@ -115,16 +119,19 @@ class TargetForward:
         self._read_late()
         said: Said = []
         for group, logits in zip(self._groups, read, strict=True):
-            tokens = sample(logits, group.predicted, group.sampling, group.noise).tolist()
-            said += _split(group, len(model.layers), tokens, [1.0] * len(tokens))
+            sampled = sample(logits, group.predicted, group.sampling, group.noise)
+            scored = [] if group.logprobs is None else _scored(logits, sampled, group.logprobs)
+            tokens = sampled.tolist()
+            said += _split(group, len(model.layers), tokens, [1.0] * len(tokens), scored)
         return said
 
     def _grouped(self) -> list[_Group]:
-        groups: dict[tuple[Sampling, tuple[int, ...]], _Group] = {}
+        groups: dict[tuple[Sampling, tuple[int, ...], int | None], _Group] = {}
         for call, part in self._whole:
             batch = call.batch or Pass(())
             sampling = replace(call.sampling, seed=0) if call.sampling.temperature else Sampling()
-            group = groups.setdefault((sampling, batch.exits), _Group(sampling, batch.exits))
+            key = sampling, batch.exits, batch.logprobs
+            group = groups.setdefault(key, _Group(*key))
             count = len(batch.tokens) + 1
             group.seeds += [call.sampling.seed] * count
             group.calls.append(call)
@@ -193,12 +200,27 @@ class TargetForward:
         return post_on_arrival
 
 
-def _split(group: _Group, layer: int, tokens: list[int], confidence: list[float]) -> Said:
+Scored = list[tuple[tuple[int, float], ...]]
+"""Of each row: (token, log-probability) of what it says, and of the most probable tokens."""
+
+
+def _scored(logits: Tensor, said: Tensor, count: int) -> Scored:
+    """The log-probabilities of ``said``, ``[rows]``, and of the ``count`` best of each row of ``logits``."""
+    logarithms = logits.float().log_softmax(dim=-1).clamp(min=LEAST_LOGPROB)
+    best = logarithms.topk(count, dim=-1)
+    own = logarithms.gather(-1, said.unsqueeze(-1))
+    tokens = torch.cat([said.unsqueeze(-1), best.indices], dim=-1).tolist()
+    values = torch.cat([own, best.values], dim=-1).tolist()
+    return [tuple(zip(*row, strict=True)) for row in zip(tokens, values, strict=True)]
+
+
+def _split(group: _Group, layer: int, tokens: list[int], confidence: list[float], scored: Scored | None = None) -> Said:
     """What is said to each call of a group."""
     said: Said = []
     first = 0
     for call, count in zip(group.calls, group.counts, strict=True):
         last = first + count
-        said.append((call, Prediction(layer, tuple(tokens[first:last]), tuple(confidence[first:last]))))
+        scores = tuple(scored[first:last]) if scored else ()
+        said.append((call, Prediction(layer, tuple(tokens[first:last]), tuple(confidence[first:last]), scores)))
         first = last
     return said

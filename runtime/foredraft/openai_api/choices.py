@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foredraft.edge.session_report import SessionReport
+from foredraft.edge.state import Scored
 from foredraft.openai_api.room import Room
 from foredraft.openai_api.texts import Text
 from foredraft.openai_api.tool_calls import ToolCallReader
@@ -20,6 +21,7 @@ class Delta:
     text: str
     calls: list[dict[str, Any]] = field(default_factory=list)
     finish: str | None = None
+    logprobs: tuple[Scored, ...] = ()
 
 
 class Choice:
@@ -55,8 +57,8 @@ class Choice:
                 async with asyncio.timeout(self._deadline_s):
                     async for piece in text:
                         shown = piece.text if self._tools is None else self._tools.feed(piece.text)
-                        if shown:
-                            tell(Delta(self.index, shown))
+                        if shown or piece.logprobs:
+                            tell(Delta(self.index, shown, logprobs=piece.logprobs))
             except TimeoutError:
                 late = True
             finally:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from foredraft.openai_api.errors import invalid
 from foredraft.openai_api.fields import Fields, parse, strings
+from foredraft.protocol.messages import MAX_LOGPROBS
 from foredraft.protocol.sampling import MAX_STOP_CHARACTERS, MAX_STOPS, SEED_BITS
 
 MAX_CHOICES: Final = 16
@@ -45,6 +46,7 @@ class Asked:
     stop: tuple[str, ...]
     policy: str | None
     deadline_s: float | None
+    logprobs: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,10 @@ def chat_request(data: bytes) -> ChatRequest:
         raise invalid(
             f"tool_choice {choice!r} is not supported here: 'auto' or 'none'", "tool_choice", "unsupported_value"
         )
-    fields.only("logprobs", False)
+    logprobs = _chat_logprobs(fields)
     fields.only("response_format", {"type": "text"})
     fields.only("modalities", ["text"])
-    asked = _asked(fields, "max_completion_tokens")
+    asked = _asked(fields, "max_completion_tokens", logprobs)
     return ChatRequest(asked, messages, [] if choice == "none" else tools)
 
 
@@ -88,15 +90,24 @@ def completion_request(data: bytes) -> CompletionRequest:
     prompts = _prompts(fields.any("prompt"))
     echo = bool(fields.take("echo", bool))
     fields.only("best_of", 1)
-    fields.only("logprobs")
+    logprobs = fields.integer("logprobs", 0, MAX_LOGPROBS)
+    if echo and logprobs is not None:
+        raise invalid("logprobs of a prompt are not supported here: leave out echo or logprobs", "echo")
     fields.only("suffix", "")
-    asked = _asked(fields, None)
+    asked = _asked(fields, None, logprobs)
     if asked.n * len(prompts) > MAX_PROMPTS:
         raise invalid(f"{len(prompts)} prompts with n = {asked.n}: at most {MAX_PROMPTS} texts at once", "prompt")
     return CompletionRequest(asked, prompts, echo)
 
 
-def _asked(fields: Fields, second_name: str | None) -> Asked:
+def _chat_logprobs(fields: Fields) -> int | None:
+    wanted, top = fields.take("logprobs", bool), fields.integer("top_logprobs", 0, MAX_LOGPROBS)
+    if top and not wanted:
+        raise invalid("top_logprobs needs logprobs", "top_logprobs")
+    return (top or 0) if wanted else None
+
+
+def _asked(fields: Fields, second_name: str | None, logprobs: int | None) -> Asked:
     """What both kinds of request have; nothing may be left after it."""
     stream = bool(fields.take("stream", bool))
     max_tokens = fields.integer("max_tokens", 1, 1 << 30)
@@ -122,11 +133,11 @@ def _asked(fields: Fields, second_name: str | None) -> Asked:
         stop=tuple(stop),
         policy=policy,
         deadline_s=deadline_s,
+        logprobs=logprobs,
     )
     for name in ("presence_penalty", "frequency_penalty"):
         fields.only(name, 0, 0.0)
     fields.only("logit_bias", {})
-    fields.only("top_logprobs", 0)
     fields.only("store", False)
     fields.ignore(*_BOOKKEEPING)
     fields.end()

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from foredraft.edge.session_report import SessionReport
+from foredraft.edge.state import Scored
 from foredraft.openai_api.choices import Choice, Delta
+from foredraft.openai_api.logprobs import of_chat, of_completion
+from foredraft.text.tokenizer import Tokenizer
 
 DONE = b"data: [DONE]\n\n"
 
@@ -15,8 +18,11 @@ DONE = b"data: [DONE]\n\n"
 class Answer:
     """One answer, of a chat or of a completion: the deltas of its choices, put together or one by one."""
 
-    def __init__(self, model: str, chat: bool) -> None:
+    def __init__(self, model: str, chat: bool, scoring: Tokenizer | None = None) -> None:
+        """``scoring``: where log-probabilities were asked for, the tokenizer that says what their tokens are."""
         self._chat = chat
+        self._scoring = scoring
+        self._offsets: dict[int, int] = {}  # by choice: characters of the tokens that were told
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -25,7 +31,8 @@ class Answer:
 
     def chunk(self, delta: Delta, *, first: bool) -> dict[str, Any]:
         """One event of a stream. ``first``: of its choice."""
-        choice: dict[str, Any] = {"index": delta.choice, "logprobs": None, "finish_reason": delta.finish}
+        scored = self._logprobs(delta.choice, delta.logprobs)
+        choice: dict[str, Any] = {"index": delta.choice, "logprobs": scored, "finish_reason": delta.finish}
         if self._chat:
             said: dict[str, Any] = {"role": "assistant"} if first else {}
             if delta.text or (first and not delta.calls):
@@ -49,13 +56,23 @@ class Answer:
     def _choice(self, choice: Choice, deltas: Sequence[Delta]) -> dict[str, Any]:
         text = "".join(delta.text for delta in deltas)
         calls = [call for delta in deltas for call in delta.calls]
-        whole: dict[str, Any] = {"index": choice.index, "logprobs": None, "finish_reason": deltas[-1].finish}
+        scored = self._logprobs(choice.index, [one for delta in deltas for one in delta.logprobs])
+        whole: dict[str, Any] = {"index": choice.index, "logprobs": scored, "finish_reason": deltas[-1].finish}
         if not self._chat:
             return whole | {"text": text}
         message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
         if calls:
             message["tool_calls"] = calls
         return whole | {"message": message}
+
+    def _logprobs(self, choice: int, scored: Sequence[Scored]) -> dict[str, Any] | None:
+        if self._scoring is None or not scored:
+            return None
+        if self._chat:
+            return of_chat(self._scoring, scored)
+        told = of_completion(self._scoring, scored, self._offsets.get(choice, 0))
+        self._offsets[choice] = told["text_offset"][-1] + len(told["tokens"][-1])
+        return told
 
     def _kind(self, chunk: str) -> str:
         return f"chat.completion{chunk}" if self._chat else "text_completion"

@@ -154,6 +154,7 @@ class OpenAiRoutes:
             seed=None if asked.seed is None else (asked.seed + number) % (1 << SEED_BITS),
             max_new_tokens=min(asked.max_tokens or room, room),
             stop=asked.stop,
+            logprobs=asked.logprobs,
         )
 
     def _checked_policy(self, spec: str | None) -> str | None:
@@ -171,7 +172,7 @@ class OpenAiRoutes:
     async def _answer(
         self, request: web.Request, asked: Asked, choices: list[Choice], *, chat: bool
     ) -> web.StreamResponse:
-        answer = Answer(self.name, chat)
+        answer = Answer(self.name, chat, None if asked.logprobs is None else self._tokenizer("logprobs"))
         deltas = written(choices, self.room)
         headers = {"x-foredraft-model": self._texts.ready.model_digest}
         try:

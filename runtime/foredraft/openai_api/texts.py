@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, Self
 
 from foredraft.edge.session_report import SessionReport
+from foredraft.edge.state import Scored
 from foredraft.protocol.messages import Ready
 from foredraft.text.tokenizer import Tokenizer
 
@@ -18,6 +19,10 @@ class Piece(Protocol):
     @property
     def text(self) -> str:
         """The text that they made certain."""
+
+    @property
+    def logprobs(self) -> tuple[Scored, ...]:
+        """The tokens' log-probabilities, where they were asked for."""
 
 
 class Text(Protocol):
@@ -63,5 +68,6 @@ class Texts(Protocol):
         seed: int | None,
         max_new_tokens: int,
         stop: Sequence[str],
+        logprobs: int | None,
     ) -> Text:
         """Begin a text. Raises ConfigError."""

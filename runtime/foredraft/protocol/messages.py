@@ -20,6 +20,7 @@ from foredraft.protocol.anchor import Anchor
 PROTOCOL_VERSION: Final = 2
 MAX_MESSAGE_BYTES: Final = 1 << 20
 MAX_TOKEN_ID: Final = (1 << 28) - 1
+MAX_LOGPROBS: Final = 20
 MAX_CHAINS: Final = 256
 """Chains in one message."""
 
@@ -45,6 +46,7 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
 Wait = Annotated[float, Meta(ge=0.0, le=3600.0)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+LogProbability = Annotated[float, Meta(ge=-1e9, le=0.0)]
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -237,8 +239,30 @@ class Predictions(msgspec.Struct, frozen=True, array_like=True, tag=11):
     drafted: tuple[tuple[Count, Probability] | None, ...] = ()
 
 
-ToCloud = Hello | Open | Grow | Steer | Close | Read
-ToEdge = Ready | Hint | Commit | Refused | Drain | Predictions
+class Score(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Edge to cloud, before the Open of ``session``: with each commit, tell how probable its tokens were to the target.
+
+    ``logprobs``: of each token and of so many of the most probable ones. A cloud of before there was Score refuses it.
+    """
+
+    session: Count
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)]
+
+
+class Scores(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Cloud to edge, before the Commit at ``position``: for each of its tokens (id, log-probability), itself first.
+
+    After it come the most probable ones, as many as Score asked for. Log-probabilities are natural logarithms of the
+    target's softmax, before temperature and filters.
+    """
+
+    session: Count
+    position: Count
+    tokens: tuple[tuple[tuple[Count, LogProbability], ...], ...]
+
+
+ToCloud = Hello | Open | Grow | Steer | Close | Read | Score
+ToEdge = Ready | Hint | Commit | Refused | Drain | Predictions | Scores
 Message = ToCloud | ToEdge
 
 _encoder = msgspec.msgpack.Encoder()

@@ -104,13 +104,15 @@ class Pass(msgspec.Struct, frozen=True, gc=False):
 
     ``trunk``: committed tokens that the cache does not hold yet, the tip last; never empty.
     ``tokens[i]`` is a draft node and ``parents[i]`` the index of its parent in ``tokens``, -1
-    for the tip; parents come before children. ``exits``: the layers after which to report.
+    for the tip; parents come before children. ``exits``: the layers after which to report. ``logprobs``: how many
+    log-probabilities the verdict is to tell of each row; None for none.
     """
 
     trunk: tuple[int, ...]
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     exits: tuple[int, ...] = ()
+    logprobs: int | None = None
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -118,12 +120,14 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
     ``tokens[0]`` follows the tip and ``tokens[i + 1]`` follows node i (noise included).
     ``confidence[r]`` is the calibrated probability that ``tokens[r]`` is what the whole target
-    will say; 1.0 for the whole target itself. ``layer`` counts the layers that have run.
+    will say; 1.0 for the whole target itself. ``layer`` counts the layers that have run. ``logprobs[r]``, where they
+    were asked for: (token, log-probability) of ``tokens[r]`` and then of the most probable tokens.
     """
 
     layer: int
     tokens: tuple[int, ...]
     confidence: tuple[float, ...]
+    logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
