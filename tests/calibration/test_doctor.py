@@ -84,6 +84,16 @@ async def test_a_certificate_that_nobody_vouches_for_fails_and_one_that_is_trust
     assert known["link"].state == "ok"
 
 
+async def test_behind_a_proxy_nothing_is_asked_directly_and_the_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    certificate, server = await look_at_server("https://cloud.example:8471", "", "", None, 0.5)
+    assert (certificate.what, certificate.state) == ("certificate", "note")
+    assert "http://127.0.0.1:9 (HTTPS_PROXY)" in certificate.said
+    assert "through the proxy http://127.0.0.1:9 (HTTPS_PROXY): Connection refused" in server.said
+
+
 def test_nobody_there_ends_with_1_and_json_says_so() -> None:
     done = runner.invoke(app, ["doctor", "--server", "http://127.0.0.1:9", "--json"])
     assert done.exit_code == 1

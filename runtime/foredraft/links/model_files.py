@@ -13,6 +13,7 @@ import aiohttp
 
 from foredraft.errors import ProtocolError, RefusedError, UnreachableError
 from foredraft.links.address import CHAT_PATH, TOKENIZER_PATH, auth_headers, endpoint
+from foredraft.links.http_proxies import on_the_way, proxy_for, raise_if_refused
 from foredraft.protocol.messages import MISMATCH, UNAUTHORIZED
 from foredraft.text.chat_card import MAX_CARD_BYTES, ChatCard, parse_chat_card
 from foredraft.text.tokenizer import tokenizer_digest
@@ -63,13 +64,17 @@ async def _download(
     url: str, path: str, what: str, api_key: str, ssl: ssl_module.SSLContext | None, timeout_s: float, most_bytes: int
 ) -> bytes:
     data = bytearray()
+    address = endpoint(url, path)
+    proxy = proxy_for(address)
+    way = None if proxy is None else proxy.url
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), trust_env=True) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
             session.get(
-                endpoint(url, path), headers=auth_headers(api_key), ssl=True if ssl is None else ssl
+                address, headers=auth_headers(api_key), proxy=way, ssl=True if ssl is None else ssl
             ) as response,
         ):
+            raise_if_refused(proxy, url, response.status)
             if response.status in (401, 403):
                 raise RefusedError(UNAUTHORIZED, f"{url} does not accept this API key")
             if response.status == 404:
@@ -81,7 +86,9 @@ async def _download(
                 if len(data) > most_bytes:
                     raise ProtocolError(f"what {url} sends as {what} is larger than {most_bytes} bytes")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise UnreachableError(f"cannot fetch {what} from {url}: {error or 'timed out'}") from error
+        if isinstance(error, aiohttp.ClientResponseError):
+            raise_if_refused(proxy, url, error.status, error)
+        raise UnreachableError(f"cannot fetch {what} from {on_the_way(url, proxy)}: {error or 'timed out'}") from error
     return bytes(data)
 
 

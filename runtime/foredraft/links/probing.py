@@ -23,6 +23,7 @@ from aiohttp import web
 
 from foredraft.errors import LinkClosedError, ProtocolError
 from foredraft.links.address import PROBE_PATH, auth_headers, endpoint
+from foredraft.links.http_proxies import proxy_for
 from foredraft.links.websocket import raise_unreachable
 
 ECHO, SINK, REPORT, STREAM = 0, 1, 2, 3
@@ -162,7 +163,7 @@ async def probe(
     began_s = time.perf_counter()
     tell = progress or (lambda share: None)
     connector = None if ssl is None else aiohttp.TCPConnector(ssl=ssl)
-    session = aiohttp.ClientSession(headers=auth_headers(api_key), connector=connector, trust_env=True)
+    session = aiohttp.ClientSession(headers=auth_headers(api_key), connector=connector)
     async with session:
         connects_s = []
         for _ in range(_CONNECTS - 1):
@@ -192,11 +193,13 @@ async def _connect(
     """A new connection, and the seconds until the first message could leave on it."""
     began_s = time.perf_counter()
     address = endpoint(server, PROBE_PATH)
+    proxy = proxy_for(address)
+    way = None if proxy is None else proxy.url
     try:
         async with asyncio.timeout(timeout_s):
-            ws = await session.ws_connect(address, compress=0, max_msg_size=CHUNK_BYTES + 1)
+            ws = await session.ws_connect(address, proxy=way, compress=0, max_msg_size=CHUNK_BYTES + 1)
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        raise_unreachable(error, server, timeout_s)
+        raise_unreachable(error, server, timeout_s, proxy)
         raise
     return time.perf_counter() - began_s, ws
 

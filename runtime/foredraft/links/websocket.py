@@ -21,6 +21,7 @@ from aiohttp import web
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.links.address import SESSION_PATH, auth_headers, endpoint
 from foredraft.links.framing import framed_bytes
+from foredraft.links.http_proxies import HttpProxy, on_the_way, proxy_for, raise_if_refused
 from foredraft.protocol.messages import BUSY, MAX_MESSAGE_BYTES, UNAUTHORIZED, Message, decode, encode
 from foredraft.protocol.ports import Link
 
@@ -31,7 +32,6 @@ CLOSE_S: Final = 1.0  # how long the closing handshake may take
 _MAX_MSG_SIZE: Final = MAX_MESSAGE_BYTES + 1
 
 _WebSocket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
-_PROXY_REFUSES: Final = 407
 _LOST: Final = (ConnectionError, aiohttp.ClientError)
 
 
@@ -194,12 +194,14 @@ async def connect(
     RefusedError when the server does not let us in, ProtocolError when it is no Foredraft server.
     """
     address, headers = endpoint(url, SESSION_PATH), auth_headers(api_key)
-    session = aiohttp.ClientSession(trust_env=True)  # HTTP_PROXY, HTTPS_PROXY and NO_PROXY
+    proxy = proxy_for(address)
+    session = aiohttp.ClientSession()
     try:
         async with asyncio.timeout(timeout_s):
             ws = await session.ws_connect(
                 address,
                 headers=headers,
+                proxy=None if proxy is None else proxy.url,
                 ssl=True if ssl is None else ssl,
                 compress=0,
                 heartbeat=heartbeat_s,
@@ -209,28 +211,18 @@ async def connect(
             )
     except BaseException as error:
         await session.close()
-        raise_unreachable(error, url, timeout_s)
+        raise_unreachable(error, url, timeout_s, proxy)
         raise
     return WebSocketLink(ws, client=True, abort=_abort_socket(ws), release=session.close)
 
 
-def raise_unreachable(error: BaseException, url: str, timeout_s: float) -> None:
+def raise_unreachable(error: BaseException, url: str, timeout_s: float, proxy: HttpProxy | None = None) -> None:
     """Translate what aiohttp raised while connecting; returns for what is not aiohttp's."""
-    if isinstance(error, aiohttp.ClientHttpProxyError) or getattr(error, "status", 0) == _PROXY_REFUSES:
-        status = getattr(error, "status", 0)
-        raise UnreachableError(
-            f"the proxy on the way to {url} answers HTTP {status}; give its credentials in HTTP_PROXY or HTTPS_PROXY, "
-            "or name the host in NO_PROXY"
-        ) from error
+    if isinstance(error, aiohttp.ClientResponseError):
+        raise_if_refused(proxy, url, error.status, error)
+    url = on_the_way(url, proxy)
     if isinstance(error, aiohttp.WSServerHandshakeError):
-        if error.status in (401, 403):
-            raise RefusedError(UNAUTHORIZED, f"{url} does not accept this API key") from error
-        retry_after = error.headers.get("Retry-After", "") if error.headers else ""
-        if error.status in (429, 503) and retry_after.isdecimal():
-            raise RefusedError(BUSY, f"{url} is busy", float(retry_after)) from error
-        if error.status >= 500:
-            raise UnreachableError(f"{url} answers HTTP {error.status}") from error
-        raise ProtocolError(f"{url} answers HTTP {error.status}: not a Foredraft server") from error
+        _raise_answered(error, url, proxy)
     if isinstance(error, TimeoutError):
         raise UnreachableError(f"no answer from {url} within {timeout_s:g} s") from error
     if isinstance(error, aiohttp.InvalidURL):
@@ -241,6 +233,21 @@ def raise_unreachable(error: BaseException, url: str, timeout_s: float) -> None:
         raise UnreachableError(f"cannot reach {url}: {reason or error}") from error
     if isinstance(error, (aiohttp.ClientError, OSError)):
         raise UnreachableError(f"cannot reach {url}: {error}") from error
+
+
+def _raise_answered(error: aiohttp.WSServerHandshakeError, url: str, proxy: HttpProxy | None) -> None:
+    """Somebody answered, but not with a WebSocket."""
+    if error.status in (401, 403):
+        raise RefusedError(UNAUTHORIZED, f"{url} does not accept this API key") from error
+    retry_after = error.headers.get("Retry-After", "") if error.headers else ""
+    if error.status in (429, 503) and retry_after.isdecimal():
+        raise RefusedError(BUSY, f"{url} is busy", float(retry_after)) from error
+    if error.status >= 500:
+        raise UnreachableError(f"{url} answers HTTP {error.status}") from error
+    hint = ""
+    if proxy is not None and error.request_info.url.scheme == "http":
+        hint = ", or a proxy that passes no WebSockets on; an https server is reached through a tunnel"
+    raise ProtocolError(f"{url} answers HTTP {error.status}: not a Foredraft server{hint}") from error
 
 
 async def accept(
