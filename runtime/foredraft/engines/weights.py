@@ -65,7 +65,7 @@ def _unpacked(file: Path) -> Path:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"{str(file)!r} cannot be read as GGUF: {first_line(error)}") from error
         try:
-            AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+            AutoTokenizer.from_pretrained(**source, config=config).save_pretrained(folder)
         except Exception as error:  # whatever is missing, each conversion fails in its own way
             reason = first_line(error)
             raise ModelError(
@@ -109,12 +109,12 @@ def read_weights(
     """The transformers module, on its device, frozen. Raises ModelError, ConfigError."""
     from transformers import AutoModelForCausalLM
 
-    settings: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
+    settings: dict[str, Any] = {"dtype": dtype, "config": config, "output_loading_info": True}
     if quantization:
         settings |= {"quantization_config": _quantization(quantization, dtype, device), "device_map": {"": device}}
     if where.gguf is None:
         model_files.weight_files(where.folder)
-        settings |= {"pretrained_model_name_or_path": where.folder, "config": config, "use_safetensors": True}
+        settings |= {"pretrained_model_name_or_path": where.folder, "use_safetensors": True}
     else:
         log.warning("%s is dequantised: its weights run as %s", where.gguf, str(dtype).removeprefix("torch."))
         settings |= {"pretrained_model_name_or_path": where.gguf.parent, "gguf_file": where.gguf.name}

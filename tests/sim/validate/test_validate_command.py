@@ -195,7 +195,7 @@ def test_a_session_without_a_twin_is_an_error() -> None:
 def test_a_planted_correction_is_found_again_on_simulated_reality() -> None:
     """Reality is played by the simulation with a correction that the fit does not know, on a machine like this one."""
     planted = Correction(pass_s=0.0004, step_s=0.0002, message_s=0.0001, opening_s=0.02)
-    plan, slow = replace(PLAN, new_tokens=64, fit_prompts=FIT_PROMPTS[:2]), profiles(PLAN)
+    plan, slow = replace(PLAN, new_tokens=32, fit_prompts=FIT_PROMPTS[:2]), profiles(PLAN)
     fast = replace(
         slow,
         target=msgspec.structs.replace(slow.target, target_pass=Line(base_s=0.0025, range=REACH)),
