@@ -9,15 +9,20 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from yarl import URL
 
 import foredraft
 from api import clouds
+from foredraft.openai_api import routes
 from foredraft.openai_api.server import EdgeServer
 from foredraft.server.door import serving
 from foredraft.text.chat_card import ChatCard
 from openai_api.test_official_clients import CARD, edge_server
 
 HELLO = [{"role": "user", "content": "Hello"}]
+STRICT = {"type": "function", "function": {"name": "go", "strict": True}}
+OLD_CALL = {"role": "assistant", "content": "", "function_call": {"name": "go", "arguments": "{}"}}
+NAMELESS = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"arguments": "{}"}}]}
 CHAT, COMPLETIONS = "chat/completions", "completions"
 
 
@@ -77,6 +82,12 @@ async def post(base: str, path: str, body: bytes | dict[str, Any]) -> tuple[int,
         (CHAT, {"messages": HELLO, "reasoning_effort": "high"}, "reasoning_effort", "not supported"),
         (CHAT, {"messages": HELLO, "foredraft": {"polcy": "sync"}}, "foredraft.polcy", "not supported"),
         (CHAT, {"messages": HELLO, "model": 7}, "model", "must be a string"),
+        (CHAT, {"messages": HELLO, "max_tokens": 4, "max_completion_tokens": 5}, "max_tokens", "contradict"),
+        (CHAT, {"messages": HELLO, "service_tier": "flex"}, "service_tier", "not supported"),
+        (CHAT, {"messages": HELLO, "parallel_tool_calls": False}, "parallel_tool_calls", "not supported"),
+        (CHAT, {"messages": HELLO, "tools": [STRICT]}, "tools[0].function.strict", "holds the model to the schema"),
+        (CHAT, {"messages": [*HELLO, OLD_CALL]}, "messages[1].function_call", "not supported"),
+        (CHAT, {"messages": [*HELLO, NAMELESS]}, "messages[1].tool_calls[0].function.name", "missing"),
         (COMPLETIONS, {}, "prompt", "must be a string"),
         (COMPLETIONS, {"prompt": ""}, "prompt", "empty"),
         (COMPLETIONS, {"prompt": [1, -2]}, "prompt", "-2 in prompt is negative"),
@@ -94,6 +105,57 @@ async def test_it_is_refused_by_the_name_of_the_parameter(
     status, error = await post(base, path, body)
     assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert said in error["message"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"user": "me", "metadata": {"a": "b"}, "safety_identifier": "s", "prompt_cache_key": "k"},
+        {"frequency_penalty": 0, "presence_penalty": 0.0, "logprobs": False, "logit_bias": {}, "store": False},
+        {"response_format": {"type": "text"}, "parallel_tool_calls": True, "service_tier": "auto", "prediction": None},
+        {"temperature": None, "stop": None, "tools": None, "seed": None, "reasoning_effort": None},
+        {"max_completion_tokens": 3, "messages": [*HELLO, {"role": "assistant", "content": "a", "audio": None}]},
+    ],
+)
+async def test_what_changes_no_text_is_taken(base: str, extra: dict[str, Any]) -> None:
+    async with aiohttp.ClientSession() as http:
+        body = {"messages": HELLO, "max_tokens": 3} | extra
+        async with http.post(f"{base}/{CHAT}", json=body) as response:
+            assert response.status == 200, await response.text()
+
+
+async def test_a_body_that_is_not_what_its_encoding_says_is_the_clients_error(base: str) -> None:
+    async with aiohttp.ClientSession() as http:
+        headers = {"Content-Encoding": "gzip"}
+        async with http.post(f"{base}/{CHAT}", data=b"not compressed", headers=headers) as response:
+            assert response.status == 400
+            assert "cannot be read" in (await response.json())["error"]["message"]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "_BODY_S", 0.2)
+    address = URL(base)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert b" 408 " in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_fault_of_our_own_is_told_in_openais_form_and_logged(
+    base: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("of our own")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(routes, "render", broken)
+        async with aiohttp.ClientSession() as http, http.post(f"{base}/{CHAT}", json={"messages": HELLO}) as response:
+            assert response.status == 500
+            error = (await response.json())["error"]
+    assert error["type"] == "server_error"
+    assert "log says why" in error["message"]
+    assert "of our own" in caplog.text
 
 
 async def test_a_body_of_50_mb_is_refused_before_it_is_read(base: str) -> None:
@@ -156,6 +218,31 @@ async def test_one_more_text_than_there_is_room_for_is_told_to_come_again() -> N
         long.cancel()
         assert await waiting == 200
         assert await ask(3) == 200
+
+
+async def test_of_many_that_come_at_once_as_many_are_taken_as_there_is_room_for() -> None:
+    async with edge_server(running=1, waiting=2) as (url, _), aiohttp.ClientSession() as http:
+
+        async def ask() -> int:
+            async with http.post(f"{url}/{CHAT}", json={"messages": HELLO, "max_tokens": 200}) as response:
+                return response.status
+
+        assert sorted(await asyncio.gather(*(ask() for _ in range(12)))) == [200] * 3 + [429] * 9
+        async with http.post(f"{url}/{CHAT}", json={"messages": HELLO, "n": 4}) as response:
+            assert response.status == 400
+            assert "this server takes 3" in (await response.json())["error"]["message"]
+
+
+async def test_a_deadline_counts_the_wait_for_a_place() -> None:
+    async with edge_server(running=1, waiting=1) as (url, cloud), aiohttp.ClientSession() as http:
+        long = asyncio.create_task(http.post(f"{url}/{CHAT}", json={"messages": HELLO, "max_tokens": 10**6}))
+        while not cloud.service.counters.active:  # noqa: ASYNC110 - counters tell nobody
+            await asyncio.sleep(0.01)
+        asked = {"messages": HELLO, "foredraft": {"deadline_s": 0.2}}
+        async with asyncio.timeout(10), http.post(f"{url}/{CHAT}", json=asked) as response:
+            said = (await response.json())["choices"][0]
+        long.cancel()
+    assert (said["finish_reason"], said["message"]["content"]) == ("length", "")
 
 
 async def test_the_edge_without_its_cloud_says_503_and_when_to_come_again() -> None:

@@ -126,8 +126,12 @@ async def test_a_stop_string_ends_the_answer_before_it(client: openai.AsyncOpenA
 
 async def test_the_policy_of_a_request_runs_and_is_one_of_our_own(client: openai.AsyncOpenAI) -> None:
     ours: dict[str, Any] = {"foredraft": {"policy": "sync:gamma=3"}}
-    said = await client.chat.completions.create(model="boxer", messages=ASK, max_tokens=30, extra_body=ours)
-    assert said.foredraft["policy"] == "sync"  # type: ignore[attr-defined]
+    asked: dict[str, Any] = {"model": "boxer", "messages": ASK, "max_tokens": 30, "extra_body": ours}
+    said = await client.chat.completions.create(**asked)
+    assert said.foredraft["policy"] == "sync"
+    for stream in (False, True):
+        raw = await client.chat.completions.with_raw_response.create(**asked, stream=stream)
+        assert raw.headers["x-foredraft-policy"] == "sync:gamma=3"
     ours = {"foredraft": {"policy": "os:system"}}
     with pytest.raises(openai.BadRequestError, match="unknown built-in policy") as caught:
         await client.chat.completions.create(model="boxer", messages=ASK, extra_body=ours)

@@ -27,6 +27,31 @@ def test_a_card_is_read_from_the_files_of_a_model_and_travels_as_json(tmp_path: 
     assert read_chat_card(tmp_path).template == "a file of its own goes first"
 
 
+def test_templates_in_files_go_first_and_one_may_be_for_tools(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "of a processor"}')
+    assert read_chat_card(tmp_path).template == "of a processor"
+    more = tmp_path / "additional_chat_templates"
+    more.mkdir()
+    (more / "tool_use.jinja").write_text("tools: {{ tools | tojson(separators=(',', ':'), sort_keys=true) }}")
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "none"}')
+    card = read_chat_card(tmp_path)
+    assert render(card, CONVERSATION) == "none"
+    assert render(card, CONVERSATION, [{"b": "Ä", "a": 1}]) == 'tools: [{"a":1,"b":"Ä"}]'
+
+
+def test_what_the_assistant_says_may_be_marked_for_training() -> None:
+    template = "{% for one in messages %}{% generation %}<{{ one.content }}>{% endgeneration %}{% endfor %}"
+    assert render(ChatCard("m", template), CONVERSATION) == "<Hello>"
+
+
+def test_a_model_of_the_hub_has_its_name_there_and_one_that_does_not_sample_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "models--org--a-model" / "snapshots" / "0a1b2c"
+    folder.mkdir(parents=True)
+    (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.6}')
+    card = read_chat_card(folder)
+    assert (card.name, card.temperature) == ("org/a-model", 0.0)
+
+
 def test_a_folder_that_says_nothing_has_an_empty_card(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("[broken")
     assert read_chat_card(tmp_path) == ChatCard(tmp_path.name)

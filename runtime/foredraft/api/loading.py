@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from foredraft.errors import ConfigError, ModelError, extras_named
 from foredraft.protocol.ports import Drafter, NewDrafter, Target, TargetCard
 from foredraft.text.tokenizer import Tokenizer
@@ -66,6 +68,8 @@ def load_target(
     if profile is not None:
         check_model(profile, loaded.digest)
     tokenizer = Tokenizer.from_folder(loaded.folder)
+    if (file := Path(model)).suffix == ".gguf":
+        tokenizer.chat = msgspec.structs.replace(tokenizer.chat, name=file.stem)
     heads = ExitHeads.load(Path(exits), loaded) if exits else None
     target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_slots=max_slots, exact=options.exact)
     return (target if profile is None else PacedTarget(target, profile)), tokenizer

@@ -1,6 +1,7 @@
 """The choices of one request: texts side by side, and what comes of them in the order in which it comes."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,10 @@ class Delta:
 
 
 class Choice:
-    """One text of an answer. ``begin`` makes it, when its turn has come; ``report`` is there once it has ended."""
+    """One text of an answer. ``begin`` makes it, when its turn has come.
+
+    ``policy`` is there once it has begun, ``report`` once it has ended.
+    """
 
     def __init__(
         self,
@@ -37,34 +41,42 @@ class Choice:
         tools: bool = False,
         deadline_s: float | None = None,
     ) -> None:
-        """``opening``: what it begins with, before any token. ``tools``: whether to look for tool calls."""
+        """``opening``: what it begins with, before any token. ``tools``: whether to look for tool calls.
+
+        ``deadline_s``: from now on, whether it waits or runs.
+        """
         self.index = index
         self.prompt = prompt
+        self.policy = ""
         self.report: SessionReport | None = None
         self._begin = begin
         self._opening = opening
         self._tools = ToolCallReader() if tools else None
-        self._deadline_s = deadline_s
+        self._end_s = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
 
     async def write(self, room: Room, tell: Callable[[Delta], None]) -> None:
         """Generate it, and tell what comes. Raises ForedraftError."""
-        async with room.place():
-            if self._opening:
-                tell(Delta(self.index, self._opening))
-            text = self._begin()
-            late = False
-            try:
-                async with asyncio.timeout(self._deadline_s):
-                    async for piece in text:
-                        shown = piece.text if self._tools is None else self._tools.feed(piece.text)
-                        if shown or piece.logprobs:
-                            tell(Delta(self.index, shown, logprobs=piece.logprobs))
-            except TimeoutError:
-                late = True
-            finally:
-                await text.aclose()
-                self.report = text.report
-            tell(self._last("length" if late or self.report.finish_reason != STOP else "stop"))
+        if self._opening:
+            tell(Delta(self.index, self._opening))
+        stopped = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._end_s), room.place():
+                stopped = await self._generate(tell) == STOP
+        tell(self._last("stop" if stopped else "length"))
+
+    async def _generate(self, tell: Callable[[Delta], None]) -> str:
+        """Returns why it ended."""
+        text = self._begin()
+        self.policy = text.policy_spec
+        try:
+            async for piece in text:
+                shown = piece.text if self._tools is None else self._tools.feed(piece.text)
+                if shown or piece.logprobs:
+                    tell(Delta(self.index, shown, logprobs=piece.logprobs))
+        finally:
+            await text.aclose()
+            self.report = text.report
+        return text.report.finish_reason
 
     def _last(self, finish: str) -> Delta:
         rest, calls = ("", []) if self._tools is None else self._tools.finish()

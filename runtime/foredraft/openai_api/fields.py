@@ -77,7 +77,7 @@ class Fields:
 
     def end(self) -> None:
         """Raise ApiError for what nobody took."""
-        for name in self._left:
+        for name in (name for name, value in self._left.items() if value is not None):
             raise invalid(
                 f"{self.path(name)} is not supported here; leave it out", self.path(name), "unsupported_parameter"
             )

@@ -23,8 +23,6 @@ _BOOKKEEPING: Final = (
     "metadata",
     "safety_identifier",
     "prompt_cache_key",
-    "service_tier",
-    "parallel_tool_calls",
 )
 
 Prompt = str | list[int]
@@ -113,6 +111,8 @@ def _asked(fields: Fields, second_name: str | None, logprobs: int | None) -> Ask
     max_tokens = fields.integer("max_tokens", 1, 1 << 30)
     if second_name is not None:
         newer = fields.integer(second_name, 1, 1 << 30)
+        if None not in (newer, max_tokens) and newer != max_tokens:
+            raise invalid(f"max_tokens {max_tokens} and {second_name} {newer} contradict each other", "max_tokens")
         max_tokens = newer if newer is not None else max_tokens
     elif max_tokens is None:
         max_tokens = DEFAULT_COMPLETION_TOKENS
@@ -139,6 +139,8 @@ def _asked(fields: Fields, second_name: str | None, logprobs: int | None) -> Ask
         fields.only(name, 0, 0.0)
     fields.only("logit_bias", {})
     fields.only("store", False)
+    fields.only("service_tier", "auto", "default")
+    fields.only("parallel_tool_calls", True)
     fields.ignore(*_BOOKKEEPING)
     fields.end()
     return asked
@@ -215,7 +217,7 @@ def _message(said: Any, where: str) -> dict[str, Any]:
     for name in ("name", "tool_call_id"):
         if (value := fields.take(name, str)) is not None:
             message[name] = value
-    fields.ignore("refusal", "annotations", "audio", "function_call")  # what answers bring along, sent back
+    fields.ignore("refusal", "annotations")  # what answers bring along, sent back
     fields.end()
     return message
 
@@ -247,6 +249,8 @@ def _calls(said: list[Any] | None, where: str) -> list[dict[str, Any]]:
         fields = Fields(one, f"{where}.tool_calls[{place}]")
         function = Fields(fields.take("function", dict) or {}, fields.path("function"))
         name, arguments = function.take("name", str), function.take("arguments", str) or "{}"
+        if not name:
+            raise invalid(f"{function.path('name')} is missing", function.path("name"))
         try:
             parsed = json.loads(arguments)
         except ValueError:
@@ -254,7 +258,9 @@ def _calls(said: list[Any] | None, where: str) -> list[dict[str, Any]]:
         calls.append(
             {"id": fields.take("id", str), "type": "function", "function": {"name": name, "arguments": parsed}}
         )
+        function.end()
         fields.ignore("type", "index")
+        fields.end()
     return calls
 
 
@@ -269,6 +275,12 @@ def _tools(said: Sequence[Any] | None) -> list[dict[str, Any]]:
         function = fields.take("function", dict)
         if function is None or not isinstance(function.get("name"), str):
             raise invalid(f"{where}.function must be an object with a name", f"{where}.function")
+        if function.get("strict"):
+            raise invalid(
+                f"{where}.function.strict is not supported here: nothing holds the model to the schema",
+                f"{where}.function.strict",
+                "unsupported_value",
+            )
         fields.end()
         tools.append({"type": "function", "function": function})
     return tools

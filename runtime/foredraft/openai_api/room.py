@@ -1,10 +1,10 @@
 """How many texts run at once, and how many may wait for that."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from foredraft.openai_api.errors import ApiError
+from foredraft.openai_api.errors import ApiError, invalid
 
 
 class Room:
@@ -12,16 +12,28 @@ class Room:
 
     def __init__(self, running: int, waiting: int) -> None:
         self.running = self.waiting = 0
-        self._most_waiting = waiting
-        self._most_running = running
+        self._admitted = 0
+        self._most = running + waiting
         self._places = asyncio.Semaphore(running)
 
-    def admit(self, texts: int) -> None:
-        """Raise ApiError (429) where there is no room for so many more."""
-        free = self._most_running - self.running - self.waiting + self._most_waiting
-        if texts > free:
-            said = f"{self.running} texts are running and {self.waiting} are waiting; there is no room for {texts} more"
-            raise ApiError(429, said, code="rate_limit_exceeded")
+    def full(self, texts: int = 1) -> str:
+        """Why there is no room for so many more texts; empty where there is."""
+        if self._admitted + texts <= self._most:
+            return ""
+        return f"{self._admitted} texts are running or waiting; there is no room for {texts} more"
+
+    @contextmanager
+    def admitted(self, texts: int) -> Iterator[None]:
+        """Room for the texts of one request, from before it is worked on to its end. Raises ApiError (429)."""
+        if texts > self._most:
+            raise invalid(f"{texts} texts at once; this server takes {self._most}", "n")
+        if reason := self.full(texts):
+            raise ApiError(429, reason, code="rate_limit_exceeded")
+        self._admitted += texts
+        try:
+            yield
+        finally:
+            self._admitted -= texts
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -29,6 +30,9 @@ from foredraft.text.tokenizer import Tokenizer
 RUNNING: Final = 16
 WAITING: Final = 64
 _LOOK_S: Final = 0.2  # how often to see whether a client is still there
+_BODY_S: Final = 60.0  # how long a client may take to send what it asks
+
+log = logging.getLogger("foredraft.openai_api")
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -89,20 +93,23 @@ class OpenAiRoutes:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         wanted = chat_request(await _body(request))
         self._check_model(wanted.asked.model)
-        prompt = self._tokenizer("messages").encode_rendered(self._rendered(wanted))
-        choices = self._choices(wanted.asked, [prompt], tools=bool(wanted.tools))
-        return await self._answer(request, wanted.asked, choices, chat=True)
+        with self.room.admitted(wanted.asked.n):
+            prompt = await asyncio.to_thread(self._rendered, wanted)  # a template may take its time
+            choices = self._choices(wanted.asked, [prompt], tools=bool(wanted.tools))
+            return await self._answer(request, wanted.asked, choices, chat=True)
 
     async def _completion(self, request: web.Request) -> web.StreamResponse:
         wanted = completion_request(await _body(request))
         self._check_model(wanted.asked.model)
-        prompts = [self._encoded(prompt) for prompt in wanted.prompts]
-        choices = self._choices(wanted.asked, prompts, echo=wanted.echo)
-        return await self._answer(request, wanted.asked, choices, chat=False)
+        with self.room.admitted(wanted.asked.n * len(wanted.prompts)):
+            prompts = [self._encoded(prompt) for prompt in wanted.prompts]
+            choices = self._choices(wanted.asked, prompts, echo=wanted.echo)
+            return await self._answer(request, wanted.asked, choices, chat=False)
 
-    def _rendered(self, wanted: ChatRequest) -> str:
+    def _rendered(self, wanted: ChatRequest) -> list[int]:
+        tokenizer = self._tokenizer("messages")
         try:
-            return render(self._card, wanted.messages, wanted.tools)
+            return tokenizer.encode_rendered(render(self._card, wanted.messages, wanted.tools))
         except MissingExtraError:
             raise
         except ConfigError as error:
@@ -125,7 +132,6 @@ class OpenAiRoutes:
         self, asked: Asked, prompts: Sequence[list[int]], *, tools: bool = False, echo: bool = False
     ) -> list[Choice]:
         """What is to be written, ready to begin."""
-        self.room.admit(asked.n * len(prompts))
         policy = self._checked_policy(asked.policy) or self._policy
         choices: list[Choice] = []
         for prompt in prompts:
@@ -179,8 +185,10 @@ class OpenAiRoutes:
             async with aclosing(deltas), _while_there(request):
                 if not asked.stream:
                     whole = [delta async for delta in deltas]
+                    headers["x-foredraft-policy"] = choices[0].policy
                     return web.json_response(answer.body(choices, whole), headers=headers)
                 first = await anext(deltas)  # what is wrong from the beginning is still a status
+                headers["x-foredraft-policy"] = choices[first.choice].policy
                 return await _stream(request, answer, choices, first, deltas, headers, asked.include_usage)
         finally:
             for choice in choices:
@@ -210,8 +218,8 @@ async def _stream(
         await say(first)
         async for delta in deltas:
             await say(delta)
-    except ForedraftError as error:
-        await _write(request, response, event(api_error_of(error).body()))
+    except Exception as error:
+        await _write(request, response, event(_told(error).body()))
         return response
     if include_usage:
         await _write(request, response, event(answer.last_chunk(choices)))
@@ -250,19 +258,34 @@ async def _while_there(request: web.Request) -> AsyncGenerator[None, None]:
 
 async def _body(request: web.Request) -> bytes:
     try:
-        return await request.read()
+        async with asyncio.timeout(_BODY_S):
+            return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise ApiError(413, f"the body is larger than {MAX_BODY_BYTES} bytes") from error
+    except TimeoutError as error:
+        raise ApiError(408, f"the body did not come within {_BODY_S:g} s") from error
+    except web.RequestPayloadError as error:
+        raise invalid(f"the body cannot be read: {error}") from error
 
 
 async def _answered(respond: Respond, request: web.Request) -> web.StreamResponse:
     """What the handler answers, or its error in OpenAI's form."""
     try:
         return await respond(request)
-    except ApiError as error:
-        return error.response()
-    except ForedraftError as error:
-        return api_error_of(error).response()
+    except Exception as error:
+        return _told(error).response()
+
+
+def _told(error: Exception) -> ApiError:
+    """What a client hears of what went wrong. Raises it again where the client has gone."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ForedraftError):
+        return api_error_of(error)
+    if isinstance(error, ConnectionError):
+        raise error
+    log.error("an answer failed", exc_info=error)
+    return ApiError(500, "the answer failed; the server's log says why")
 
 
 def _first(*values: float | None) -> float:

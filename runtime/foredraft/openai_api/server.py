@@ -39,11 +39,7 @@ class EdgeServer(Door):
 
     def full(self) -> str:
         """Whether nobody can even wait."""
-        try:
-            self.routes.room.admit(1)
-        except ApiError as error:
-            return error.message
-        return ""
+        return self.routes.room.full()
 
     def refusal(self, status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
         """An error in OpenAI's form."""

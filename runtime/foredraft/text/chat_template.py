@@ -23,12 +23,17 @@ MAX_RENDERED = 8 << 20
 @extras_named()
 def check_template(card: ChatCard) -> None:
     """Raise ConfigError where the model has no template that could be run, MissingExtraError without Jinja."""
+    _template(card, None)
+
+
+def _template(card: ChatCard, tools: Sequence[dict[str, Any]] | None) -> "Template":
     from jinja2 import TemplateError
 
-    if card.template is None:
+    written = card.tool_template if tools and card.tool_template is not None else card.template
+    if written is None:
         raise ConfigError(f"the model {card.name!r} has no chat template; give it a prompt of your own to go on from")
     try:
-        _compiled(card.template)
+        return _compiled(written)
     except (TemplateError, RecursionError) as error:
         raise ConfigError(f"the model's chat template cannot be read: {error}") from error
 
@@ -38,10 +43,10 @@ def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[d
     """The prompt for the assistant's answer to ``messages``. Raises ConfigError, MissingExtraError."""
     from jinja2 import TemplateError
 
-    check_template(card)
+    template = _template(card, tools)
     try:
         pieces, length = [], 0
-        for piece in _compiled(card.template or "").generate(
+        for piece in template.generate(
             messages=list(messages), tools=tools or None, add_generation_prompt=True, **card.template_tokens
         ):
             length += len(piece)
@@ -55,10 +60,21 @@ def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[d
 
 @lru_cache(maxsize=8)
 def _compiled(template: str) -> "Template":
-    from jinja2.ext import loopcontrols
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.nodes import Node
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    class Generation(Extension):
+        """The block that marks what the assistant says, for training: its inside is all that counts here."""
+
+        tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
+
+        def parse(self, parser: Parser) -> list[Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
     jinja.filters["tojson"] = _to_json
     jinja.globals["raise_exception"] = _raise
     jinja.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
@@ -71,6 +87,12 @@ def _raise(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    """As JSON for models: Jinja's own filter escapes for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As JSON for models, with the options that transformers gives: Jinja's own filter escapes for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
