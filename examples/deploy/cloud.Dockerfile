@@ -1,8 +1,10 @@
 # The cloud's end. Build it in the checkout's root:
 #   docker build -f examples/deploy/cloud.Dockerfile -t foredraft-cloud .
-# For a GPU, take a base image with CUDA and the torch that goes with it: --build-arg TORCH="torch==2.13.0+..."
+# PyPI's torch for Linux brings CUDA, which an NVIDIA driver alone is missing for. Where there is no GPU, several GB are
+# saved by an index that has the CPU build: --build-arg PIP_EXTRA_INDEX_URL=... --build-arg TORCH="torch==2.13.0+cpu"
 FROM python:3.11-slim
 ARG TORCH="torch==2.13.0"
+ARG PIP_EXTRA_INDEX_URL=""
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY hardware_profiles hardware_profiles
