@@ -19,10 +19,10 @@ import aiohttp
 import pytest
 import uvloop
 
-from foredraft.cloud.session import Counters
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.links.model_files import fetch_tokenizer
 from foredraft.links.websocket import connect
+from foredraft.protocol.counters import Counters
 from foredraft.protocol.messages import (
     MAX_MESSAGE_BYTES,
     Chain,

@@ -154,7 +154,7 @@ async def test_eight_requests_at_once_are_each_answered_right(client: openai.Asy
         assert said.choices[0].text == clouds.text_between(start, start + 60)
 
 
-async def test_a_client_that_goes_away_ends_its_text_in_the_cloud() -> None:
+async def test_a_client_that_goes_away_ends_its_text_in_the_cloud(caplog: pytest.LogCaptureFixture) -> None:
     async with edge_server() as (url, cloud), openai.AsyncOpenAI(base_url=url, api_key="any") as client:
         stream = await client.chat.completions.create(model="boxer", messages=ASK, max_tokens=10**6, stream=True)
         async for _ in stream:
@@ -166,6 +166,7 @@ async def test_a_client_that_goes_away_ends_its_text_in_the_cloud() -> None:
         await until(lambda: counters.sessions == 2)
         whole.cancel()
         await until(lambda: counters.active == 0)
+    assert caplog.records == []
 
 
 async def test_the_clouds_own_server_says_the_same_without_a_draft() -> None:

@@ -4,18 +4,20 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from foredraft.api.loading import ModelOptions, load_cloud_drafter, load_target
 from foredraft.cloud.service import CloudService
 from foredraft.cloud.state import Limits
 from foredraft.errors import ConfigError
 from foredraft.links.memory import memory_link
+from foredraft.observe.live import Live
 from foredraft.policies.recommended import recommendation
-from foredraft.protocol.events import Observer
-from foredraft.protocol.ports import Link, NewDrafter, Target
+from foredraft.protocol.events import Observer, together
+from foredraft.protocol.ports import Link, Load, Loaded, NewDrafter, Target
 from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Cloud:
             policy=self.recommends,
         )
         self._max_sessions = max_sessions
+        self._observer = observer
         self._sessions: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -114,12 +117,15 @@ class Cloud:
 
     @asynccontextmanager
     async def listen(
-        self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+        self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None, *, show_text: bool = False
     ) -> AsyncIterator[str]:
-        """Serve over HTTP within the context; yields the URL. Port 0 takes a free one. Raises ConfigError."""
+        """Serve over HTTP within the context; yields the URL. Port 0 takes a free one. Raises ConfigError.
+
+        ``show_text``: whether whoever has the key may see texts on the server's page.
+        """
         from foredraft.server.door import serving
 
-        async with self._door() as door, serving(door, host=host, port=port, tls=tls) as url:
+        async with self._door(show_text) as door, serving(door, host=host, port=port, tls=tls) as url:
             yield url
 
     async def serve(
@@ -128,20 +134,23 @@ class Cloud:
         port: int,
         tls: ssl.SSLContext | None = None,
         on_ready: Callable[[str], None] | None = None,
+        *,
+        show_text: bool = False,
     ) -> None:
         """Serve over HTTP until SIGINT or SIGTERM; ``on_ready`` is told the URL. Raises ConfigError."""
         from foredraft.server.door import run_server
 
-        async with self._door() as door:
+        async with self._door(show_text) as door:
             await run_server(door, host=host, port=port, tls=tls, on_ready=on_ready)
 
     @asynccontextmanager
-    async def _door(self) -> AsyncIterator["Server"]:
+    async def _door(self, show_text: bool) -> AsyncIterator["Server"]:
         """The HTTP server, with OpenAI's routes over an edge in this process that streams from the target."""
         from foredraft.api.edge import connect
         from foredraft.openai_api.routes import OpenAiRoutes
         from foredraft.server.app import Server
         from foredraft.server.door import Bounds
+        from foredraft.server.watching import Watching
 
         if self.tokenizer is None:
             raise ConfigError("a cloud without a tokenizer cannot listen: edges ask for it; give one to Cloud(...)")
@@ -152,11 +161,25 @@ class Cloud:
             chat=self.tokenizer.chat,
             api_key=self.api_key,
             bounds=Bounds(max_sessions=self._max_sessions),
+            load=self._load,
         )
+        live = Live(self.service.counters, keep_tokens=show_text)
+        self.service.shared.observer = together(self._observer, live.observe)
+
+        def figures() -> dict[str, Any]:
+            load = self._load()
+            busy = {} if load is None else asdict(load)
+            active, model = self.service.counters.active, chat.name or "foredraft"
+            return {"end": "cloud", "model": model, "running": active, "connections": server.connections()} | busy
+
         async with connect(self, api_key=self.api_key) as edge:
             prefix, chat = "foredraft_openai_", self.tokenizer.chat
-            server.more_routes = OpenAiRoutes(edge, chat, server.registry, policy="cloud", prefix=prefix).add_to
+            routes = OpenAiRoutes(edge, chat, server.registry, policy="cloud", prefix=prefix)
+            server.more_routes += [routes.add_to, Watching(live, figures, self.tokenizer).add_to]
             yield server
+
+    def _load(self) -> Load | None:
+        return self.target.load if isinstance(self.target, Loaded) else None
 
     async def close(self) -> None:
         """End the sessions of this process, then the target."""

@@ -157,6 +157,11 @@ class Edge:
             if self._drafters is not None:
                 await self._drafters.close()
 
+    @property
+    def round_trip_s(self) -> float:
+        """To the cloud and back, as the texts so far have seen it; 0 before the first."""
+        return self.estimates.snapshot().round_trip_s
+
     def generate(
         self,
         prompt: str | Sequence[int],

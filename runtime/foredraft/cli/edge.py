@@ -39,6 +39,7 @@ def edge(
     ssl_cafile: Annotated[Path | None, typer.Option(help="PEM certificate to trust.")] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(help="PEM certificate: serve over TLS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
+    show_text: Annotated[bool, typer.Option("--show-text", help="Show texts on the server's page, too.")] = False,
     retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
@@ -75,7 +76,13 @@ def edge(
             if served_model_name:
                 card = msgspec.structs.replace(card, name=served_model_name)
             door = EdgeServer(
-                device_edge, card, policy=policy, api_key=api_key, running=max_running, waiting=max_waiting
+                device_edge,
+                card,
+                policy=policy,
+                api_key=api_key,
+                running=max_running,
+                waiting=max_waiting,
+                show_text=show_text,
             )
 
             def on_ready(url: str) -> None:

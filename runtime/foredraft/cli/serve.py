@@ -43,6 +43,7 @@ def serve(
     max_sessions: Annotated[int, typer.Option(help="Edges at once; one more is told when to retry.")] = 64,
     cache_gib: Annotated[float, typer.Option(help="Memory for the caches of all sessions, in GiB.")] = 2.0,
     threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.")] = 0,
+    show_text: Annotated[bool, typer.Option("--show-text", help="Show texts on the server's page, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
     """Serve a target model to edges until Ctrl-C."""
@@ -83,17 +84,24 @@ def serve(
         if pace:
             typer.echo(f"EMULATION: passes take the time of {pace}")
 
-    _run(cloud, host, port, tls, on_ready)
+    _run(cloud, host, port, tls, on_ready, show_text)
 
 
-def _run(cloud: "Cloud", host: str, port: int, tls: "SSLContext | None", on_ready: "Callable[[str], None]") -> None:
+def _run(
+    cloud: "Cloud",
+    host: str,
+    port: int,
+    tls: "SSLContext | None",
+    on_ready: "Callable[[str], None]",
+    show_text: bool,
+) -> None:
     import asyncio
 
     from foredraft.loop import new_event_loop
 
     async def until_told_to_stop() -> None:
         async with cloud:
-            await cloud.serve(host, port, tls, on_ready)
+            await cloud.serve(host, port, tls, on_ready, show_text=show_text)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(until_told_to_stop())

@@ -16,10 +16,11 @@ from dataclasses import replace
 from functools import partial
 
 from foredraft.cloud.read_back import opening_of, tell
-from foredraft.cloud.session import CloudSession, Counters, NewDetokenizer, Shared
+from foredraft.cloud.session import CloudSession, NewDetokenizer, Shared
 from foredraft.cloud.state import CloudState, Limits
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
 from foredraft.protocol import messages
+from foredraft.protocol.counters import Counters
 from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import Close, Drain, Grow, Hello, Open, Read, Ready, Refused, Score, Steer, ToEdge
 from foredraft.protocol.outbox import Outbox
@@ -59,6 +60,7 @@ class CloudService:
         self._api_key = api_key
         self._policy = policy
         self._connections: list[_Connection] = []
+        self._met = 0
 
     @property
     def counters(self) -> Counters:
@@ -67,7 +69,8 @@ class CloudService:
 
     async def handle(self, link: Link) -> None:
         """Serve one connection until it closes. Never raises for what the peer does."""
-        connection = _Connection(self, link)
+        self._met += 1
+        connection = _Connection(self, link, self._met)
         self._connections.append(connection)
         try:
             await connection.run()
@@ -120,9 +123,10 @@ class _Connection:
 
     _heard: messages.Message
 
-    def __init__(self, service: CloudService, link: Link) -> None:
+    def __init__(self, service: CloudService, link: Link, number: int) -> None:
         self._service = service
         self.link = link
+        self._number = number
         self._outbox = Outbox(link)
         self._session: CloudSession | None = None
         self._owner = ""  # whose texts may share their beginnings
@@ -246,7 +250,8 @@ class _Connection:
         state = CloudState(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
         asked = None if self._score is None or self._score.session != opened.session else self._score.logprobs
-        session = CloudSession(self._service.shared, state, self.say, self._owner, asked)
+        name = f"{self._number}.{opened.session}"
+        session = CloudSession(self._service.shared, state, self.say, self._owner, asked, name)
         session.attach(opened.chains)
         self._session = session
         work = self._work(opened.session, session.run)

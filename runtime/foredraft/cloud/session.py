@@ -13,6 +13,7 @@ from foredraft.cloud.drafter import CloudDrafter
 from foredraft.cloud.state import TICK_S, CloudState, Extend, Go, StopSearch, Timing, Wait
 from foredraft.errors import RefusedError
 from foredraft.protocol import messages
+from foredraft.protocol.counters import Counters
 from foredraft.protocol.events import Event, Observer, Value
 from foredraft.protocol.messages import Chain, Grow, Hint, Steer, ToEdge
 from foredraft.protocol.ports import Detokenizer, NewDrafter, Pass, Prediction, Slot, Target, Verdict
@@ -26,21 +27,6 @@ NewDetokenizer = Callable[[Sequence[int]], Detokenizer]
 
 RESUMED_AT_A_TIME = 256
 """Tokens of a resumed text searched for stop strings before others have a turn."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the service has done since it started."""
-
-    sessions: int = 0
-    active: int = 0
-    passes: int = 0
-    tokens: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    hints: int = 0
-    refused: int = 0
-    pass_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -66,10 +52,11 @@ class CloudSession:
         say: Callable[[ToEdge], None],
         owner: str = "",
         logprobs: int | None = None,
+        name: str = "",
     ) -> None:
         """Made while the loop runs. ``owner``: whose texts may share their beginnings, an API key.
 
-        ``logprobs``: how many to tell of each token, None for none.
+        ``logprobs``: how many to tell of each token, None for none. ``name``: of its events.
         """
         self.state = state
         self._shared = shared
@@ -81,6 +68,8 @@ class CloudSession:
         self._say = say
         self._owner = owner
         self._logprobs = logprobs
+        self._name = name
+        self._hints: list[tuple[int, Sequence[int]]] = []  # of the pass that runs: layer, tokens
         self._changed = Signal()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._prefill_s = 0.0
@@ -189,7 +178,7 @@ class CloudSession:
             self._note("exit", position=position, layer=prediction.layer)
         predicted, confidence = predict(batch.tokens, batch.parents, prediction, state.steer.threshold)
         if predicted:
-            self._shared.counters.hints += 1
+            self._hints.append((prediction.layer, predicted))
             packed = messages.pack(predicted)
             self._say(Hint(state.session, position, prediction.layer, packed, min(1.0, confidence), after_s))
 
@@ -205,20 +194,15 @@ class CloudSession:
         if self._logprobs is not None:
             self._say(self._scores(verdict, commit.position, kept))
         self._say(commit)
+        new = self.state.tree.tokens[commit.position :]
         counters = self._shared.counters
-        counters.passes += 1
-        counters.tokens += self.state.tree.position - commit.position
-        counters.drafted += commit.drafted
-        counters.accepted += commit.accepted
-        counters.pass_s += verdict.pass_s
+        counters.passed(len(new), commit.drafted, commit.accepted, verdict.pass_s)
+        for layer, predicted in self._hints:
+            counters.judge(layer, predicted, new)
+        self._hints.clear()
         if self._shared.observer is not None:
-            self._note(
-                "verdict",
-                position=commit.position,
-                tokens=self.state.tree.tokens[commit.position :],
-                queue_s=verdict.queue_s,
-                pass_s=verdict.pass_s,
-            )
+            times = {"queue_s": verdict.queue_s, "pass_s": verdict.pass_s}
+            self._note("verdict", position=commit.position, tokens=new, **times)
 
     def _scores(self, verdict: Verdict, position: int, kept: Sequence[int]) -> messages.Scores:
         """What the target says of the tokens from ``position`` on: its tip's row, and those of the accepted nodes."""
@@ -233,7 +217,7 @@ class CloudSession:
         observer = self._shared.observer
         if observer is not None:
             now_s = self._clock.time()
-            observer(Event(now_s, "cloud", str(self.state.session), kind, data))
+            observer(Event(now_s, "cloud", self._name, kind, data))
 
 
 async def _stop_search(new_detokenizer: NewDetokenizer | None, state: CloudState) -> StopSearch | None:

@@ -17,7 +17,18 @@ from foredraft.errors import RefusedError
 from foredraft.profiles.compute import seconds
 from foredraft.profiles.schema import DraftProfile, TargetProfile
 from foredraft.protocol.messages import BUSY
-from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Slot, Target, TargetCard, Verdict
+from foredraft.protocol.ports import (
+    Drafter,
+    Guess,
+    Load,
+    Loaded,
+    Pass,
+    Prediction,
+    Slot,
+    Target,
+    TargetCard,
+    Verdict,
+)
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 
@@ -114,6 +125,11 @@ class PacedTarget:
     def overruns(self) -> Overruns:
         """How often, and by how much at worst, the real target was slower than the profile."""
         return self.pace.overruns
+
+    @property
+    def load(self) -> Load | None:
+        """How busy the inner target is."""
+        return self._inner.load if isinstance(self._inner, Loaded) else None
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
         """A place for a session. Raises RefusedError("busy") where the profile's memory is full."""

@@ -19,7 +19,7 @@ from foredraft.engines.turns import Turns
 from foredraft.engines.worker import first_line
 from foredraft.errors import ConfigError, ModelError, RefusedError
 from foredraft.protocol.messages import INTERNAL, INVALID, TOO_LONG
-from foredraft.protocol.ports import Pass, Prediction, TargetCard, Verdict
+from foredraft.protocol.ports import Load, Pass, Prediction, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling
 
 _CHUNKS = {"cpu": 128}
@@ -81,6 +81,12 @@ class TorchTarget:
     def card(self) -> TargetCard:
         """What it is."""
         return self._card
+
+    @property
+    def load(self) -> Load:
+        """How busy it is."""
+        held = self.pool.held_rows - self.pool.idle_rows
+        return Load(self.turns.waiting, self.turns.batch, held / (self.pool.count * BLOCK_ROWS))
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "TorchSlot":
         """A place for a session over ``tokens``. What is held of their beginning for the same owner is shared.

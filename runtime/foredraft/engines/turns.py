@@ -40,6 +40,13 @@ class Turns:
         self._worker = DeviceWorker("target")
         self._waiting: list[_Wait] = []
         self._task: asyncio.Task[None] | None = None
+        self.batch = 0  # calls in the forward that runs, or ran last
+        self._in_forward = 0
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their forward."""
+        return len(self._waiting) - self._in_forward
 
     async def run(self, call: Call, text: Text) -> tuple[Prediction | None, float, float]:
         """See a call through: what the target says, the seconds that it waited, and those on the device.
@@ -98,12 +105,15 @@ class Turns:
             predictions.append(said)
             loop.call_soon_threadsafe(deliver)
 
+        self.batch = self._in_forward = len(chosen)
         forward = TargetForward(self._model, self._exits, self._memory, calls, post, exact=self._exact)
         try:
             said, began_s, ended_s = await self._worker.run(partial(_timed, forward.run, clock))
         except Exception as error:  # whatever it is, those in the forward must hear of it, and the others go on
             self._fail([wait for wait, _, _ in chosen], error)
             return
+        finally:
+            self._in_forward = 0
         deliver()  # a loop that runs jobs inline calls back only after this coroutine waits
         verdicts = dict(said)
         for wait, trunk, whole in chosen:

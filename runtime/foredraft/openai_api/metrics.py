@@ -30,8 +30,6 @@ class Metrics:
         self._whole = histogram("e2e_request_latency_seconds", "From the text's turn to its last token.", _WHOLE)
         self._prompt = counter("prompt_tokens", "Tokens of prompts.")
         self._new = counter("generation_tokens", "Tokens generated.")
-        self._drafted = counter("spec_decode_num_draft_tokens", "Draft tokens verified.")
-        self._accepted = counter("spec_decode_num_accepted_tokens", "Draft tokens accepted.")
 
     def ended(self, report: SessionReport) -> None:
         """A text has ended."""
@@ -42,5 +40,3 @@ class Metrics:
             self._between.observe(report.tpot_s)
         self._prompt.inc(report.prompt_tokens)
         self._new.inc(report.new_tokens)
-        self._drafted.inc(report.drafted)
-        self._accepted.inc(report.accepted)

@@ -21,6 +21,7 @@ from foredraft.openai_api.responses import DONE, Answer, event
 from foredraft.openai_api.room import Room
 from foredraft.openai_api.texts import Text, Texts
 from foredraft.policies.recommended import recommended_policy
+from foredraft.protocol.events import Observer
 from foredraft.protocol.sampling import SEED_BITS
 from foredraft.server.door import MAX_BODY_BYTES
 from foredraft.text.chat_card import ChatCard
@@ -30,6 +31,7 @@ from foredraft.text.tokenizer import Tokenizer
 RUNNING: Final = 16
 WAITING: Final = 64
 _LOOK_S: Final = 0.2  # how often to see whether a client is still there
+_CLIENT_GONE: Final = 499  # as nginx calls it
 _BODY_S: Final = 60.0  # how long a client may take to send what it asks
 
 log = logging.getLogger("foredraft.openai_api")
@@ -54,12 +56,14 @@ class OpenAiRoutes:
         running: int = RUNNING,
         waiting: int = WAITING,
         prefix: str = "foredraft_",
+        observer: Observer | None = None,
     ) -> None:
         self.room = Room(running, waiting)
         self.name = card.name or "foredraft"
         self._texts = texts
         self._card = card
         self._policy = policy
+        self._observer = observer
         self._metrics = Metrics(registry, self.room, prefix)
 
     def add_to(self, app: web.Application) -> None:
@@ -161,6 +165,7 @@ class OpenAiRoutes:
             max_new_tokens=min(asked.max_tokens or room, room),
             stop=asked.stop,
             logprobs=asked.logprobs,
+            observer=self._observer,
         )
 
     def _checked_policy(self, spec: str | None) -> str | None:
@@ -218,6 +223,8 @@ async def _stream(
         await say(first)
         async for delta in deltas:
             await say(delta)
+    except ConnectionError:
+        raise
     except Exception as error:
         await _write(request, response, event(_told(error).body()))
         return response
@@ -272,18 +279,18 @@ async def _answered(respond: Respond, request: web.Request) -> web.StreamRespons
     """What the handler answers, or its error in OpenAI's form."""
     try:
         return await respond(request)
+    except ConnectionError:
+        return web.Response(status=_CLIENT_GONE)  # nobody is there to hear it
     except Exception as error:
         return _told(error).response()
 
 
 def _told(error: Exception) -> ApiError:
-    """What a client hears of what went wrong. Raises it again where the client has gone."""
+    """What a client hears of what went wrong."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ForedraftError):
         return api_error_of(error)
-    if isinstance(error, ConnectionError):
-        raise error
     log.error("an answer failed", exc_info=error)
     return ApiError(500, "the answer failed; the server's log says why")
 

@@ -3,20 +3,27 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
+from foredraft.observe.live import Live
 from foredraft.openai_api.errors import ApiError
 from foredraft.openai_api.routes import OpenAiRoutes
 from foredraft.openai_api.texts import Texts
 from foredraft.server.door import Bounds, Door
+from foredraft.server.metrics import DraftCollector
+from foredraft.server.watching import Watching
 from foredraft.text.chat_card import ChatCard
 
 _LOOK_S = 0.05
 
 
 class EdgeServer(Door):
-    """OpenAI's routes behind a door of their own. ``running``, ``waiting``: texts at once, and in line for that."""
+    """OpenAI's routes behind a door of their own. ``running``, ``waiting``: texts at once, and in line for that.
+
+    ``show_text``: whether whoever has the key may see texts on the server's page.
+    """
 
     def __init__(
         self,
@@ -28,9 +35,21 @@ class EdgeServer(Door):
         running: int = 16,
         waiting: int = 64,
         bounds: Bounds | None = None,
+        show_text: bool = False,
     ) -> None:
         super().__init__(api_key, bounds or Bounds(max_sessions=4 * (running + waiting)))
-        self.routes = OpenAiRoutes(texts, card, self.registry, policy=policy, running=running, waiting=waiting)
+        live = Live(round_trip_s=lambda: texts.round_trip_s, keep_tokens=show_text)
+        self.routes = OpenAiRoutes(
+            texts, card, self.registry, policy=policy, running=running, waiting=waiting, observer=live.observe
+        )
+        self.registry.register(DraftCollector(live.counters))
+        self._texts = texts
+        self.more_routes.append(Watching(live, self._figures, texts.tokenizer).add_to)
+
+    def _figures(self) -> dict[str, Any]:
+        room = self.routes.room
+        busy = {"running": room.running, "waiting": room.waiting}
+        return {"end": "edge", "model": self.routes.name, "round_trip_s": self._texts.round_trip_s} | busy
 
     def add_routes(self, app: web.Application) -> None:
         """OpenAI's."""

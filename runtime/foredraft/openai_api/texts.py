@@ -5,6 +5,7 @@ from typing import Protocol, Self
 
 from foredraft.edge.session_report import SessionReport
 from foredraft.edge.state import Scored
+from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import Ready
 from foredraft.text.tokenizer import Tokenizer
 
@@ -57,6 +58,10 @@ class Texts(Protocol):
     def tokenizer(self) -> Tokenizer | None:
         """The target's."""
 
+    @property
+    def round_trip_s(self) -> float:
+        """To the cloud and back, as far as it is known."""
+
     def generate(
         self,
         prompt: Sequence[int],
@@ -69,5 +74,6 @@ class Texts(Protocol):
         max_new_tokens: int,
         stop: Sequence[str],
         logprobs: int | None,
+        observer: Observer | None,
     ) -> Text:
         """Begin a text. Raises ConfigError."""

@@ -24,5 +24,17 @@ class Event:
 
 Observer = Callable[[Event], None]
 
+
+def together(*observers: Observer | None) -> Observer:
+    """One that tells all of them."""
+    told = [one for one in observers if one is not None]
+
+    def observe(event: Event) -> None:
+        for tell in told:
+            tell(event)
+
+    return observe
+
+
 Note = Callable[[str, dict[str, Value]], None]
 """Told the kind and the data of what happened at one place."""

@@ -9,7 +9,7 @@ It can be in no cycle of references, so the garbage collector is spared it (``gc
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -186,6 +186,27 @@ class TargetCard:
     pass_s: float = 0.0
     stop_tokens: tuple[int, ...] = ()
     exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a device is. ``waiting``: calls in line; ``batch``: calls in the forward that runs, or ran last.
+
+    ``cache_used``: the share of the cache that sessions hold.
+    """
+
+    waiting: int
+    batch: int
+    cache_used: float
+
+
+@runtime_checkable
+class Loaded(Protocol):
+    """A target that says how busy it is, as not every one can."""
+
+    @property
+    def load(self) -> Load | None:
+        """At the moment; None where it cannot be known."""
 
 
 class Target(Protocol):

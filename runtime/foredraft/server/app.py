@@ -18,15 +18,15 @@ from typing import Protocol
 
 from aiohttp import web
 
-from foredraft.cloud.session import Counters
 from foredraft.errors import ForedraftError
 from foredraft.links.address import CHAT_PATH, MODEL_PATH, PROBE_PATH, SESSION_PATH, TOKENIZER_PATH
 from foredraft.links.probing import MOST_CONNECTIONS, serve_probe
 from foredraft.links.websocket import WebSocketLink, accept
+from foredraft.protocol.counters import Counters
 from foredraft.protocol.messages import INTERNAL, PROTOCOL_VERSION, Refused
-from foredraft.protocol.ports import Link, TargetCard
+from foredraft.protocol.ports import Link, Load, TargetCard
 from foredraft.server.door import RETRY_S, Bounds, Door
-from foredraft.server.metrics import ServiceCollector
+from foredraft.server.metrics import DraftCollector, ServiceCollector
 from foredraft.text.chat_card import ChatCard
 from foredraft.text.tokenizer import tokenizer_digest
 
@@ -51,7 +51,7 @@ class Service(Protocol):
 
 
 class Server(Door):
-    """The routes and the connections of one service. ``more_routes``: what else is to be found behind its door."""
+    """The routes and the connections of one service."""
 
     def __init__(
         self,
@@ -62,19 +62,21 @@ class Server(Door):
         chat: ChatCard | None = None,
         api_key: str = "",
         bounds: Bounds | None = None,
+        load: Callable[[], Load | None] = lambda: None,
     ) -> None:
+        """``load``: how busy the target is, where that is known."""
         super().__init__(api_key, bounds)
         self._service = service
         self._card = dataclasses.asdict(card) | {"protocol": PROTOCOL_VERSION}
         self._tokenizer_json = tokenizer_json
         self._tokenizer_digest = tokenizer_digest(tokenizer_json)
         self._chat_json = (chat or ChatCard()).to_json()
-        self.more_routes: Callable[[web.Application], None] | None = None
         self._taken = 0
         self._probes = 0
         self._links: set[WebSocketLink] = set()
         self._none_left = asyncio.Event()
-        self.registry.register(ServiceCollector(service.counters, lambda: len(self._links)))
+        self.registry.register(ServiceCollector(service.counters, self.connections, load))
+        self.registry.register(DraftCollector(service.counters))
 
     def add_routes(self, app: web.Application) -> None:
         """What edges ask for."""
@@ -83,8 +85,10 @@ class Server(Door):
         app.router.add_get(f"/{MODEL_PATH}", self._model)
         app.router.add_get(f"/{CHAT_PATH}", self._chat)
         app.router.add_get(f"/{TOKENIZER_PATH}/{{digest}}", self._tokenizer)
-        if self.more_routes is not None:
-            self.more_routes(app)
+
+    def connections(self) -> int:
+        """How many edges are connected."""
+        return len(self._links)
 
     def full(self) -> str:
         """Whether all places are taken."""

@@ -4,6 +4,7 @@
     GET /ready     200 while it takes work; 503 while it drains or is full
     GET /health    200, or 503 while it drains
     GET /metrics   for Prometheus; like all that a server adds, it needs the key
+    GET /          a page to look at (``watching``), which shows nothing without the key
 
 A peer can hurt only itself: connections, silence and the size of bodies are bounded.
 """
@@ -28,7 +29,7 @@ from foredraft.server.listening import is_loopback
 
 MAX_BODY_BYTES: Final = 8 << 20
 RETRY_S: Final = 5
-OPEN_TO_ALL: Final = ("/live", "/ready", "/health")
+OPEN_TO_ALL: Final = ("/", "/live", "/ready", "/health")
 _KEEPALIVE_S: Final = 15.0
 # Health checks, scrapes and tokenizers come beside the sessions.
 _SPARE_CONNECTIONS: Final = 32
@@ -61,6 +62,7 @@ class Door:
         self.bounds = bounds or Bounds()
         self.registry = CollectorRegistry()
         self.draining = False
+        self.more_routes: list[Callable[[web.Application], None]] = []
         self._api_key = api_key.encode()
         self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
 
@@ -91,6 +93,8 @@ class Door:
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         self.add_routes(app)
+        for add in self.more_routes:
+            add(app)
         return app
 
     @web.middleware
