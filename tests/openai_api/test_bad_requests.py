@@ -13,7 +13,7 @@ from yarl import URL
 
 import foredraft
 from api import clouds
-from foredraft.openai_api import routes
+from foredraft.openai_api import exchange, routes
 from foredraft.openai_api.server import EdgeServer
 from foredraft.server.door import serving
 from foredraft.text.chat_card import ChatCard
@@ -133,7 +133,7 @@ async def test_a_body_that_is_not_what_its_encoding_says_is_the_clients_error(ba
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "_BODY_S", 0.2)
+    monkeypatch.setattr(exchange, "_BODY_S", 0.2)
     address = URL(base)
     reader, writer = await asyncio.open_connection(address.host, address.port)
     writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -258,6 +258,32 @@ async def test_the_edge_without_its_cloud_says_503_and_when_to_come_again() -> N
                     assert response.status == 503
                     assert "Retry-After" in response.headers
                     assert "out of reach" in (await response.json())["error"]["message"]
+
+
+@pytest.mark.parametrize("asked", [{}, {"foredraft": {"deadline_s": 0.5}}])
+async def test_where_it_is_allowed_the_drafts_own_words_end_an_answer_and_are_marked(asked: dict[str, Any]) -> None:
+    retry = foredraft.Retry(attempts=1000 if asked else 1, first_s=0.01, most_s=0.05)
+    prompt = clouds.TEXT[:13]
+    body = {"prompt": prompt, "max_tokens": 10**6} | asked
+    async with clouds.cloud() as cloud, aiohttp.ClientSession() as http:
+        listening = cloud.listen()
+        address = await listening.__aenter__()
+        async with (
+            foredraft.connect(address, draft=clouds.drafter, retry=retry) as edge,
+            serving(EdgeServer(edge, CARD, local=True)) as url,
+        ):
+            answer = asyncio.create_task(http.post(f"{url}/v1/{COMPLETIONS}", json=body))
+            while cloud.service.counters.tokens < 20:  # noqa: ASYNC110 - counters tell nobody
+                await asyncio.sleep(0.001)
+            await listening.__aexit__(None, None, None)
+            response = await answer
+            said = await response.json()
+    unverified = said["foredraft"]["unverified_tokens"]
+    assert response.headers["x-foredraft-unverified"] == str(unverified)
+    assert unverified > 0
+    start, verified = len(prompt.encode()), said["usage"]["completion_tokens"]
+    assert said["choices"][0]["text"].startswith(clouds.text_between(start, start + verified - 4))
+    assert len(said["choices"][0]["text"].encode()) > verified
 
 
 async def test_a_deadline_ends_the_answer_with_what_there_is(base: str) -> None:

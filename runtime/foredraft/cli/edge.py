@@ -40,6 +40,10 @@ def edge(
     ssl_certfile: Annotated[Path | None, typer.Option(help="PEM certificate: serve over TLS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show texts on the server's page, too.")] = False,
+    local: Annotated[
+        bool,
+        typer.Option("--local", help="Where the cloud is away, end answers with the draft's words, marked unverified."),
+    ] = False,
     retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
@@ -83,6 +87,7 @@ def edge(
                 running=max_running,
                 waiting=max_waiting,
                 show_text=show_text,
+                local=local,
             )
 
             def on_ready(url: str) -> None:

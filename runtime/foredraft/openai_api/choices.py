@@ -1,13 +1,13 @@
 """The choices of one request: texts side by side, and what comes of them in the order in which it comes."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from foredraft.edge.session_report import SessionReport
 from foredraft.edge.state import Scored
+from foredraft.errors import UnreachableError
 from foredraft.openai_api.room import Room
 from foredraft.openai_api.texts import Text
 from foredraft.openai_api.tool_calls import ToolCallReader
@@ -28,7 +28,7 @@ class Delta:
 class Choice:
     """One text of an answer. ``begin`` makes it, when its turn has come.
 
-    ``policy`` is there once it has begun, ``report`` once it has ended.
+    ``policy`` is there once it has begun, ``report`` once it has ended. The last ``unverified_tokens`` are the draft's.
     """
 
     def __init__(
@@ -40,17 +40,21 @@ class Choice:
         opening: str = "",
         tools: bool = False,
         deadline_s: float | None = None,
+        unverified: Callable[[SessionReport], tuple[str, int]] | None = None,
     ) -> None:
         """``opening``: what it begins with, before any token. ``tools``: whether to look for tool calls.
 
-        ``deadline_s``: from now on, whether it waits or runs.
+        ``deadline_s``: from now on, whether it waits or runs. ``unverified``: what the draft says beyond the text of
+        this report, and in how many tokens, where an answer may end with that.
         """
         self.index = index
         self.prompt = prompt
         self.policy = ""
+        self.unverified_tokens = 0
         self.report: SessionReport | None = None
         self._begin = begin
         self._opening = opening
+        self._unverified = unverified
         self._tools = ToolCallReader() if tools else None
         self._end_s = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
 
@@ -59,9 +63,14 @@ class Choice:
         if self._opening:
             tell(Delta(self.index, self._opening))
         stopped = False
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout_at(self._end_s), room.place():
                 stopped = await self._generate(tell) == STOP
+        except TimeoutError:
+            self._go_on_alone(tell)
+        except UnreachableError:
+            if not self._go_on_alone(tell):
+                raise
         tell(self._last("stop" if stopped else "length"))
 
     async def _generate(self, tell: Callable[[Delta], None]) -> str:
@@ -77,6 +86,15 @@ class Choice:
             await text.aclose()
             self.report = text.report
         return text.report.finish_reason
+
+    def _go_on_alone(self, tell: Callable[[Delta], None]) -> bool:
+        """End with what the draft says while the cloud is away; whether that is anything."""
+        if self._unverified is None or self.report is None:
+            return False
+        text, self.unverified_tokens = self._unverified(self.report)
+        if self.unverified_tokens:
+            tell(Delta(self.index, text if self._tools is None else self._tools.feed(text)))
+        return self.unverified_tokens > 0
 
     def _last(self, finish: str) -> Delta:
         rest, calls = ("", []) if self._tools is None else self._tools.finish()

@@ -89,7 +89,8 @@ def _taken(choices: Sequence[Choice]) -> dict[str, Any]:
     prompts = {id(choice.prompt): len(choice.prompt) for choice in choices}  # one that several answer counts once
     given, new = sum(prompts.values()), sum(report.new_tokens for report in reports)
     usage = {"prompt_tokens": given, "completion_tokens": new, "total_tokens": given + new}
-    return {"usage": usage, "foredraft": _figures(reports)}
+    unverified = sum(choice.unverified_tokens for choice in choices)
+    return {"usage": usage, "foredraft": _figures(reports) | ({"unverified_tokens": unverified} if unverified else {})}
 
 
 def _figures(reports: Sequence[SessionReport]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _LOOK_S = 0.05
 class EdgeServer(Door):
     """OpenAI's routes behind a door of their own. ``running``, ``waiting``: texts at once, and in line for that.
 
-    ``show_text``: whether whoever has the key may see texts on the server's page.
+    ``show_text``: whether whoever has the key may see texts on the server's page. ``local``: see ``OpenAiRoutes``.
     """
 
     def __init__(
@@ -36,11 +36,19 @@ class EdgeServer(Door):
         waiting: int = 64,
         bounds: Bounds | None = None,
         show_text: bool = False,
+        local: bool = False,
     ) -> None:
         super().__init__(api_key, bounds or Bounds(max_sessions=4 * (running + waiting)))
         live = Live(round_trip_s=lambda: texts.round_trip_s, keep_tokens=show_text)
         self.routes = OpenAiRoutes(
-            texts, card, self.registry, policy=policy, running=running, waiting=waiting, observer=live.observe
+            texts,
+            card,
+            self.registry,
+            policy=policy,
+            running=running,
+            waiting=waiting,
+            observer=live.observe,
+            local=local,
         )
         self.registry.register(DraftCollector(live.counters))
         self._texts = texts

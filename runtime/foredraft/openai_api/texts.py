@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, Self
 
+from foredraft.edge.local import LocalText
 from foredraft.edge.session_report import SessionReport
 from foredraft.edge.state import Scored
 from foredraft.protocol.events import Observer
@@ -75,5 +76,6 @@ class Texts(Protocol):
         stop: Sequence[str],
         logprobs: int | None,
         observer: Observer | None,
+        local: LocalText | None,
     ) -> Text:
         """Begin a text. Raises ConfigError."""
