@@ -90,6 +90,37 @@ async def test_a_stream_says_the_same_piece_by_piece_and_its_usage_at_the_end(cl
     assert chunks[-1].foredraft["policy"]  # type: ignore[attr-defined]
 
 
+async def test_what_benchmark_clients_of_vllm_ask_for_is_there(client: openai.AsyncOpenAI) -> None:
+    """guidellm and ``vllm bench serve``: as many tokens as were asked for, and the usage in each event."""
+    options: dict[str, Any] = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    asked: dict[str, Any] = options | {"prompt": clouds.TEXT[:13], "extra_body": {"ignore_eos": True}}
+    stream = await client.completions.create(model="boxer", max_tokens=40, stream=True, **asked)
+    counts = [chunk.usage.completion_tokens async for chunk in stream if chunk.usage is not None]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1] == 40
+    assert len(counts) > 5
+
+
+async def test_an_end_token_ends_the_answer_unless_that_is_to_be_ignored() -> None:
+    target = clouds.target()
+    target._card = replace(target._card, stop_tokens=(clouds.truth(20),))
+    prompt = clouds.TEXT[:13]
+    async with (
+        foredraft.Cloud(target, clouds.TOKENIZER) as cloud,
+        foredraft.connect(cloud) as edge,
+        serving(EdgeServer(edge, CARD)) as url,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client,
+    ):
+        ended = await client.completions.create(model="boxer", prompt=prompt, max_tokens=60)
+        whole = await client.completions.create(
+            model="boxer", prompt=prompt, max_tokens=60, extra_body={"ignore_eos": True}
+        )
+    assert (ended.choices[0].finish_reason, whole.choices[0].finish_reason) == ("stop", "length")
+    assert ended.usage is not None
+    assert ended.usage.completion_tokens < 60
+    assert whole.choices[0].text == clouds.text_between(len(prompt.encode()), len(prompt.encode()) + 60)
+
+
 async def test_completions_take_texts_and_token_ids_lists_and_echo(client: openai.AsyncOpenAI) -> None:
     prompt = clouds.TEXT[:13]
     start = len(prompt.encode())

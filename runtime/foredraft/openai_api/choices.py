@@ -28,7 +28,8 @@ class Delta:
 class Choice:
     """One text of an answer. ``begin`` makes it, when its turn has come.
 
-    ``policy`` is there once it has begun, ``report`` once it has ended. The last ``unverified_tokens`` are the draft's.
+    ``policy`` is there once it has begun, ``report`` once it has ended. ``tokens``: so far.
+    The last ``unverified_tokens`` are the draft's, and not among them.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Choice:
         self.prompt = prompt
         self.policy = ""
         self.unverified_tokens = 0
+        self.tokens = 0
         self.report: SessionReport | None = None
         self._begin = begin
         self._opening = opening
@@ -79,6 +81,7 @@ class Choice:
         self.policy = text.policy_spec
         try:
             async for piece in text:
+                self.tokens += len(piece.tokens)
                 shown = piece.text if self._tools is None else self._tools.feed(piece.text)
                 if shown or piece.logprobs:
                     tell(Delta(self.index, shown, logprobs=piece.logprobs))

@@ -15,7 +15,8 @@ from foredraft.errors import ForedraftError
 from foredraft.links.websocket import STALL_S
 from foredraft.openai_api.choices import Choice, Delta
 from foredraft.openai_api.errors import ApiError, api_error_of, invalid
-from foredraft.openai_api.responses import DONE, Answer, event
+from foredraft.openai_api.requests import Asked
+from foredraft.openai_api.responses import DONE, Answer, event, usage
 from foredraft.server.door import MAX_BODY_BYTES
 
 _LOOK_S: Final = 0.2  # how often to see whether a client is still there
@@ -34,7 +35,7 @@ async def stream(
     first: Delta,
     deltas: AsyncGenerator[Delta, None],
     headers: dict[str, str],
-    include_usage: bool,
+    asked: Asked,
 ) -> web.StreamResponse:
     """The answer as server-sent events. An error in the middle is an event, too: the status has gone."""
     response = web.StreamResponse(headers=headers | {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
@@ -42,7 +43,10 @@ async def stream(
     begun: set[int] = set()
 
     async def say(delta: Delta) -> None:
-        await _write(request, response, event(answer.chunk(delta, first=delta.choice not in begun)))
+        chunk = answer.chunk(delta, first=delta.choice not in begun)
+        if asked.continuous_usage:
+            chunk["usage"] = usage(choices)
+        await _write(request, response, event(chunk))
         begun.add(delta.choice)
 
     try:
@@ -54,7 +58,7 @@ async def stream(
     except Exception as error:
         await _write(request, response, event(_told(error).body()))
         return response
-    if include_usage:
+    if asked.include_usage:
         await _write(request, response, event(answer.last_chunk(choices)))
     await _write(request, response, DONE)
     return response

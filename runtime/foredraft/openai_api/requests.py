@@ -36,6 +36,7 @@ class Asked:
     n: int
     stream: bool
     include_usage: bool
+    continuous_usage: bool
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -45,6 +46,7 @@ class Asked:
     policy: str | None
     deadline_s: float | None
     logprobs: int | None
+    ignore_eos: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,13 @@ def _asked(fields: Fields, second_name: str | None, logprobs: int | None) -> Ask
     if any(not 0 < len(text) <= MAX_STOP_CHARACTERS for text in stop):
         raise invalid(f"a stop string has 1 to {MAX_STOP_CHARACTERS} characters", "stop")
     policy, deadline_s = _ours(fields.any("foredraft"))
+    include_usage, continuous_usage = _usage(fields, stream)
     asked = Asked(
         model=fields.take("model", str),
         n=fields.integer("n", 1, MAX_CHOICES) or 1,
         stream=stream,
-        include_usage=_include_usage(fields, stream),
+        include_usage=include_usage,
+        continuous_usage=continuous_usage,
         temperature=fields.number("temperature", 0.0, 100.0),
         top_p=fields.number("top_p", 1e-9, 1.0),
         top_k=fields.integer("top_k", -1, 1 << 30),
@@ -134,6 +138,7 @@ def _asked(fields: Fields, second_name: str | None, logprobs: int | None) -> Ask
         policy=policy,
         deadline_s=deadline_s,
         logprobs=logprobs,
+        ignore_eos=bool(fields.take("ignore_eos", bool)),
     )
     for name in ("presence_penalty", "frequency_penalty"):
         fields.only(name, 0, 0.0)
@@ -146,17 +151,19 @@ def _asked(fields: Fields, second_name: str | None, logprobs: int | None) -> Ask
     return asked
 
 
-def _include_usage(fields: Fields, stream: bool) -> bool:
+def _usage(fields: Fields, stream: bool) -> tuple[bool, bool]:
+    """Whether the usage is told at a stream's end, and, as vLLM can, in each event."""
     options = fields.take("stream_options", dict)
     if options is None:
-        return False
+        return False, False
     if not stream:
         raise invalid("stream_options needs stream", "stream_options")
     inner = Fields(options, "stream_options")
     include = bool(inner.take("include_usage", bool))
+    continuous = bool(inner.take("continuous_usage_stats", bool))
     inner.ignore("include_obfuscation")
     inner.end()
-    return include
+    return include, continuous
 
 
 def _seed(seed: int | None) -> int | None:

@@ -83,14 +83,21 @@ def event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
 
 
+def usage(choices: Sequence[Choice]) -> dict[str, int]:
+    """Tokens so far, in OpenAI's form."""
+    prompts = {id(choice.prompt): len(choice.prompt) for choice in choices}  # one that several answer counts once
+    given, new = sum(prompts.values()), sum(choice.tokens for choice in choices)
+    return {"prompt_tokens": given, "completion_tokens": new, "total_tokens": given + new}
+
+
 def _taken(choices: Sequence[Choice]) -> dict[str, Any]:
     """OpenAI's ``usage``, and ``foredraft``: what the texts took beyond tokens."""
     reports = [choice.report for choice in choices if choice.report is not None]
-    prompts = {id(choice.prompt): len(choice.prompt) for choice in choices}  # one that several answer counts once
-    given, new = sum(prompts.values()), sum(report.new_tokens for report in reports)
-    usage = {"prompt_tokens": given, "completion_tokens": new, "total_tokens": given + new}
     unverified = sum(choice.unverified_tokens for choice in choices)
-    return {"usage": usage, "foredraft": _figures(reports) | ({"unverified_tokens": unverified} if unverified else {})}
+    return {
+        "usage": usage(choices),
+        "foredraft": _figures(reports) | ({"unverified_tokens": unverified} if unverified else {}),
+    }
 
 
 def _figures(reports: Sequence[SessionReport]) -> dict[str, Any]:

@@ -174,6 +174,7 @@ class OpenAiRoutes:
             seed=None if asked.seed is None else (asked.seed + number) % (1 << SEED_BITS),
             max_new_tokens=min(asked.max_tokens or room, room),
             stop=asked.stop,
+            end_marks=not asked.ignore_eos,
             logprobs=asked.logprobs,
             observer=self._observer,
             local=local,
@@ -207,7 +208,7 @@ class OpenAiRoutes:
                     return web.json_response(answer.body(choices, whole), headers=headers)
                 first = await anext(deltas)  # what is wrong from the beginning is still a status
                 headers["x-foredraft-policy"] = choices[first.choice].policy
-                return await stream(request, answer, choices, first, deltas, headers, asked.include_usage)
+                return await stream(request, answer, choices, first, deltas, headers, asked)
         finally:
             for choice in choices:
                 if choice.report is not None:

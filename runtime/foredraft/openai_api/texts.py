@@ -74,6 +74,7 @@ class Texts(Protocol):
         seed: int | None,
         max_new_tokens: int,
         stop: Sequence[str],
+        end_marks: bool,
         logprobs: int | None,
         observer: Observer | None,
         local: LocalText | None,
