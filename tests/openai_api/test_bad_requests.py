@@ -286,6 +286,24 @@ async def test_where_it_is_allowed_the_drafts_own_words_end_an_answer_and_are_ma
     assert len(said["choices"][0]["text"].encode()) > verified
 
 
+async def test_a_request_with_tools_never_ends_with_the_drafts_words() -> None:
+    tool = {"type": "function", "function": {"name": "drive", "parameters": {"type": "object"}}}
+    quick = foredraft.Retry(attempts=1, first_s=0.01)
+    async with clouds.cloud() as cloud, aiohttp.ClientSession() as http:
+        listening = cloud.listen()
+        address = await listening.__aenter__()
+        async with (
+            foredraft.connect(address, draft=clouds.drafter, retry=quick) as edge,
+            serving(EdgeServer(edge, CARD, local=True)) as url,
+        ):
+            body = {"messages": HELLO, "tools": [tool], "max_tokens": 10**6}
+            answer = asyncio.create_task(http.post(f"{url}/v1/{CHAT}", json=body))
+            while cloud.service.counters.tokens < 20:  # noqa: ASYNC110 - counters tell nobody
+                await asyncio.sleep(0.001)
+            await listening.__aexit__(None, None, None)
+            assert (await answer).status == 503
+
+
 async def test_a_deadline_ends_the_answer_with_what_there_is(base: str) -> None:
     asked = {"messages": HELLO, "max_tokens": 10**6, "foredraft": {"deadline_s": 0.3}}
     async with aiohttp.ClientSession() as http, http.post(f"{base}/{CHAT}", json=asked) as response:

@@ -96,7 +96,7 @@ class Choice:
             return False
         text, self.unverified_tokens = self._unverified(self.report)
         if self.unverified_tokens:
-            tell(Delta(self.index, text if self._tools is None else self._tools.feed(text)))
+            tell(Delta(self.index, text))
         return self.unverified_tokens > 0
 
     def _last(self, finish: str) -> Delta:

@@ -136,7 +136,7 @@ class OpenAiRoutes:
         for prompt in prompts:
             opening = self._tokenizer("echo").decode(prompt) if echo else ""
             for number in range(asked.n):
-                local = LocalText(_ignore) if self._local else None
+                local = LocalText(_ignore) if self._local and not tools else None  # a draft calls no tools
                 choice = Choice(
                     len(choices),
                     prompt,
