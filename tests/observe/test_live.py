@@ -4,7 +4,7 @@ import asyncio
 
 import foredraft
 from api import clouds
-from foredraft.observe.live import MOST_TEXTS, Live
+from foredraft.observe.live import KEPT_S, MOST_TEXTS, Live
 from foredraft.protocol.counters import Counters
 from foredraft.protocol.events import Event, Value
 
@@ -60,6 +60,18 @@ async def test_tokens_are_kept_only_where_they_may_be_shown_and_texts_are_bounde
     assert live.last_tokens("9") == [1, 2, 3]
     assert live.last_tokens("0") == []  # gone
     assert live.lanes("0") == {"spans": [], "commits": []}
+
+
+async def test_what_is_older_than_the_last_seconds_is_forgotten() -> None:
+    live = Live(keep_tokens=True)
+    now_s = asyncio.get_running_loop().time()
+    for at_s in range(60):
+        live.observe(Event(now_s - 60 + at_s, "edge", "long", "draft", {"began_s": now_s - 60 + at_s}))
+        if at_s == 10:
+            live.observe(Event(now_s - 50, "edge", "over", "commit", {"tokens": [1]}))
+    assert [text["name"] for text in live.texts()] == ["long"]
+    assert live.last_tokens("over") == []
+    assert len(live._texts["long"].events) <= KEPT_S + 1
 
 
 def test_acceptance_by_position_is_that_of_the_drafts_so_far() -> None:

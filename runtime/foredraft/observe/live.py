@@ -58,14 +58,23 @@ class Live:
             self._begun += 1
             text = _Text(self._begun)
         self._texts[event.session] = text
-        if len(self._texts) > MOST_TEXTS:
-            del self._texts[next(iter(self._texts))]
         text.events.append(event)
+        self._forget(event.t_s - KEPT_S)
+        while text.events[0].t_s < event.t_s - KEPT_S:
+            text.events.popleft()
         tokens = event.data.get("tokens")
         if event.kind in ("commit", "verdict") and isinstance(tokens, list):
             self._committed(text, event, tokens)
         elif event.kind == "hint" and isinstance(tokens, list):
             text.hints.append((int(_number(event, "layer")), tokens))
+
+    def _forget(self, before_s: float) -> None:
+        """Texts of which nothing was heard since, and those that are too many."""
+        while True:
+            name, oldest = next(iter(self._texts.items()))
+            if oldest.events[-1].t_s >= before_s and len(self._texts) <= MOST_TEXTS:
+                return
+            del self._texts[name]
 
     def _committed(self, text: _Text, event: Event, tokens: list[int]) -> None:
         text.tokens += len(tokens)
