@@ -1,4 +1,4 @@
-"""``foredraft exits train``: add early exits to a model, so that it can send hints."""
+"""``foredraft exits``: add early exits to a model, so that it can send hints, and see how good they are."""
 
 from __future__ import annotations
 
@@ -89,6 +89,25 @@ def train(
         console.print("stopped; the same command goes on from the last saved step")
         raise typer.Exit(130) from error
     _show(card, out, as_json)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of the heads.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw what share exits speak for and how often they are right (PNG or SVG).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
+) -> None:
+    """Say how good exits were on text that their training did not see."""
+    from foredraft.exits.card import read_card
+
+    card = read_card(folder)
+    if picture is not None:
+        from foredraft.exits.picture import draw
+
+        draw(card, picture)
+    _show(card, folder, as_json)
 
 
 def parse_layers(text: str) -> list[int]:
