@@ -282,7 +282,8 @@ async def test_where_it_is_allowed_the_drafts_own_words_end_an_answer_and_are_ma
     assert response.headers["x-foredraft-unverified"] == str(unverified)
     assert unverified > 0
     start, verified = len(prompt.encode()), said["usage"]["completion_tokens"]
-    assert said["choices"][0]["text"].startswith(clouds.text_between(start, start + verified - 4))
+    whole = clouds.text_between(start, start + verified - 4).rstrip("\N{REPLACEMENT CHARACTER}")  # to a whole character
+    assert said["choices"][0]["text"].startswith(whole)
     assert len(said["choices"][0]["text"].encode()) > verified
 
 
