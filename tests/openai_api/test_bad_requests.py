@@ -3,7 +3,8 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -245,39 +246,56 @@ async def test_a_deadline_counts_the_wait_for_a_place() -> None:
     assert (said["finish_reason"], said["message"]["content"]) == ("length", "")
 
 
-async def test_the_edge_without_its_cloud_says_503_and_when_to_come_again() -> None:
-    quick = foredraft.Retry(attempts=1, first_s=0.01)
+@asynccontextmanager
+async def leaving_cloud(
+    retry: foredraft.Retry, *, local: bool = False
+) -> AsyncIterator[tuple[str, foredraft.Cloud, Callable[[], Awaitable[None]]]]:
+    """An edge's server, and its cloud, which is there until it is told to leave."""
     async with clouds.cloud() as cloud:
         listening = cloud.listen()
         address = await listening.__aenter__()
-        async with foredraft.connect(address, retry=quick) as edge, serving(EdgeServer(edge, CARD)) as url:
+
+        async def leave() -> None:
             await listening.__aexit__(None, None, None)
-            for stream in (False, True):
-                asked = {"messages": HELLO, "max_tokens": 3, "stream": stream}
-                async with aiohttp.ClientSession() as http, http.post(f"{url}/v1/{CHAT}", json=asked) as response:
-                    assert response.status == 503
-                    assert "Retry-After" in response.headers
-                    assert "out of reach" in (await response.json())["error"]["message"]
+
+        async with (
+            foredraft.connect(address, draft=clouds.drafter, retry=retry) as edge,
+            serving(EdgeServer(edge, CARD, local=local)) as url,
+        ):
+            yield f"{url}/v1", cloud, leave
+
+
+async def some_text(cloud: foredraft.Cloud) -> None:
+    """Wait until a text is on its way."""
+    while cloud.service.counters.tokens < 20:  # noqa: ASYNC110 - counters tell nobody
+        await asyncio.sleep(0.001)
+
+
+QUICK = foredraft.Retry(attempts=1, first_s=0.01)
+
+
+async def test_the_edge_without_its_cloud_says_503_and_when_to_come_again() -> None:
+    async with leaving_cloud(QUICK) as (url, _, leave), aiohttp.ClientSession() as http:
+        await leave()
+        for stream in (False, True):
+            asked = {"messages": HELLO, "max_tokens": 3, "stream": stream}
+            async with http.post(f"{url}/{CHAT}", json=asked) as response:
+                assert response.status == 503
+                assert "Retry-After" in response.headers
+                assert "out of reach" in (await response.json())["error"]["message"]
 
 
 @pytest.mark.parametrize("asked", [{}, {"foredraft": {"deadline_s": 0.5}}])
 async def test_where_it_is_allowed_the_drafts_own_words_end_an_answer_and_are_marked(asked: dict[str, Any]) -> None:
-    retry = foredraft.Retry(attempts=1000 if asked else 1, first_s=0.01, most_s=0.05)
+    retry = foredraft.Retry(attempts=1000, first_s=0.01, most_s=0.05) if asked else QUICK
     prompt = clouds.TEXT[:13]
     body = {"prompt": prompt, "max_tokens": 10**6} | asked
-    async with clouds.cloud() as cloud, aiohttp.ClientSession() as http:
-        listening = cloud.listen()
-        address = await listening.__aenter__()
-        async with (
-            foredraft.connect(address, draft=clouds.drafter, retry=retry) as edge,
-            serving(EdgeServer(edge, CARD, local=True)) as url,
-        ):
-            answer = asyncio.create_task(http.post(f"{url}/v1/{COMPLETIONS}", json=body))
-            while cloud.service.counters.tokens < 20:  # noqa: ASYNC110 - counters tell nobody
-                await asyncio.sleep(0.001)
-            await listening.__aexit__(None, None, None)
-            response = await answer
-            said = await response.json()
+    async with leaving_cloud(retry, local=True) as (url, cloud, leave), aiohttp.ClientSession() as http:
+        answer = asyncio.create_task(http.post(f"{url}/{COMPLETIONS}", json=body))
+        await some_text(cloud)
+        await leave()
+        response = await answer
+        said = await response.json()
     unverified = said["foredraft"]["unverified_tokens"]
     assert response.headers["x-foredraft-unverified"] == str(unverified)
     assert unverified > 0
@@ -289,20 +307,12 @@ async def test_where_it_is_allowed_the_drafts_own_words_end_an_answer_and_are_ma
 
 async def test_a_request_with_tools_never_ends_with_the_drafts_words() -> None:
     tool = {"type": "function", "function": {"name": "drive", "parameters": {"type": "object"}}}
-    quick = foredraft.Retry(attempts=1, first_s=0.01)
-    async with clouds.cloud() as cloud, aiohttp.ClientSession() as http:
-        listening = cloud.listen()
-        address = await listening.__aenter__()
-        async with (
-            foredraft.connect(address, draft=clouds.drafter, retry=quick) as edge,
-            serving(EdgeServer(edge, CARD, local=True)) as url,
-        ):
-            body = {"messages": HELLO, "tools": [tool], "max_tokens": 10**6}
-            answer = asyncio.create_task(http.post(f"{url}/v1/{CHAT}", json=body))
-            while cloud.service.counters.tokens < 20:  # noqa: ASYNC110 - counters tell nobody
-                await asyncio.sleep(0.001)
-            await listening.__aexit__(None, None, None)
-            assert (await answer).status == 503
+    body = {"messages": HELLO, "tools": [tool], "max_tokens": 10**6}
+    async with leaving_cloud(QUICK, local=True) as (url, cloud, leave), aiohttp.ClientSession() as http:
+        answer = asyncio.create_task(http.post(f"{url}/{CHAT}", json=body))
+        await some_text(cloud)
+        await leave()
+        assert (await answer).status == 503
 
 
 async def test_a_deadline_ends_the_answer_with_what_there_is(base: str) -> None:

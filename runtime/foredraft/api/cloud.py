@@ -17,7 +17,7 @@ from foredraft.links.memory import memory_link
 from foredraft.observe.live import Live
 from foredraft.policies.recommended import recommendation
 from foredraft.protocol.events import Observer, together
-from foredraft.protocol.ports import Link, Load, Loaded, NewDrafter, Target
+from foredraft.protocol.ports import Link, Load, NewDrafter, Target, load_of
 from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -165,21 +165,21 @@ class Cloud:
         )
         live = Live(self.service.counters, keep_tokens=show_text)
         self.service.shared.observer = together(self._observer, live.observe)
-
-        def figures() -> dict[str, Any]:
-            load = self._load()
-            busy = {} if load is None else asdict(load)
-            active, model = self.service.counters.active, chat.name or "foredraft"
-            return {"end": "cloud", "model": model, "running": active, "connections": server.connections()} | busy
-
         async with connect(self, api_key=self.api_key) as edge:
             prefix, chat = "foredraft_openai_", self.tokenizer.chat
             routes = OpenAiRoutes(edge, chat, server.registry, policy="cloud", prefix=prefix)
+
+            def figures() -> dict[str, Any]:
+                load, active = self._load(), self.service.counters.active
+                busy = {} if load is None else asdict(load)
+                seen = {"running": active, "connections": server.connections()}
+                return {"end": "cloud", "model": routes.name} | seen | busy
+
             server.more_routes += [routes.add_to, Watching(live, figures, self.tokenizer).add_to]
             yield server
 
     def _load(self) -> Load | None:
-        return self.target.load if isinstance(self.target, Loaded) else None
+        return load_of(self.target)
 
     async def close(self) -> None:
         """End the sessions of this process, then the target."""

@@ -21,13 +21,13 @@ from foredraft.protocol.ports import (
     Drafter,
     Guess,
     Load,
-    Loaded,
     Pass,
     Prediction,
     Slot,
     Target,
     TargetCard,
     Verdict,
+    load_of,
 )
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
@@ -129,7 +129,7 @@ class PacedTarget:
     @property
     def load(self) -> Load | None:
         """How busy the inner target is."""
-        return self._inner.load if isinstance(self._inner, Loaded) else None
+        return load_of(self._inner)
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
         """A place for a session. Raises RefusedError("busy") where the profile's memory is full."""

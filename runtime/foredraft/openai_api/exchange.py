@@ -12,12 +12,12 @@ from typing import Final
 from aiohttp import web
 
 from foredraft.errors import ForedraftError
-from foredraft.links.websocket import STALL_S
 from foredraft.openai_api.choices import Choice, Delta
 from foredraft.openai_api.errors import ApiError, api_error_of, invalid
 from foredraft.openai_api.requests import Asked
-from foredraft.openai_api.responses import DONE, Answer, event, usage
+from foredraft.openai_api.responses import DONE, Answer, usage
 from foredraft.server.door import MAX_BODY_BYTES
+from foredraft.server.sse import event, write
 
 _LOOK_S: Final = 0.2  # how often to see whether a client is still there
 _BODY_S: Final = 60.0  # how long a client may take to send what it asks
@@ -46,7 +46,7 @@ async def stream(
         chunk = answer.chunk(delta, first=delta.choice not in begun)
         if asked.continuous_usage:
             chunk["usage"] = usage(choices)
-        await _write(request, response, event(chunk))
+        await write(request, response, event(chunk))
         begun.add(delta.choice)
 
     try:
@@ -56,23 +56,12 @@ async def stream(
     except ConnectionError:
         raise
     except Exception as error:
-        await _write(request, response, event(_told(error).body()))
+        await write(request, response, event(_told(error).body()))
         return response
     if asked.include_usage:
-        await _write(request, response, event(answer.last_chunk(choices)))
-    await _write(request, response, DONE)
+        await write(request, response, event(answer.last_chunk(choices)))
+    await write(request, response, DONE)
     return response
-
-
-async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """Write, and cut a client that takes nothing for too long."""
-    try:
-        async with asyncio.timeout(STALL_S):
-            await response.write(data)
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the client takes nothing") from None
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,5 @@
 """Answers in OpenAI's form: whole bodies, and the chunks of a stream."""
 
-import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -76,11 +75,6 @@ class Answer:
 
     def _kind(self, chunk: str) -> str:
         return f"chat.completion{chunk}" if self._chat else "text_completion"
-
-
-def event(data: dict[str, Any]) -> bytes:
-    """A server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
 
 
 def usage(choices: Sequence[Choice]) -> dict[str, int]:

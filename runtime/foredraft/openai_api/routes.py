@@ -203,9 +203,10 @@ class OpenAiRoutes:
                 if not asked.stream:
                     whole = [delta async for delta in deltas]
                     headers["x-foredraft-policy"] = choices[0].policy
-                    if unverified := sum(choice.unverified_tokens for choice in choices):
+                    said = answer.body(choices, whole)
+                    if unverified := said["foredraft"].get("unverified_tokens"):
                         headers["x-foredraft-unverified"] = str(unverified)
-                    return web.json_response(answer.body(choices, whole), headers=headers)
+                    return web.json_response(said, headers=headers)
                 first = await anext(deltas)  # what is wrong from the beginning is still a status
                 headers["x-foredraft-policy"] = choices[first.choice].policy
                 return await stream(request, answer, choices, first, deltas, headers, asked)

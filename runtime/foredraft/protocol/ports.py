@@ -226,6 +226,11 @@ class Target(Protocol):
         """Free what the engine holds."""
 
 
+def load_of(target: Target) -> Load | None:
+    """How busy a target is, if it says so."""
+    return target.load if isinstance(target, Loaded) else None
+
+
 class Detokenizer(Protocol):
     """Turns tokens into text one by one; used to find stop strings."""
 

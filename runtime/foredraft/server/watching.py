@@ -6,16 +6,16 @@ GET /v1/watch   server-sent events, two a second: figures, the texts, and the la
 """
 
 import asyncio
-import json
+import contextlib
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, Final
 
 from aiohttp import web
 
-from foredraft.links.websocket import STALL_S
 from foredraft.observe.live import KEPT_S, Live
 from foredraft.server.door import RETRY_S
+from foredraft.server.sse import event, write
 from foredraft.text.tokenizer import Tokenizer
 
 PERIOD_S: Final = 0.5
@@ -67,23 +67,18 @@ class Watching:
             wanted, watched, last_s = request.query.get("text", ""), "", _seconds(request.query.get("seconds", ""))
             while not self._closing.is_set():
                 watched = self._choose(wanted, watched)
-                said = json.dumps(self._state(watched, last_s), separators=(",", ":"))
-                async with asyncio.timeout(STALL_S):
-                    await response.write(f"data: {said}\n\n".encode())
+                await write(request, response, event(self._state(watched, last_s)))
                 await self._pause()
-        except (ConnectionError, TimeoutError):  # the watcher has gone, or takes nothing
-            if request.transport is not None:
-                request.transport.abort()
+        except ConnectionError:
+            pass  # the watcher has gone, or takes nothing
         finally:
             self._watchers -= 1
         return response
 
     async def _pause(self) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PERIOD_S):
                 await self._closing.wait()
-        except TimeoutError:
-            pass
 
     def _choose(self, wanted: str, watched: str) -> str:
         """Which text's lanes to show: the one that is wanted, the one that was shown while it goes on, the youngest."""
