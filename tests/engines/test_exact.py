@@ -47,9 +47,18 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
 async def rows_along(
     model: LoadedModel, heard: list[list[Tensor]], luck: random.Random | None, on: str, beside: int = 0
 ) -> Tensor:
+    """``rows_of`` on a target of its own."""
+    target = TorchTarget(model, cache_bytes=1 << 22, exact=on, prefill_chunk=16)
+    rows = await rows_of(target, heard, luck, beside)
+    await target.close()
+    return rows
+
+
+async def rows_of(
+    target: TorchTarget, heard: list[list[Tensor]], luck: random.Random | None, beside: int = 0
+) -> Tensor:
     """Logits of positions ``START - 1`` on of one text: one at a time, or in random chunks and trees beside others."""
     text = [3 + token for token in prompt_of(LENGTH)]
-    target = TorchTarget(model, cache_bytes=1 << 22, exact=on, prefill_chunk=16)
     slot = await target.slot(text, Sampling())
     others = [await target.slot([5 + number], Sampling(0.8, seed=number + 1)) for number in range(beside)]
     await slot.prefill(text[: START - 1] if luck is None else text[:4])
@@ -73,7 +82,9 @@ async def rows_along(
         found += [logits[0], *(logits[1 + node] for node in true)]
         slot.keep(true)
         position += 1 + len(true)
-    await target.close()
+    for used in (slot, *others):
+        used.close()
+    target.pool.clear()
     return torch.stack(found)
 
 

@@ -30,7 +30,8 @@ class ModelOptions:
     ``quantization``: of a target's weights (``engines.weights.QUANTIZATIONS``); empty: none. ``threads``: torch's,
     for the whole process; 0 leaves them as they are. ``pace``: a hardware profile (a name or a file) whose device
     is emulated by waiting. ``exact``: whether a target's texts are equal to the bit, whatever shares its forwards:
-    on, off, or auto, which is on where it costs little (``engines.exact``).
+    on, off, or auto, which is on where it costs little (``engines.exact``). ``tensor_parallel``: how many ranks
+    share a target, where this process is one that torchrun or ``foredraft serve`` started.
     """
 
     device: str = "cpu"
@@ -39,6 +40,7 @@ class ModelOptions:
     pace: str | Path = ""
     quantization: str = ""
     exact: str = "auto"
+    tensor_parallel: int = 1
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -128,7 +130,7 @@ def load_cloud_drafter(draft: str | Path, options: ModelOptions, card: TargetCar
     """
     if draft == NGRAM:
         return _new_ngram
-    loaded, _ = _torch_draft(draft, replace(options, quantization=""))
+    loaded, _ = _torch_draft(draft, replace(options, quantization="", tensor_parallel=1))
     digest = loaded.new().tokenizer_digest
     if digest != card.tokenizer_digest:
         raise ModelError(
@@ -166,5 +168,10 @@ def _load(model: str | Path, options: ModelOptions) -> "LoadedModel":
     if options.threads:
         torch.set_num_threads(options.threads)
     return load_model(
-        model, options.dtype, options.device, quantization=options.quantization, show_progress=sys.stderr.isatty()
+        model,
+        options.dtype,
+        options.device,
+        quantization=options.quantization,
+        show_progress=sys.stderr.isatty(),
+        tensor_parallel=options.tensor_parallel,
     )

@@ -1,6 +1,7 @@
 """``foredraft serve``: a cloud that verifies what edges draft."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,10 @@ def serve(
     quantization: Annotated[
         str, typer.Option(help="Of the target's weights: int8, int4, bnb-int8, bnb-nf4; empty for none.")
     ] = "",
+    tensor_parallel: Annotated[
+        int,
+        typer.Option(help="Share the target among so many ranks, a device each.", min=1, max=64),
+    ] = 1,
     exact: Annotated[
         str,
         typer.Option(help="Texts equal to the bit whatever shares a pass: on, off, or auto, where it costs little."),
@@ -49,42 +54,51 @@ def serve(
     """Serve a target model to edges until Ctrl-C."""
     from foredraft.api.cloud import Cloud
     from foredraft.api.loading import ModelOptions
+    from foredraft.cli import ranks
     from foredraft.server.listening import tls_context
 
     tls = tls_context(ssl_certfile, ssl_keyfile)
-    cloud = Cloud.load(
-        model,
-        exits=exits,
-        draft=draft,
-        options=ModelOptions(device, dtype, threads, pace, quantization, exact),
-        api_key=api_key,
-        max_sessions=max_sessions,
-        cache_gib=cache_gib,
-        policy=policy,
-    )
-
-    def on_ready(url: str) -> None:
-        card = cloud.target.card
-        if as_json:
-            ready = {
-                "url": url,
-                "model": model,
-                "model_digest": card.model_digest,
-                "exits": card.exits,
-                "pace": pace,
-                "exact": card.exact,
-            }
-            typer.echo(json.dumps(ready | {"policy": cloud.recommends}))
+    options = ModelOptions(device, dtype, threads, pace, quantization, exact, tensor_parallel)
+    if tensor_parallel > 1 and not ranks.is_launched(tensor_parallel):
+        ranks.launch(tensor_parallel)
+        return
+    with ranks.failures_told():
+        if tensor_parallel > 1 and ranks.follow(model, exits, options, cache_gib):
             return
-        hints = f"exits after {', '.join(map(str, card.exits))} of {card.layers} layers" if card.exits else "no exits"
-        typer.echo(f"serving {model} ({hints}) at {url}")
-        if cloud.recommends:
-            typer.echo(f"edges without a policy of their own are recommended {cloud.recommends}")
-        typer.echo("texts are exact to the bit" if card.exact else "texts are exact up to ties of the two best tokens")
-        if pace:
-            typer.echo(f"EMULATION: passes take the time of {pace}")
+        cloud = Cloud.load(
+            model,
+            exits=exits,
+            draft=draft,
+            options=options,
+            api_key=api_key,
+            max_sessions=max_sessions,
+            cache_gib=cache_gib,
+            policy=policy,
+        )
+        _run(cloud, host, port, tls, partial(_say, cloud, model, pace, as_json), show_text)
 
-    _run(cloud, host, port, tls, on_ready, show_text)
+
+def _say(cloud: "Cloud", model: str, pace: str, as_json: bool, url: str) -> None:
+    """The server is ready."""
+    card = cloud.target.card
+    if as_json:
+        ready = {
+            "url": url,
+            "model": model,
+            "model_digest": card.model_digest,
+            "exits": card.exits,
+            "pace": pace,
+            "exact": card.exact,
+        }
+        typer.echo(json.dumps(ready | {"policy": cloud.recommends}))
+        return
+    hints = f"exits after {', '.join(map(str, card.exits))} of {card.layers} layers" if card.exits else "no exits"
+    typer.echo(f"serving {model} ({hints}) at {url}")
+    if cloud.recommends:
+        typer.echo(f"edges without a policy of their own are recommended {cloud.recommends}")
+    typer.echo("texts are exact to the bit" if card.exact else "texts are exact up to ties of the two best tokens")
+    if pace:
+        typer.echo(f"EMULATION: passes take the time of {pace}")
 
 
 def _run(

@@ -26,6 +26,9 @@ EXACT = ("auto", "on", "off")
 MOST_PRICE = 1.10
 """``auto`` is on where a pass takes at most so many times as long."""
 
+MOST_RANKS = 2
+"""A sum of two is the same in either order."""
+
 _CONTEXT, _REPEATS = 64, 7
 _MATRIX_PRODUCTS = (torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__)
 
@@ -67,14 +70,23 @@ def _in_tiles(product: Callable[..., Tensor], first: Tensor, second: Tensor | No
 def is_exact(model: LoadedModel, wanted: str) -> bool:
     """Whether to be exact: as ``wanted`` says, or for ``auto`` where it costs little. Raises ConfigError.
 
-    The experts of a mixture then run one after another, for their products to have tiles.
+    The experts of a mixture then run one after another, for their products to have tiles. The sum over more than
+    two ranks depends on where in the message a number stands, so there is nothing exact about it.
     """
     if wanted not in EXACT:
         raise ConfigError(f"exact must be {', '.join(EXACT)}, not {wanted!r}")
-    exact = wanted == "on" or (wanted == "auto" and price(model, 1) <= MOST_PRICE and price(model, 5) <= MOST_PRICE)
+    summed = model.ranks.count if model.ranks is not None else 1
+    if wanted == "on" and summed > MOST_RANKS:
+        raise ConfigError(f"exact texts need a sum in one order: at most {MOST_RANKS} ranks, not {summed}")
+    exact = wanted == "on" or (wanted == "auto" and summed <= MOST_RANKS and _is_cheap(model))
     if exact and hasattr(model.model, "set_experts_implementation"):
         model.model.set_experts_implementation("eager")
     return exact
+
+
+def _is_cheap(model: LoadedModel) -> bool:
+    cheap = max([price(model, rows) for rows in (1, 5)]) <= MOST_PRICE
+    return cheap if model.ranks is None else model.ranks.agree(cheap)
 
 
 @torch.inference_mode()

@@ -13,6 +13,9 @@ import torch
 Run = tuple[int, int]
 """Rows that lie one after another: the first, and the one after the last."""
 
+Moves = list[tuple[list[int], list[int]]]
+"""Rows to copy, and where to."""
+
 
 @dataclass(frozen=True, slots=True)
 class KvShape:
@@ -59,11 +62,19 @@ class KvMemory:
         if pairs:
             self._moves.append(([old for old, _ in pairs], [new for _, new in pairs]))
 
-    def settle(self) -> None:
-        """Do the moves that wait. Each is read before it is written, so its rows may overlap."""
-        while self._moves:
-            sources, targets = (torch.tensor(rows, device=self._device) for rows in self._moves.popleft())
+    def due(self) -> Moves:
+        """The moves that wait, which then wait no longer."""
+        return [self._moves.popleft() for _ in range(len(self._moves))]
+
+    def move(self, moves: Moves) -> None:
+        """Do these. Each is read before it is written, so its rows may overlap."""
+        for pair in moves:
+            sources, targets = (torch.tensor(rows, device=self._device) for rows in pair)
             self._all.index_copy_(1, targets, self._all.index_select(1, sources))
+
+    def settle(self) -> None:
+        """Do the moves that wait."""
+        self.move(self.due())
 
     def grow(self, rows: int, used: int) -> None:
         """Make room for ``rows`` tokens; the first ``used`` stay."""

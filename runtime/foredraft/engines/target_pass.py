@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from foredraft.engines.exact import run
-from foredraft.engines.kv_memory import KvMemory
+from foredraft.engines.kv_memory import KvMemory, Moves
 from foredraft.engines.noise import Noise, sample
 from foredraft.engines.rows import Part, Rows
 from foredraft.engines.torch_model import LoadedModel
@@ -49,6 +49,10 @@ class Call:
     on_exit: Callable[[Prediction], None]
     cancelled: bool = False
 
+    def __reduce__(self) -> Any:
+        """Other ranks run it as well, and nobody listens there."""
+        return Call, (self.trunk, self.batch, self.sampling, ignore)
+
     def part(self, runs: Sequence[tuple[int, int]], start: int, trunk: int, whole: bool) -> Part:
         """Its rows in a forward that runs ``trunk`` tokens of it, and the tree if it is the whole of it."""
         base = start + trunk
@@ -61,6 +65,10 @@ class Call:
             sees.append([*(sees[parent] if parent >= 0 else ()), node])
         tokens = (*self.trunk[:trunk], *self.batch.tokens)
         return Part(tokens, runs, start, base, [base + depth for depth in depths], sees)
+
+
+def ignore(prediction: object) -> None:
+    """Nobody asks."""
 
 
 class AbandonedError(Exception):
@@ -102,6 +110,7 @@ class TargetForward:
     ) -> None:
         self._exact = exact
         self._model, self._exits, self._memory, self._post = model, exits, memory, post
+        self._given = list(calls)
         self._calls = [call for call, _, _ in calls]
         self._parts = [part for _, part, _ in calls]
         self._whole = [(call, part) for call, part, whole in calls if whole and call.batch is not None]
@@ -109,10 +118,16 @@ class TargetForward:
         self._unread: Callable[[], None] | None = None
         self._groups: list[_Group] = []
 
-    def run(self) -> Said:
-        """Run it: what the whole target says to the calls that ask. Raises AbandonedError once nobody wants it."""
+    def run(self, moves: Moves | None = None) -> Said:
+        """Run it: what the whole target says to the calls that ask. Raises AbandonedError once nobody wants it.
+
+        ``moves``: of the memory, before; by default those that wait. Rank 0 tells the other ranks first.
+        """
         model = self._model
-        self._memory.settle()
+        moves = self._memory.due() if moves is None else moves
+        if model.ranks is not None:
+            model.ranks.tell((moves, self._given))
+        self._memory.move(moves)
         rows = Rows(self._memory, self._parts, self._after, exact=self._exact)
         self._groups = self._grouped()
         read = run(model, rows, [group.index for group in self._groups])
@@ -154,8 +169,8 @@ class TargetForward:
 
     def _after(self, layers: int, hidden: Tensor) -> None:
         self._read_late()
-        if all(call.cancelled for call in self._calls):
-            raise AbandonedError
+        if self._model.ranks is None and all(call.cancelled for call in self._calls):
+            raise AbandonedError  # other ranks could not know
         if layers in self._wanted:
             self._unread = self._read_exits(layers, hidden[0])
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foredraft.engines import attention, model_files, weights
 from foredraft.engines.fast_layers import lay_out_head, quicken
 from foredraft.engines.kv_memory import KvShape
+from foredraft.engines.ranks import Ranks
 from foredraft.engines.rows import Rows
 from foredraft.errors import ConfigError
 
@@ -27,7 +28,7 @@ class LoadedModel:
     ``backbone`` is what comes before the output layer, ``layers`` its decoder layers. ``norm`` and ``output``
     turn the hidden states of the last layer into logits. ``digest`` names the stored weights, whatever type
     they are loaded into; ``run_digest`` the weights as they run: the same in float32. ``context`` is the longest
-    text in tokens.
+    text in tokens. ``ranks``: those that share the model, where this is one of several.
     """
 
     model: Any
@@ -47,6 +48,7 @@ class LoadedModel:
     vocab_size: int
     context: int
     stop_tokens: tuple[int, ...]
+    ranks: Ranks | None = None
 
     def run(self, rows: Rows) -> Tensor:
         """One forward of the rows of several texts: ``[rows, width]``, what ``output`` takes."""
@@ -77,19 +79,26 @@ def load_model(
     *,
     quantization: str = "",
     show_progress: bool = False,
+    tensor_parallel: int = 1,
 ) -> LoadedModel:
     """Load a causal model of any family whose attention can be run here; it proves itself (``model_check``).
 
     ``model``: a folder, a hub id or a GGUF file; ``dtype``: float32, bfloat16 or float16; ``device``: as torch
-    names it; ``quantization``: of the weights, see ``weights.QUANTIZATIONS``.
+    names it; ``quantization``: of the weights, see ``weights.QUANTIZATIONS``; ``tensor_parallel``: how many ranks
+    share it, of which this process is one.
     Raises ModelError for a model that cannot be found or run, ConfigError for a wrong dtype, device or quantization.
     """
     torch_dtype, torch_device = dtype_named(dtype), device_named(device)
     where = weights.stored(model)
+    ranks = Ranks.join(tensor_parallel, torch_device) if tensor_parallel > 1 else None
     digests = where.digest, model_files.tokenizer_digest(where.folder)
     config = weights.read_config(where)
-    module = weights.read_weights(where, config, torch_dtype, torch_device, quantization, show_progress)
-    return ready(module, config, where.folder, digests, torch_dtype, torch_device, quantization)
+    if ranks is None:
+        module = weights.read_weights(where, config, torch_dtype, torch_device, quantization, show_progress)
+    else:
+        torch_device = ranks.device
+        module = weights.read_share(where, config, torch_dtype, ranks, quantization)
+    return ready(module, config, where.folder, digests, torch_dtype, torch_device, quantization, ranks)
 
 
 def ready(
@@ -100,6 +109,7 @@ def ready(
     dtype: torch.dtype,
     device: torch.device,
     quantization: str = "",
+    ranks: Ranks | None = None,
 ) -> LoadedModel:
     """A transformers module, on its device and frozen, made ready to run; ``digests``: the model's, the tokenizer's.
 
@@ -118,7 +128,7 @@ def ready(
         config=config,
         folder=folder,
         digest=digests[0],
-        run_digest=_run_digest(digests[0], dtype, quantization),
+        run_digest=_run_digest(digests[0], dtype, quantization, ranks),
         tokenizer_digest=digests[1],
         device=device,
         dtype=dtype,
@@ -130,16 +140,21 @@ def ready(
         vocab_size=int(config.vocab_size),
         context=int(config.max_position_embeddings),
         stop_tokens=_stop_tokens(module),
+        ranks=ranks,
     )
     check(loaded)
     return loaded
 
 
-def _run_digest(digest: str, dtype: torch.dtype, quantization: str) -> str:
-    """Other weights say other texts: of a model in half precision, or of few bits, this is not the stored one's."""
+def _run_digest(digest: str, dtype: torch.dtype, quantization: str, ranks: Ranks | None) -> str:
+    """Other weights say other texts: of a model in half precision, or of few bits, this is not the stored one's.
+
+    In half precision sums of another number of shares do, too.
+    """
     if dtype == torch.float32 and not quantization:
         return digest
-    return hashlib.sha256(f"{digest} {dtype} {quantization}".encode()).hexdigest()[: len(digest)]
+    shares = f" {ranks.count}" if ranks is not None else ""
+    return hashlib.sha256(f"{digest} {dtype} {quantization}{shares}".encode()).hexdigest()[: len(digest)]
 
 
 def _tell(layers: int, module: Any, args: Any, output: Any) -> None:

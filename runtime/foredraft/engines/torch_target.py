@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from foredraft.engines.blocks import BLOCK_ROWS, BlockPool, Text
 from foredraft.engines.exact import is_exact
 from foredraft.engines.kv_memory import KvMemory
-from foredraft.engines.target_pass import Call, ExitReader
+from foredraft.engines.target_pass import Call, ExitReader, ignore
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.turns import Turns
 from foredraft.engines.worker import first_line
@@ -108,6 +108,8 @@ class TorchTarget:
         """Let the forward in flight end, then free the thread and the caches."""
         await self.turns.close()
         self.pool.clear()
+        if self.model.ranks is not None:
+            self.model.ranks.leave()
 
 
 class TorchSlot:
@@ -130,7 +132,7 @@ class TorchSlot:
             return 0.0
         self._make_room(tokens, self.cached + len(tokens), len(tokens))
         self._last = None
-        _, _, device_s = await self._run(Call(tokens, None, self._sampling, _ignore))
+        _, _, device_s = await self._run(Call(tokens, None, self._sampling, ignore))
         return device_s
 
     async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
@@ -199,7 +201,3 @@ class TorchSlot:
             for call in self._calls:
                 call.cancelled = True
             self._target.pool.close(self._text)
-
-
-def _ignore(prediction: Prediction) -> None:
-    """A prefill asks no exits."""

@@ -110,6 +110,8 @@ class Turns:
         try:
             said, began_s, ended_s = await self._worker.run(partial(_timed, forward.run, clock))
         except Exception as error:  # whatever it is, those in the forward must hear of it, and the others go on
+            if self._model.ranks is not None:
+                error = self._model.ranks.lose(error)
             self._fail([wait for wait, _, _ in chosen], error)
             return
         finally:

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from foredraft.engines import model_files
+from foredraft.engines.ranks import Ranks
 from foredraft.engines.worker import first_line
 from foredraft.errors import ConfigError, ModelError
 from foredraft.protocol.messages import MAX_TOKEN_ID
@@ -107,11 +108,44 @@ def read_weights(
     where: Stored, config: Any, dtype: torch.dtype, device: torch.device, quantization: str, show_progress: bool
 ) -> Any:
     """The transformers module, on its device, frozen. Raises ModelError, ConfigError."""
+    settings: dict[str, Any] = {}
+    if quantization:
+        settings = {"quantization_config": _quantization(quantization, dtype, device), "device_map": {"": device}}
+    module = _read(where, config, dtype, device, show_progress, settings)
+    return module if quantization else module.to(device)
+
+
+def read_share(where: Stored, config: Any, dtype: torch.dtype, ranks: Ranks, quantization: str) -> Any:
+    """What this rank has of the module, on its device, frozen. Raises ModelError, ConfigError."""
+    from transformers.distributed import DistributedConfig
+
+    name = repr(str(where.gguf or where.folder))
+    if quantization:
+        raise ConfigError(f"quantization {quantization!r} cannot be shared among ranks; leave one of the two out")
+    if not getattr(config, "base_model_tp_plan", None):
+        raise ConfigError(f"{name} is of the {config.model_type!r} family, which has no tensor-parallel plan")
+    for heads in ("num_attention_heads", "num_key_value_heads"):
+        count = getattr(config, heads, None) or 0
+        if count % ranks.count:
+            raise ConfigError(
+                f"{name} has {count} {heads.removeprefix('num_').replace('_', ' ')}, which {ranks.count} ranks cannot "
+                f"share evenly: take a --tensor-parallel that divides {count}"
+            )
+    settings = {"distributed_config": DistributedConfig(tp_size=ranks.count)}
+    return _read(where, config, dtype, ranks.device, False, settings)
+
+
+def _read(
+    where: Stored,
+    config: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+    show_progress: bool,
+    more: Mapping[str, Any],
+) -> Any:
     from transformers import AutoModelForCausalLM
 
-    settings: dict[str, Any] = {"dtype": dtype, "config": config, "output_loading_info": True}
-    if quantization:
-        settings |= {"quantization_config": _quantization(quantization, dtype, device), "device_map": {"": device}}
+    settings: dict[str, Any] = {"dtype": dtype, "config": config, "output_loading_info": True, **more}
     if where.gguf is None:
         model_files.weight_files(where.folder)
         settings |= {"pretrained_model_name_or_path": where.folder, "use_safetensors": True}
@@ -123,7 +157,6 @@ def read_weights(
         with _progress(show_progress):
             module, report = AutoModelForCausalLM.from_pretrained(**settings)
         missing = sorted(report["missing_keys"])
-        module = module if quantization else module.to(device)
     except torch.OutOfMemoryError as error:
         raise ConfigError(_no_room(name, device, first_line(error))) from error
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:

@@ -79,6 +79,7 @@ def merged(head: ExitHead, output: Tensor) -> ToLogits:
 def _is_small(output: nn.Module) -> TypeGuard[nn.Linear]:
     return (
         isinstance(output, nn.Linear)
+        and type(output.weight.data) is Tensor  # not a rank's share
         and output.bias is None
         and output.weight.numel() <= _MERGED_NUMBERS
         and output.weight.device.type == "cpu"
