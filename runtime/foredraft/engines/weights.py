@@ -111,8 +111,7 @@ def read_weights(
     settings: dict[str, Any] = {}
     if quantization:
         settings = {"quantization_config": _quantization(quantization, dtype, device), "device_map": {"": device}}
-    module = _read(where, config, dtype, device, show_progress, settings)
-    return module if quantization else module.to(device)
+    return _read(where, config, dtype, device, show_progress, settings)
 
 
 def read_share(where: Stored, config: Any, dtype: torch.dtype, ranks: Ranks, quantization: str) -> Any:
@@ -157,6 +156,7 @@ def _read(
         with _progress(show_progress):
             module, report = AutoModelForCausalLM.from_pretrained(**settings)
         missing = sorted(report["missing_keys"])
+        module = module if "device_map" in more else module.to(device)
     except torch.OutOfMemoryError as error:
         raise ConfigError(_no_room(name, device, first_line(error))) from error
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
