@@ -10,6 +10,7 @@ import torch
 
 import foredraft
 from foredraft.api.conversation import Conversation
+from foredraft.bench.exact import PROMPTS, differing
 from foredraft.engines.torch_model import LoadedModel, load_model
 from foredraft.engines.torch_target import TorchSlot, TorchTarget
 from foredraft.exits.heads import ExitHeads
@@ -24,28 +25,6 @@ from real_model import real_model
 
 GREEDY = Sampling()
 LENGTH = 12
-PROMPTS = [
-    "The capital of France is",
-    "Once upon a time, in a small village by the sea,",
-    "The three laws of thermodynamics say that",
-    "To change a bicycle tyre, first",
-    "Dear Ms. Robinson, thank you for your letter of",
-    "def fibonacci(n: int) -> int:\n    ",
-    "class Stack:\n    def push(self, item):\n        ",
-    "SELECT name, count(*) FROM users WHERE",
-    "#include <stdio.h>\n\nint main(void) {\n",
-    "for i in range(10):\n    if i % 2 == 0:\n        print(",
-    "Die Hauptstadt von Deutschland ist",
-    "La capitale de l'Espagne est",
-    "El perro corre por el parque y",
-    "东京是",
-    "Les trois mousquetaires étaient",
-    "I love pizza 🍕 and sushi 🍣 and",
-    "🎉🎉🎉 Happy birthday 🎂",
-    '{"name": "Ada", "born": 1815, "works": [',
-    '[{"id": 1, "tags": ["a", "b"]}, {"id": 2,',
-    "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n",
-]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +80,12 @@ async def test_a_sampled_text_is_the_same_alone_and_beside_seven_others(model: L
         alone = await edge.generate(PROMPTS[0], policy="cloud", **options).finish()  # type: ignore[arg-type]
         for report in (together[0], alone):
             truth.check(report.tokens, encoded(edge, PROMPTS[0]), sampling)
+
+
+async def test_in_bfloat16_exact_texts_are_one_text_each_in_any_policy_draft_and_company(folder: Path) -> None:
+    options = foredraft.ModelOptions(dtype="bfloat16", exact="on")
+    async with foredraft.Cloud.load(folder, options=options) as cloud, foredraft.connect(cloud, draft="ngram") as edge:
+        assert await differing([edge, edge], PROMPTS[4:5], 4) == (0, 12)
 
 
 async def test_the_answer_ends_at_the_models_own_mark(model: LoadedModel) -> None:

@@ -186,6 +186,7 @@ async def test_the_record_of_a_session_names_the_servers_policy(tmp_path: Path) 
     record = foredraft.read_record(file)
     assert record.setup.policy == "sync:gamma=3"
     assert record.sessions[0].figures["policy_from"] == SERVER
+    assert record.sessions[0].figures["exact"] is False
     assert "1 session(s), sync:gamma=3, recommended by the server" in report_page(read_sources([file]))
 
 

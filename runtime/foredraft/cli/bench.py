@@ -117,6 +117,21 @@ def batching(
 
 
 @app.command()
+def exact(
+    model: Model = "demo",
+    exits: Exits = None,
+    draft: Draft = "demo",
+    threads: Threads = 0,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of a text.", min=4)] = 24,
+    as_json: Json = False,
+) -> None:
+    """Texts in bfloat16 that differ between policies, drafts and company: with --exact on none."""
+    from foredraft.bench.exact import measure
+
+    show([_run(measure(model, exits, draft, threads, new_tokens=new_tokens))], as_json)
+
+
+@app.command()
 def noise(
     turns: Annotated[int, typer.Option(help="Turns of each; they alternate.", min=1)] = 9, as_json: Json = False
 ) -> None:

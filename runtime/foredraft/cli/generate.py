@@ -118,7 +118,7 @@ def generate(
     if events or trace:
         write_views(asked["record"].record(), events, trace)
     extra = {"policy_spec": named or generation.policy_spec, "draft": draft, "top_k": top_k, "top_p": top_p}
-    extra |= {"pace": pace, "exact": edge.ready.exact} | ({"explanation": generation.explanation()} if explain else {})
+    extra |= {"pace": pace} | ({"explanation": generation.explanation()} if explain else {})
     tell(generation, extra, links, as_json=as_json)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from foredraft.edge.session_report import SERVER
+from foredraft.edge.session_report import SERVER, exactness
 
 if TYPE_CHECKING:
     from foredraft.api.generation import Generation
@@ -25,7 +25,7 @@ def tell(generation: "Generation", extra: dict[str, Any], links: "Sequence[Proxy
         more = extra | {"emulated_links": list(map(asdict, links))}
         typer.echo(json.dumps(asdict(generation.report) | more))
         return
-    exact = "exact to the bit" if extra["exact"] else "exact up to ties of the target's two best tokens"
+    exact = exactness(generation.report.exact)
     for line in (*summary(generation.report, extra["policy_spec"]), exact, *extra.get("explanation", ())):
         typer.echo(line, err=True)
     for link in links:

@@ -72,6 +72,7 @@ class EdgeSession:
         self._drafter = drafter
         self._sampling = sampling
         self._model_digest = ""
+        self._exact: bool | None = None
         self._retry = retry or Retry()
         self._observer = observer
         note = None if observer is None else self._note
@@ -210,6 +211,7 @@ class EdgeSession:
                 f"{ready.model_digest}; begin anew, or connect to a server of the first"
             )
         self._model_digest = ready.model_digest
+        self._exact = ready.exact and self._exact is not False
         return ready
 
     async def _read(self, link: Link) -> None:
@@ -290,6 +292,7 @@ class EdgeSession:
             sampling=self._sampling,
             finish=state.finish,
             text=text,
+            exact=bool(self._exact),
         )
 
 

@@ -53,7 +53,8 @@ class SessionReport:
     ``predraft_hits``/``predraft_misses``: commits after growth during verification, by
     whether some of that growth is below the new tip. ``bytes_up``/``bytes_down``: payload and
     WebSocket framing, all connections; ``opening_bytes_up`` of it were handshakes and prompts.
-    ``policy_from``: who named the policy: EDGE, SERVER or NOBODY.
+    ``policy_from``: who named the policy: EDGE, SERVER or NOBODY. ``exact``: whether every server that it was on
+    promises texts to the bit.
     """
 
     text: str
@@ -83,10 +84,24 @@ class SessionReport:
     reconnects: int
     finish_reason: str
     policy_from: str = EDGE
+    exact: bool = False
+
+
+def exactness(exact: bool) -> str:
+    """What a target promises of its texts, for people."""
+    return "exact to the bit" if exact else "exact up to ties of the target's two best tokens"
 
 
 def report_of(
-    tally: Tally, *, tokens: Sequence[int], prompt_tokens: int, policy: str, sampling: Sampling, finish: str, text: str
+    tally: Tally,
+    *,
+    tokens: Sequence[int],
+    prompt_tokens: int,
+    policy: str,
+    sampling: Sampling,
+    finish: str,
+    text: str,
+    exact: bool,
 ) -> SessionReport:
     """The report of a session that has ended; its times are 0 where nothing came."""
     later = len(tokens) - tally.first_tokens
@@ -118,4 +133,5 @@ def report_of(
         draft_s=tally.draft_s,
         reconnects=tally.reconnects,
         finish_reason=finish,
+        exact=exact,
     )

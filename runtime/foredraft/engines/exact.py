@@ -90,17 +90,18 @@ def _is_cheap(model: LoadedModel) -> bool:
 
 
 @torch.inference_mode()
-def price(model: LoadedModel, rows: int) -> float:
-    """How many times as long a pass of so many rows takes with the two rules."""
-    memory = KvMemory(model.kv, _CONTEXT + rows, model.device)
+def price(model: LoadedModel, rows: int, texts: int = 1) -> float:
+    """How many times as long a pass of so many rows of each of ``texts`` takes with the two rules."""
+    end = _CONTEXT + rows
+    memory = KvMemory(model.kv, end * texts, model.device)
     for plane in memory.planes:
         plane.zero_()
     took_s: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(_REPEATS + 2):
         for exact, times_s in took_s.items():
             began_s = time.perf_counter()
-            part = Part([0] * rows, [(0, _CONTEXT + rows)], _CONTEXT, _CONTEXT + rows)
-            run(model, Rows(memory, [part], exact=exact), [slice(0, rows)])[0].argmax(-1).tolist()
+            parts = [Part([0] * rows, [(end * text, end * (text + 1))], _CONTEXT, end) for text in range(texts)]
+            run(model, Rows(memory, parts, exact=exact), [slice(0, rows * texts)])[0].argmax(-1).tolist()
             if turn >= 2:
                 times_s.append(time.perf_counter() - began_s)
     return median(took_s[True]) / median(took_s[False])

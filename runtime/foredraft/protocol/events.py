@@ -8,7 +8,7 @@ two machines.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Value = int | float | str | list[int]
+Value = bool | int | float | str | list[int]
 
 
 @dataclass(frozen=True, slots=True)

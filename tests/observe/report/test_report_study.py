@@ -183,6 +183,13 @@ def test_what_tune_prints_is_what_report_reads(tmp_path: Path) -> None:
     assert [value for _, value in page.rows[1]] == [None, *row]
 
 
+def test_how_exact_the_texts_are_is_said_on_the_page(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    for exact, words in ((True, "texts exact to the bit"), (False, "texts exact up to ties of the target")):
+        file.write_text(json.dumps(session(exact=exact)))
+        assert words in report_page(read_sources([file]))
+
+
 def test_that_a_policy_was_the_servers_is_said_on_the_page(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     file.write_text(json.dumps(session(policy_from="server")))

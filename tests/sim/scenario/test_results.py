@@ -78,6 +78,7 @@ def test_a_summary_has_the_fields_of_generate(tmp_path: Path) -> None:
         "tokens",
         "policy",
         "policy_from",
+        "exact",
         "seed",
         "temperature",
         "finish_reason",

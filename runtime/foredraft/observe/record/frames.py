@@ -193,7 +193,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=6):
     new_tokens: Count
     tokens: bytes
     finish: str
-    figures: dict[str, float | int | str]
+    figures: dict[str, bool | float | int | str]
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True, tag=7):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from foredraft.edge.session_report import SERVER
+from foredraft.edge.session_report import SERVER, exactness
 from foredraft.errors import ConfigError
 from foredraft.observe.aggregate import TIMES
 from foredraft.observe.record.frames import TITLE
@@ -108,6 +108,8 @@ def _sessions(path: Path, said: Sequence[Mapping[str, Any]]) -> Source:
         by_policy.setdefault(str(one["policy"]), []).append(figures)
         if one.get("policy_from") == SERVER:
             about.add(f"{one['policy']}: recommended by the server")
+        if "exact" in one:
+            about.add(f"texts {exactness(one['exact'])}")
         if one.get("draft"):
             about.add(f"draft: {one['draft']}")
         if one.get("pace"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from foredraft.edge.session_report import SERVER
+from foredraft.edge.session_report import SERVER, exactness
 from foredraft.errors import RecordError
 from foredraft.observe.record.cloud_side import placed, round_trip_s
 from foredraft.observe.record.frames import UNASKED, Noted
@@ -34,6 +34,8 @@ def source_of_record(path: Path) -> Source:
     about = [f"{len(whole)} session(s), {setup.policy}"]
     if any(session.figures.get("policy_from") == SERVER for session in whole):
         about[0] += ", recommended by the server"
+    if not setup.simulated:
+        about.append(f"texts {exactness(all(session.figures.get('exact') for session in whole))}")
     for name, profile in (("edge", setup.edge), ("cloud", setup.cloud), ("link", setup.link)):
         if profile is not None:
             word = "" if setup.simulated else "EMULATED "
