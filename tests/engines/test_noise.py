@@ -202,7 +202,7 @@ GOLDEN = {(0, 0): 1723, (0, 7): 2940, (1, 0): 2159, (1, 7): 4845, (2**63 - 1, 5)
 @pytest.mark.parametrize(("seed", "position"), GOLDEN)
 def test_torch_and_numpy_choose_the_token_that_is_written_down(seed: int, position: int) -> None:
     chosen = int(sample(torch.zeros(1, 5_000), torch.tensor([position]), Sampling(1.0, seed=seed)))
-    (again,), _ = noise_numpy.best(np.zeros(5_000, dtype=np.float32), position, seed)
+    (again,), *_ = noise_numpy.best(np.zeros(5_000, dtype=np.float32), position, seed)
     assert (chosen, again) == (GOLDEN[seed, position],) * 2
 
 
@@ -213,7 +213,7 @@ def test_numpy_ranks_as_torch_does(vocabulary: int, looked_at: int) -> None:
     found = best(logits, positions, Sampling(0.8, seed=11), count=5)
     scores = filter_logits(logits, Sampling(0.8, seed=11)).numpy()
     for row in range(20):
-        tokens, values = noise_numpy.best(scores[row], int(positions[row]), 11, 5, looked_at)
+        tokens, values, _ = noise_numpy.best(scores[row], int(positions[row]), 11, 5, looked_at)
         assert tokens == found.tokens[row].tolist()
         assert values == pytest.approx(
             found.values[row].tolist(), abs=1e-6

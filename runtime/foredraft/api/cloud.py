@@ -96,7 +96,7 @@ class Cloud:
         target, tokenizer = load_target(
             model, exits, options or ModelOptions(), cache_bytes=cache_bytes, max_slots=max_sessions
         )
-        new_drafter = load_cloud_drafter(draft, options or ModelOptions(), target.card) if draft else None
+        new_drafter = load_cloud_drafter(draft, options or ModelOptions(), target.card, tokenizer) if draft else None
         return cls(
             target,
             tokenizer,

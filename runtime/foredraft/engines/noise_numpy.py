@@ -1,9 +1,11 @@
-"""The noise of ``noise``, drawn with numpy: for drafters on devices without torch. The same tokens, the same order."""
+"""The noise of ``noise``, and its filters, with numpy: for drafters without torch. The same tokens, the same order."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from foredraft.protocol.sampling import Sampling
 
 BLOCK = 64
 LOOKED_AT = 8
@@ -29,8 +31,8 @@ def _uniform(seed: int, position: int, counters: NDArray[np.uint64], what: int) 
 
 def best(
     scores: NDArray[Any], position: int, seed: int, count: int = 1, looked_at: int = LOOKED_AT
-) -> tuple[list[int], list[float]]:
-    """The ``count`` best tokens of one row, noise included, best first, and their values.
+) -> tuple[list[int], list[float], float]:
+    """The ``count`` best tokens of one row, noise included, best first; their values, and what ``noise.Best`` totals.
 
     ``scores``: ``[vocab]``, filtered logits over the temperature, which is above 0. ``position``: that of the token.
     """
@@ -52,5 +54,34 @@ def best(
         perturbed = (own + np.where(np.arange(BLOCK) == holder[inside][:, None], most, truncated)).ravel()
         top = np.argsort(-perturbed, kind="stable")[:count]
         if looked_at >= len(order) or perturbed[top[-1]] >= bounds[order[looked_at]]:
-            return tokens.ravel()[top].tolist(), perturbed[top].tolist()
+            total = perturbed[top[0]] + np.log(np.exp(perturbed - perturbed[top[0]]).sum())
+            return tokens.ravel()[top].tolist(), perturbed[top].tolist(), float(total)
         looked_at *= 4
+
+
+def highest(scores: NDArray[Any], count: int) -> list[int]:
+    """The ``count`` tokens of the highest scores, best first, the lower id first among equals; by way of blocks."""
+    if count == 1:
+        return [int(scores.argmax())]
+    maxima = np.maximum.reduceat(scores, np.arange(0, len(scores), BLOCK))
+    blocks = np.sort(np.argsort(-maxima, kind="stable")[:count])
+    tokens = (blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+    tokens = tokens[tokens < len(scores)]
+    found: list[int] = tokens[np.argsort(-scores[tokens], kind="stable")[:count]].tolist()
+    return found
+
+
+def filtered(logits: NDArray[Any], sampling: Sampling) -> NDArray[Any]:
+    """``noise.filter_logits`` of one row, ``[vocab]``; the temperature is above 0."""
+    if sampling.top_p == 1.0 and not 0 < sampling.top_k < len(logits):
+        plain: NDArray[Any] = logits / logits.dtype.type(sampling.temperature)
+        return plain
+    scores: NDArray[Any] = logits.astype(np.float64) / sampling.temperature
+    if 0 < sampling.top_k < len(scores):
+        scores[scores < np.partition(scores, -sampling.top_k)[-sampling.top_k]] = -np.inf
+    if sampling.top_p < 1.0:
+        order = np.argsort(-scores, kind="stable")
+        chances = np.exp(scores[order] - scores[order[0]])
+        chances /= chances.sum()
+        scores[order[np.cumsum(chances) - chances >= sampling.top_p]] = -np.inf
+    return scores
