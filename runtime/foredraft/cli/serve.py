@@ -19,6 +19,10 @@ def serve(
     draft: Annotated[
         str, typer.Option(help="A draft model beside the target, for the policies 'colocated' and 'both' (or 'ngram').")
     ] = "",
+    draft_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
+    ] = None,
     policy: Annotated[
         str,
         typer.Option(help="Recommend this policy, or policy file, to edges that are given none of their own."),
@@ -42,7 +46,7 @@ def serve(
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
     max_sessions: Annotated[int, typer.Option(help="Edges at once; one more is told when to retry.")] = 64,
     cache_gib: Annotated[float, typer.Option(help="Memory for the caches of all sessions, in GiB.")] = 2.0,
-    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of the models; 0 leaves the default.")] = 0,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show texts on the server's page, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
@@ -56,7 +60,7 @@ def serve(
         model,
         exits=exits,
         draft=draft,
-        options=ModelOptions(device, dtype, threads, pace, quantization, exact),
+        options=ModelOptions(device, dtype, threads, pace, quantization, exact, tuple(draft_option or ())),
         api_key=api_key,
         max_sessions=max_sessions,
         cache_gib=cache_gib,
