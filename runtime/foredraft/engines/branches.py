@@ -121,8 +121,9 @@ class Branches:
         """
         used = self.cached + len(self._tree)
         rows = self._missing(paths).rows
-        leaves = sum(row.leaf for row in rows)
-        if self._tree and (leaves > len(self._free) or used + len(self.trunk()) + len(rows) > self._cells):
+        going_on = {row.parent for row in rows if row.anchor is not None} & set(self._ends.values())
+        fresh = sum(row.leaf for row in rows) - len(going_on)
+        if self._tree and (fresh > len(self._free) or used + len(self.trunk()) + len(rows) > self._cells):
             self._drop_tree()
         run = self._missing(paths)
         text = self.run_ahead(len(self.trunk())).rows
