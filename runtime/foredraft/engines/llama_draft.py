@@ -42,6 +42,11 @@ class LlamaDrafter(TreeDrafter):
         return self.model.tokenizer_digest
 
     @property
+    def decoding_s(self) -> float:
+        """Seconds in llama.cpp's own decode so far."""
+        return 0.0 if self._loaded is None else self._loaded.decoding_s
+
+    @property
     def context(self) -> int:
         """The longest text that it takes, in tokens."""
         return self.model.context

@@ -10,6 +10,7 @@ announces AMX and does not bear it (seen here), the process dies.
 import ctypes
 import logging
 import os
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -153,6 +154,7 @@ class LlamaContext:
         self._free = weakref.finalize(self, lib.llama_free, pointer)
         self._free.atexit = False
         self._memory = lib.llama_get_memory(pointer)
+        self.decoding_s = 0.0  # in llama.cpp's own decode, all in all
         self.cells = int(lib.llama_n_ctx(pointer))
         self._batch = lib.llama_batch_init(options.batch, 0, self.sequences)
         weakref.finalize(self, lib.llama_batch_free, self._batch).atexit = False
@@ -200,7 +202,9 @@ class LlamaContext:
             for place, sequence in enumerate(row.sequences):
                 batch.seq_id[at][place] = sequence
         _said.clear()
+        began_s = time.perf_counter()
         code = lib.llama_decode(self._pointer, batch)
+        self.decoding_s += time.perf_counter() - began_s
         if code != 0:
             lib.llama_memory_clear(self._memory, True)
             raise ModelError(f"llama.cpp could not run {len(rows)} tokens of the draft (code {code}): {_why()}")
