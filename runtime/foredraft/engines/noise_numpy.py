@@ -44,19 +44,32 @@ def best(
     holder = (_uniform(seed, position, number, HOLDER) * sizes).astype(np.int64)
     bounds = np.maximum.reduceat(scores, np.arange(0, size, BLOCK)).astype(np.float64) + largest
     order = np.argsort(-bounds, kind="stable")
-    while True:
-        inside = order[:looked_at]
-        tokens = inside[:, None] * BLOCK + np.arange(BLOCK)
+
+    def within(blocks: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The tokens of some blocks, and their scores with noise."""
+        tokens = blocks[:, None] * BLOCK + np.arange(BLOCK)
         own = np.where(tokens < size, scores[np.minimum(tokens, size - 1)].astype(np.float64), -np.inf)
-        most = largest[inside][:, None]
-        drawn = _uniform(seed, position, tokens.astype(np.uint64), OWN)
-        truncated = -np.log(np.exp(-most) - np.log(drawn))
-        perturbed = (own + np.where(np.arange(BLOCK) == holder[inside][:, None], most, truncated)).ravel()
-        top = np.argsort(-perturbed, kind="stable")[:count]
-        if looked_at >= len(order) or perturbed[top[-1]] >= bounds[order[looked_at]]:
-            total = perturbed[top[0]] + np.log(np.exp(perturbed - perturbed[top[0]]).sum())
-            return tokens.ravel()[top].tolist(), perturbed[top].tolist(), float(total)
-        looked_at *= 4
+        most = largest[blocks][:, None]
+        truncated = -np.log(np.exp(-most) - np.log(_uniform(seed, position, tokens.astype(np.uint64), OWN)))
+        noise = np.where(np.arange(BLOCK) == holder[blocks][:, None], most, truncated)
+        return tokens.ravel(), (own + noise).ravel()
+
+    tokens, perturbed = within(order[:looked_at])
+    least = np.partition(perturbed, -count)[-count] if count <= len(perturbed) else -np.inf
+    ahead = int(np.searchsorted(-bounds[order], -least))  # blocks that may hold something better than that
+    if ahead > looked_at:
+        more = within(order[looked_at:ahead])
+        tokens, perturbed = np.concatenate((tokens, more[0])), np.concatenate((perturbed, more[1]))
+    top = _largest(perturbed, count)
+    total = perturbed[top[0]] + np.log(np.exp(perturbed - perturbed[top[0]]).sum())
+    return tokens[top].tolist(), perturbed[top].tolist(), float(total)
+
+
+def _largest(values: NDArray[Any], count: int) -> NDArray[Any]:
+    """The places of the ``count`` largest values, largest first."""
+    places = np.argpartition(-values, count - 1)[:count] if count < len(values) else np.arange(len(values))
+    found: NDArray[Any] = places[np.argsort(-values[places], kind="stable")]
+    return found
 
 
 def highest(scores: NDArray[Any], count: int) -> list[int]:
