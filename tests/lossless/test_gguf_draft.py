@@ -115,13 +115,14 @@ async def test_a_draft_of_another_vocabulary_is_refused(model: LoadedModel, tmp_
 
 def test_generate_drafts_with_a_gguf_file_without_torch_or_transformers_in_330_mb(model: LoadedModel) -> None:
     looking = (
-        "import resource, sys\n"
+        "import sys\n"
         "sys.modules['torch'] = sys.modules['transformers'] = None\n"
         "from foredraft.cli.main import main\n"
         "try:\n"
         "    main()\n"
         "finally:\n"
-        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)"
+        "    from foredraft.bench.edge_memory import memory_mb\n"
+        "    print(memory_mb()['VmHWM'])"
     )
     words = ["generate", "--draft", str(real_gguf()), "--threads", "1"]
     words += ["--prompt", PROMPTS[0], "--policy", "sync", "--max-new-tokens", "8"]
