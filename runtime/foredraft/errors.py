@@ -26,7 +26,8 @@ from typing import Final
 
 EXTRA_OF: Final = {
     **dict.fromkeys(("torch", "transformers", "safetensors", "numpy"), "torch"),
-    **dict.fromkeys(("gguf",), "gguf"),
+    **dict.fromkeys(("llama_cpp",), "gguf"),
+    **dict.fromkeys(("gguf",), "gguf-target"),
     **dict.fromkeys(("torchao", "accelerate"), "quantization"),
     **dict.fromkeys(("matplotlib",), "pictures"),
     **dict.fromkeys(("optuna", "sqlalchemy"), "tune"),

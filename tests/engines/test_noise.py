@@ -202,7 +202,7 @@ GOLDEN = {(0, 0): 1723, (0, 7): 2940, (1, 0): 2159, (1, 7): 4845, (2**63 - 1, 5)
 @pytest.mark.parametrize(("seed", "position"), GOLDEN)
 def test_torch_and_numpy_choose_the_token_that_is_written_down(seed: int, position: int) -> None:
     chosen = int(sample(torch.zeros(1, 5_000), torch.tensor([position]), Sampling(1.0, seed=seed)))
-    (again,), _ = noise_numpy.best(np.zeros(5_000, dtype=np.float32), position, seed)
+    (again,), *_ = noise_numpy.best(np.zeros(5_000, dtype=np.float32), position, seed)
     assert (chosen, again) == (GOLDEN[seed, position],) * 2
 
 
@@ -213,8 +213,30 @@ def test_numpy_ranks_as_torch_does(vocabulary: int, looked_at: int) -> None:
     found = best(logits, positions, Sampling(0.8, seed=11), count=5)
     scores = filter_logits(logits, Sampling(0.8, seed=11)).numpy()
     for row in range(20):
-        tokens, values = noise_numpy.best(scores[row], int(positions[row]), 11, 5, looked_at)
+        tokens, values, _ = noise_numpy.best(scores[row], int(positions[row]), 11, 5, looked_at)
         assert tokens == found.tokens[row].tolist()
         assert values == pytest.approx(
             found.values[row].tolist(), abs=1e-6
         )  # torch divides small vocabularies in float32
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.7, 0, 0.9, 3), Sampling(0.7, 40, 1.0, 3), Sampling(1.3, 40, 0.8, 3)])
+def test_numpy_filters_as_torch_does(sampling: Sampling) -> None:
+    logits, positions = logits_of(20, 5_000, 3), torch.arange(20) * 17
+    found = best(logits, positions, sampling, count=5)
+    for row in range(20):
+        scores = noise_numpy.filtered(logits[row].numpy(), sampling)
+        tokens, values, total = noise_numpy.best(scores, int(positions[row]), 3, 5)
+        assert tokens == found.tokens[row].tolist()
+        assert np.exp(np.array(values) - total) == pytest.approx(
+            (found.values[row] - found.total[row]).exp().numpy(),
+            abs=0.05,  # the total is over the blocks that were looked at: with torch, as many for all rows
+        )
+
+
+@pytest.mark.parametrize("vocabulary", [30, 5_000, 5_056])
+def test_numpy_finds_the_highest_scores(vocabulary: int) -> None:
+    scores = logits_of(20, vocabulary, 4).numpy()
+    for row in scores:
+        for count in (1, 4, 20):
+            assert noise_numpy.highest(row, count) == np.argsort(-row, kind="stable")[:count].tolist()

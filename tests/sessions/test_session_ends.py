@@ -144,10 +144,16 @@ class BrokenDrafter(ScriptedDrafter):
 
 
 @pytest.mark.parametrize(("after", "in_begin"), [(0, True), (0, False), (1, False), (7, False)])
-async def test_a_drafter_that_fails_fails_the_call_and_ends_the_session(after: int, in_begin: bool) -> None:
+@pytest.mark.parametrize("policy", ["sync", "seed", "ahead", "auto"])
+async def test_a_text_goes_on_without_its_drafter_when_that_fails_and_says_so_once(
+    policy: str, after: int, in_begin: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     here = room()
-    with pytest.raises(BrokenError, match="the drafter broke"):
-        await collect(here.session("sync", drafter=BrokenDrafter(after, in_begin)))
+    session = here.session(policy, drafter=BrokenDrafter(after, in_begin))
+    assert await collect(session) == await collect(here.session("cloud"))
+    said = [record.getMessage() for record in caplog.records if "drafter" in record.getMessage()]
+    assert said == ["the drafter failed, and the text goes on without drafts: the drafter broke"][: len(said)]
+    assert len(said) == 1 or policy == "auto"  # which may have had no use for it so far
     await here.left()
 
 

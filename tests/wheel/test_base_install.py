@@ -8,30 +8,16 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator, Sequence
-from importlib.metadata import Distribution, distribution
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from foredraft.errors import EXTRA_OF
 from paths import ROOT, SCENARIOS
+from wheel.base_packages import base_packages, closure
 
 PYTEST = ("pytest",)
-
-
-def closure(names: Sequence[str]) -> dict[str, Distribution]:
-    """The distributions of that name, and all that they need without extras."""
-    found: dict[str, Distribution] = {}
-    ahead = list(names)
-    while ahead:
-        name = ahead.pop().lower().replace("_", "-")
-        if name not in found:
-            found[name] = distribution(name)
-            needed = [Requirement(line) for line in found[name].requires or ()]
-            ahead += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = folder / "env"
     venv.create(home, with_pip=False, symlinks=True)
     (site,) = home.glob("lib/python*/site-packages")
-    own = [Requirement(line) for line in distribution("foredraft").requires or ()]
-    base = [one.name for one in own if one.marker is None or one.marker.evaluate({"extra": ""})]
-    for found in closure([*base, *PYTEST]).values():
+    for found in closure([*base_packages(), *PYTEST]).values():
         for file in {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}:
             source = Path(str(found.locate_file(file)))
             if not (site / file).exists():

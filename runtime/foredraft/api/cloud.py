@@ -91,12 +91,14 @@ class Cloud:
         """
         if not 0.0 < cache_gib < float("inf"):
             raise ConfigError(f"cache_gib must be above 0, not {cache_gib!r}")
+        if options is not None and options.draft and not draft:
+            raise ConfigError(f"--draft-option {options.draft[0]!r}, and no draft beside the target: give --draft, too")
         policy = recommendation(policy, None, bool(draft))
         cache_bytes = int(cache_gib * (1 << 30))
         target, tokenizer = load_target(
             model, exits, options or ModelOptions(), cache_bytes=cache_bytes, max_slots=max_sessions
         )
-        new_drafter = load_cloud_drafter(draft, options or ModelOptions(), target.card) if draft else None
+        new_drafter = load_cloud_drafter(draft, options or ModelOptions(), target.card, tokenizer) if draft else None
         return cls(
             target,
             tokenizer,

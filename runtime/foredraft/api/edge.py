@@ -108,8 +108,9 @@ class Edge:
         """
         self.ready = await self._connections.meet()
         try:
-            self._drafters = Drafters(self._draft, await self._load_draft())
-            self.tokenizer = self._drafters.tokenizer or await self._clouds_tokenizer()
+            loaded = await self._load_draft()
+            self.tokenizer = (None if loaded is None else loaded.tokenizer) or await self._clouds_tokenizer()
+            self._drafters = Drafters(self._draft, await self._speaking(loaded))
         except BaseException:
             await self._connections.close()
             raise
@@ -127,6 +128,16 @@ class Edge:
                 f"the tokenizer of the draft {str(self._draft)!r} ({digest}) is not the "
                 f"target's ({self.ready.tokenizer_digest}); use a draft of the same family, or draft='ngram'"
             )
+        return loaded
+
+    async def _speaking(self, loaded: Draft | None) -> Draft | None:
+        """The draft, its vocabulary compared with the target's where that takes the target's tokenizer."""
+        if loaded is not None and loaded.speak is not None and self.tokenizer is not None:
+            try:
+                await asyncio.to_thread(loaded.speak, self.tokenizer)
+            except ModelError:
+                await loaded.close()
+                raise
         return loaded
 
     async def _clouds_tokenizer(self) -> Tokenizer | None:

@@ -4,6 +4,7 @@ Torch is imported only when a model is loaded; the n-gram drafter needs none.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,8 @@ from foredraft.protocol.ports import Drafter, NewDrafter, Target, TargetCard
 from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from foredraft.engines.engine_worker import EngineWorker
     from foredraft.engines.torch_model import LoadedModel
-    from foredraft.engines.worker import DeviceWorker
 
 DEMO: Final = "demo"
 NGRAM: Final = "ngram"
@@ -31,7 +32,8 @@ class ModelOptions:
     for the whole process; 0 leaves them as they are. ``pace``: a hardware profile (a name or a file) whose device
     is emulated by waiting. ``exact``: whether a target's texts are equal to the bit, whatever shares its forwards:
     on, off, or auto, which is on where it costs little (``engines.exact``). ``tensor_parallel``: how many ranks
-    share a target, where this process is one that torchrun or ``foredraft serve`` started.
+    share a target, where this process is one that torchrun or ``foredraft serve`` started. ``draft``: options of
+    a draft on llama.cpp, each ``NAME=VALUE`` (``engines.llama_options``).
     """
 
     device: str = "cpu"
@@ -41,6 +43,7 @@ class ModelOptions:
     quantization: str = ""
     exact: str = "auto"
     tensor_parallel: int = 1
+    draft: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -81,12 +84,14 @@ def load_target(
 class Draft:
     """A draft made ready to run: ``new`` makes the drafter of one text, ``tokenizer`` is its own, if it has one.
 
-    ``worker``: the thread that its drafters share.
+    ``worker``: the thread that its drafters share. ``speak``: for a draft with no tokenizer.json, to be called with
+    the target's tokenizer; raises ModelError where the draft's vocabulary is another.
     """
 
     new: NewDrafter
     tokenizer: Tokenizer | None = None
-    worker: "DeviceWorker | None" = None
+    worker: "EngineWorker | None" = None
+    speak: Callable[[Tokenizer], None] | None = None
 
     async def close(self) -> None:
         """Let the step in flight end, then the thread."""
@@ -96,7 +101,7 @@ class Draft:
 
 @extras_named()
 def load_draft(draft: str | Path, options: ModelOptions) -> Draft:
-    """The draft ``ngram``, ``demo``, or the model in a folder, of a hub id or in a GGUF file.
+    """The draft ``ngram``, ``demo``, or the model in a folder, of a hub id, or in a GGUF file, which llama.cpp runs.
 
     Its drafters share weights and thread, and with a pace the emulated device.
     Raises ModelError, ConfigError, ProfileError. Takes seconds where it is a model.
@@ -104,7 +109,7 @@ def load_draft(draft: str | Path, options: ModelOptions) -> Draft:
     from foredraft.profiles import check_model, load_profile
 
     profile = load_profile(options.pace, "draft") if options.pace else None
-    loaded, digest = (Draft(_new_ngram), "") if draft == NGRAM else _torch_draft(draft, options)
+    loaded, digest = _draft(draft, options)
     if profile is None:
         return loaded
     check_model(profile, digest)
@@ -123,21 +128,50 @@ def load_drafter(draft: str | Path, options: ModelOptions) -> tuple[Drafter, Tok
 
 
 @extras_named()
-def load_cloud_drafter(draft: str | Path, options: ModelOptions, card: TargetCard) -> NewDrafter:
-    """What makes a session's drafter beside a target; the sessions share the weights.
+def load_cloud_drafter(
+    draft: str | Path, options: ModelOptions, card: TargetCard, tokenizer: Tokenizer | None = None
+) -> NewDrafter:
+    """What makes a session's drafter beside a target; the sessions share the weights. ``tokenizer``: the target's.
 
     Raises ModelError where the tokenizers differ, ConfigError. Takes seconds where it is a model.
     """
-    if draft == NGRAM:
-        return _new_ngram
-    loaded, _ = _torch_draft(draft, replace(options, quantization="", tensor_parallel=1))
+    loaded, _ = _draft(draft, replace(options, quantization="", tensor_parallel=1))
+    if loaded.speak is not None and tokenizer is not None:
+        loaded.speak(tokenizer)
     digest = loaded.new().tokenizer_digest
-    if digest != card.tokenizer_digest:
+    if digest not in ("", card.tokenizer_digest):
         raise ModelError(
             f"the tokenizer of the draft {str(draft)!r} ({digest}) is not the target's "
             f"({card.tokenizer_digest}); use a draft model of the same family, or 'ngram'"
         )
     return loaded.new
+
+
+def _draft(draft: str | Path, options: ModelOptions) -> tuple[Draft, str]:
+    """The draft, and the digest of its model; empty for none."""
+    if is_gguf(draft):
+        return _llama_draft(Path(draft), options)
+    if options.draft:
+        raise ConfigError(f"--draft-option {options.draft[0]!r} is for GGUF drafts, and {str(draft)!r} is none")
+    return (Draft(_new_ngram), "") if draft == NGRAM else _torch_draft(draft, options)
+
+
+def is_gguf(draft: str | Path) -> bool:
+    """Whether a draft is a GGUF file, which llama.cpp runs."""
+    return Path(draft).suffix == ".gguf"
+
+
+def _llama_draft(file: Path, options: ModelOptions) -> tuple[Draft, str]:
+    from foredraft.engines.llama_options import LlamaOptions
+
+    wanted = LlamaOptions(threads=options.threads, gpu_layers=0 if options.device == "cpu" else -1)
+    wanted = wanted.changed(options.draft)
+    from foredraft.engines.engine_worker import EngineWorker
+    from foredraft.engines.llama_draft import LlamaDrafter
+    from foredraft.engines.llama_model import LlamaModel
+
+    model, worker = LlamaModel(file, wanted), EngineWorker("draft")
+    return Draft(partial(LlamaDrafter, model, worker=worker), None, worker, model.speak), model.digest
 
 
 def _new_ngram() -> Drafter:

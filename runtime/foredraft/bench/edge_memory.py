@@ -58,7 +58,7 @@ async def _edge_process(size: int, tokens: int) -> dict[str, Any]:
     return said
 
 
-def _memory_mb() -> dict[str, float]:
+def memory_mb() -> dict[str, float]:
     """Resident memory of this process, now and at its peak, in 10**6 bytes. Raises ForedraftError off Linux."""
     status = Path("/proc/self/status")
     if not status.exists():
@@ -70,9 +70,9 @@ def _memory_mb() -> dict[str, float]:
 async def _edge(url: str, tokens: int) -> None:
     async with connect(url, draft="ngram") as edge:
         await edge.generate(list(range(1000)), policy="sync", max_new_tokens=tokens).finish()
-        memory_mb = _memory_mb()
+        resident = memory_mb()
     imported = [name for name in UNWANTED if name in sys.modules]
-    print(json.dumps(memory_mb | {"imported": imported}))
+    print(json.dumps(resident | {"imported": imported}))
 
 
 if __name__ == "__main__":

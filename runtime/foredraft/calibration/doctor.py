@@ -30,7 +30,7 @@ State = Literal["ok", "note", "fail"]
 _LEAST_DAYS: Final = 14
 _GAMMAS: Final = range(1, 9)
 _EXTRA = re.compile(r"(?P<package>[\w-]+).*extra == ['\"](?P<extra>[\w-]+)['\"]")
-_USERS_EXTRAS: Final = ("torch", "gguf", "quantization", "pictures", "tune", "postgres")
+_USERS_EXTRAS: Final = ("torch", "gguf", "gguf-target", "quantization", "pictures", "tune", "postgres")
 
 
 @dataclass(frozen=True, slots=True)

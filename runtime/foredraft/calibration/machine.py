@@ -10,12 +10,12 @@ from typing import Final
 from foredraft.api.loading import ModelOptions
 from foredraft.profiles.schema import Machine
 
-_PACKAGES: Final = ("foredraft", "torch", "transformers", "uvloop")
+_PACKAGES: Final = ("foredraft", "torch", "transformers", "llama-cpp-python", "uvloop")
 
 
 def this_machine(options: ModelOptions, said: str = "") -> Machine:
     """The machine that runs this. ``said``: what its owner calls it, in the place of what the system says."""
-    threads = f"{options.threads} threads" if options.threads else "torch's own number of threads"
+    threads = f"{options.threads} threads" if options.threads else "the default number of threads"
     if options.threads == 1:
         threads = "1 thread"
     return Machine(

@@ -85,9 +85,13 @@ def load_target(wanted: Wanted) -> tuple[Target, "LoadedModel", Named]:
 
 def load_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
     """The drafter, and what it is called. Raises ModelError, ConfigError."""
+    if wanted.options.draft and wanted.shape:
+        raise ConfigError(f"--draft-option {wanted.options.draft[0]!r} is for GGUF drafts, not for a --shape")
     if not wanted.shape and wanted.model == NGRAM:
         drafter, _ = loading.load_drafter(NGRAM, wanted.options)
         return drafter, Named("n-gram lookup", "", 1, _NGRAM_VOCABULARY, _NGRAM_CONTEXT)
+    if not wanted.shape and loading.is_gguf(wanted.model):
+        return _llama_drafter(wanted)
     from foredraft.engines.torch_draft import TorchDrafter
 
     if not wanted.shape:
@@ -100,6 +104,16 @@ def load_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
     _set_threads(wanted.options)
     model = random_model(wanted.shape, wanted.options.dtype, wanted.options.device)
     return TorchDrafter(model), _named(model, wanted)
+
+
+def _llama_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
+    drafter, _ = loading.load_drafter(wanted.model, wanted.options)
+    from foredraft.engines.llama_draft import LlamaDrafter
+
+    if not isinstance(drafter, LlamaDrafter):
+        raise ConfigError("an emulated device cannot be measured: leave the pace out")
+    model = drafter.model
+    return drafter, Named(model.file.stem, model.digest, model.layers, model.vocab_size, model.context)
 
 
 def _cache_bytes(options: ModelOptions) -> int:

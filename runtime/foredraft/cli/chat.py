@@ -24,8 +24,13 @@ def chat(
         list[str], typer.Option(help="URL of a server; repeat it for others to go on at when one is gone.")
     ],
     draft: Annotated[
-        str, typer.Option(help="'ngram' (no model), 'demo', or folder or hub id of a model with the same tokenizer.")
+        str,
+        typer.Option(help="'ngram', 'demo', or folder, hub id or GGUF file of a model with the same tokenizer."),
     ] = "ngram",
+    draft_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
+    ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +50,7 @@ def chat(
         bool, typer.Option(help="Colour what was drafted and accepted (green) and where the target corrected (yellow).")
     ] = False,
     device: Annotated[str, typer.Option(help="Device of the draft model: cpu, cuda ...")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of the model; 0 leaves the default.")] = 0,
     api_key: Annotated[str, typer.Option(help="The server's key.", envvar="FOREDRAFT_API_KEY", show_envvar=True)] = "",
     ssl_cafile: Annotated[Path | None, typer.Option(help="PEM certificate to trust.")] = None,
     retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
@@ -63,7 +68,7 @@ def chat(
     edge = connect(
         *server,
         draft=draft,
-        options=ModelOptions(device=device, threads=threads),
+        options=ModelOptions(device=device, threads=threads, draft=tuple(draft_option or ())),
         api_key=api_key,
         retry=Retry(attempts=retries),
         ssl=trusting(ssl_cafile),

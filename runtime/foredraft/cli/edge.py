@@ -12,8 +12,13 @@ def edge(
         list[str], typer.Option(help="URL of a Foredraft server; repeat it for others to go on at when one is gone.")
     ],
     draft: Annotated[
-        str, typer.Option(help="'ngram' (no model), 'demo', or folder or hub id of a model with the same tokenizer.")
+        str,
+        typer.Option(help="'ngram', 'demo', or folder, hub id or GGUF file of a model with the same tokenizer."),
     ] = "ngram",
+    draft_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
+    ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -34,7 +39,7 @@ def edge(
     max_waiting: Annotated[int, typer.Option(help="Texts in line; one more is told to try later.", min=0)] = 64,
     device: Annotated[str, typer.Option(help="Device of the draft model: cpu, cuda ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of the model; 0 leaves the default.")] = 0,
     pace: Annotated[str, typer.Option(help="Emulate the device of this hardware profile (name or file).")] = "",
     ssl_cafile: Annotated[Path | None, typer.Option(help="PEM certificate to trust.")] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(help="PEM certificate: serve over TLS.")] = None,
@@ -68,7 +73,7 @@ def edge(
     device_edge = connect(
         *server,
         draft=draft,
-        options=ModelOptions(device, dtype, threads, pace),
+        options=ModelOptions(device, dtype, threads, pace, draft=tuple(draft_option or ())),
         api_key=server_api_key,
         retry=Retry(attempts=retries),
         ssl=trusting(ssl_cafile),

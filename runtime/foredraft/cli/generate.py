@@ -21,8 +21,13 @@ def generate(
     prompt: Annotated[str | None, typer.Option(help="The text to go on from.")] = None,
     prompt_file: Annotated[str | None, typer.Option(help="A file with the prompt; - for standard input.")] = None,
     draft: Annotated[
-        str, typer.Option(help="'ngram' (no model), 'demo', or folder or hub id of a model with the same tokenizer.")
+        str,
+        typer.Option(help="'ngram', 'demo', or folder, hub id or GGUF file of a model with the same tokenizer."),
     ] = "ngram",
+    draft_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
+    ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -47,7 +52,7 @@ def generate(
     pace: Annotated[str, typer.Option(help="Emulate the device of this hardware profile (name or file).")] = "",
     device: Annotated[str, typer.Option(help="Device of the draft model: cpu, cuda ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of the model; 0 leaves the default.")] = 0,
     api_key: Annotated[str, typer.Option(help="The server's key.", envvar="FOREDRAFT_API_KEY", show_envvar=True)] = "",
     ssl_cafile: Annotated[Path | None, typer.Option(help="PEM certificate to trust.")] = None,
     retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
@@ -103,7 +108,7 @@ def generate(
         edge = connect(
             *([url for url, _ in fronts] or server),
             draft=draft,
-            options=ModelOptions(device, dtype, threads, pace),
+            options=ModelOptions(device, dtype, threads, pace, draft=tuple(draft_option or ())),
             api_key=api_key,
             retry=Retry(attempts=retries),
             ssl=trusting(ssl_cafile),

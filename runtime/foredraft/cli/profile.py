@@ -31,7 +31,7 @@ def profile() -> None:
 def device(
     name: Name,
     role: Annotated[str, typer.Option(help="draft or target.")] = "target",
-    model: Annotated[str, typer.Option(help="Folder or hub id, 'demo' for the bundled one, 'ngram'.")] = "demo",
+    model: Annotated[str, typer.Option(help="Folder, hub id, GGUF file, 'demo' (bundled) or 'ngram'.")] = "demo",
     shape: Annotated[
         str, typer.Option(help="Random weights of this shape in its place: llama2-7b, llama-68m, tiny.")
     ] = "",
@@ -39,9 +39,13 @@ def device(
     exit_layers: Annotated[str, typer.Option(help="With --shape: exits after these layers, such as 8,16,24.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.", min=0)] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of the model; 0 leaves the default.", min=0)] = 1,
     contexts: Annotated[str, typer.Option(help="Cached tokens, such as 1,512,2048; by default by the model.")] = "",
     tokens: Annotated[str, typer.Option(help="New tokens per call, such as 1,2,4,8; by default up to 32.")] = "",
+    draft_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
+    ] = None,
     batches: Annotated[str, typer.Option(help="Texts at once, such as 1,8,32 (targets only).")] = "1",
     repeats: Annotated[int, typer.Option(help="Calls of each kind.", min=3)] = 25,
     machine: Annotated[str, typer.Option(help="What to call this machine; by default what the system says.")] = "",
@@ -69,7 +73,7 @@ def device(
         shape=shape,
         exits=exits,
         exit_layers=_counts("exit-layers", exit_layers),
-        options=ModelOptions(device, dtype, threads),
+        options=ModelOptions(device, dtype, threads, draft=tuple(draft_option or ())),
         contexts=_counts("contexts", contexts),
         tokens=_counts("tokens", tokens),
         batches=_counts("batches", batches) or (1,),

@@ -20,6 +20,10 @@ def serve(
     draft: Annotated[
         str, typer.Option(help="A draft model beside the target, for the policies 'colocated' and 'both' (or 'ngram').")
     ] = "",
+    draft_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
+    ] = None,
     policy: Annotated[
         str,
         typer.Option(help="Recommend this policy, or policy file, to edges that are given none of their own."),
@@ -47,7 +51,7 @@ def serve(
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
     max_sessions: Annotated[int, typer.Option(help="Edges at once; one more is told when to retry.")] = 64,
     cache_gib: Annotated[float, typer.Option(help="Memory for the caches of all sessions, in GiB.")] = 2.0,
-    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its default.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of the models; 0 leaves the default.")] = 0,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show texts on the server's page, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
@@ -58,7 +62,9 @@ def serve(
     from foredraft.server.listening import tls_context
 
     tls = tls_context(ssl_certfile, ssl_keyfile)
-    options = ModelOptions(device, dtype, threads, pace, quantization, exact, tensor_parallel)
+    options = ModelOptions(
+        device, dtype, threads, pace, quantization, exact, tensor_parallel, tuple(draft_option or ())
+    )
     if tensor_parallel > 1 and not ranks.is_launched(tensor_parallel):
         ranks.launch(tensor_parallel)
         return

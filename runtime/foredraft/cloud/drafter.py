@@ -5,31 +5,48 @@ from what the edge shipped, and alone where the edge ships nothing. When it draf
 the cloud's decision (``state``), by the edge's orders.
 """
 
+import logging
 from collections.abc import Sequence
 
-from foredraft.protocol.ports import Drafter, NewDrafter
+from foredraft.errors import ForedraftError
+from foredraft.protocol.ports import Drafter, Guess, NewDrafter
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import DraftTree, Node
 
+log = logging.getLogger("foredraft.cloud")
+
 
 class CloudDrafter:
-    """One session's drafter in the cloud; it begins to follow the text with its first step."""
+    """One session's drafter in the cloud; it begins to follow the text with its first step.
+
+    One that fails has no ideas from then on: the text goes on without.
+    """
 
     def __init__(self, new_drafter: NewDrafter, tree: DraftTree, sampling: Sampling) -> None:
         self._new_drafter = new_drafter
         self._tree = tree
         self._sampling = sampling
         self._drafter: Drafter | None = None
+        self._failed = False
 
     async def extend(self, node: Node) -> None:
         """Hang the best guess below a live leaf (or the root); without any idea, the leaf is barren."""
-        if self._drafter is None:
-            self._drafter = self._new_drafter()
-            await self._drafter.begin(self._tree.tokens, self._sampling)
-        (guesses,) = await self._drafter.draft([node], 1)
+        guesses = [] if self._failed else await self._guesses(node)
         node.barren = not guesses
         for guess in guesses[:1]:
             self._tree.add(node, guess.token, guess.probability)
+
+    async def _guesses(self, node: Node) -> list[Guess]:
+        try:
+            if self._drafter is None:
+                self._drafter = self._new_drafter()
+                await self._drafter.begin(self._tree.tokens, self._sampling)
+            (guesses,) = await self._drafter.draft([node], 1)
+        except ForedraftError as error:
+            log.warning("the drafter beside the target failed, and a text goes on without: %s", error)
+            self._failed = True
+            return []
+        return guesses
 
     def advance(self, tokens: Sequence[int]) -> None:
         """The committed text grew by ``tokens``."""

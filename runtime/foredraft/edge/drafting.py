@@ -5,20 +5,24 @@ waits, for the drafter and for something to happen. It knows of no link and no c
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step
+from foredraft.errors import ForedraftError
 from foredraft.protocol.events import Note
 from foredraft.protocol.ports import Drafter
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.signal import Signal
 
+log = logging.getLogger("foredraft.edge")
+
 
 class Drafting:
-    """One session's drafting. A step in flight always runs to its end.
+    """One session's drafting. A step in flight always runs to its end. A drafter that fails ends it, not the session.
 
     ``on_change`` is called whenever the policy is asked anew: after steps, and when the drafter comes to rest.
     ``local``: what is shown while the cloud is out of reach.
@@ -55,10 +59,23 @@ class Drafting:
             self._drafter.advance(tokens)
 
     async def run(self, sampling: Sampling) -> None:
-        """Draft whenever the policy wants to.
+        """Draft whenever the policy wants to; should the drafter fail, say so and rest: the cloud goes on alone."""
+        try:
+            await self._run(sampling)
+        except Exception as error:
+            ours = isinstance(error, ForedraftError)
+            log.warning(
+                "the drafter failed, and the text goes on without drafts: %s", error, exc_info=None if ours else error
+            )
+            if self._note is not None:
+                self._note("draft_failed", {"reason": str(error)})
+        self._begun = False
+        self._state.draftless = self._state.resting = True
+        self._on_change()
+        await asyncio.Event().wait()  # the session ends it
 
-        The cloud is at work meanwhile: what it commits before the drafter is ready comes after.
-        """
+    async def _run(self, sampling: Sampling) -> None:
+        """Draft for ever. The cloud is at work meanwhile: what it commits before the drafter is ready comes after."""
         state, drafter, on_change, clock = self._state, self._drafter, self._on_change, asyncio.get_running_loop()
         known = state.tree.position
         await drafter.begin(state.tree.tokens[:known], sampling)

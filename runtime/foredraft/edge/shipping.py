@@ -46,7 +46,7 @@ class Shipping:
 
     async def open(self, link: Link) -> Outbox:
         """Open the session with the text and the drafts so far; the outbox of what follows, for somebody to ``run``."""
-        self._params, self._serial = self._policy.verify_params(self._state), 1
+        self._params, self._serial = self._verify_params(), 1
         self._clock = asyncio.get_running_loop()
         self._said_s = [self._clock.time()]
         if self._logprobs is not None:
@@ -73,13 +73,20 @@ class Shipping:
             return
         if (wanted := self._policy.ship(state)) and (chains := self._chains(wanted)):
             self._say(outbox, Grow(state.session, chains))
-        verify_params = self._policy.verify_params(state)
+        verify_params = self._verify_params()
         if state.resting and not (state.verifying or verify_params.cloud_drafts):
             verify_params = self._never_stalled(verify_params)
         if verify_params is not self._params and verify_params != self._params:
             self._params = verify_params
             self._serial += 1
             self._say(outbox, self._steer())
+
+    def _verify_params(self) -> VerifyParams:
+        """The policy's orders; without a drafter, that the cloud decodes alone, unless it has one itself."""
+        params = self._policy.verify_params(self._state)
+        if self._state.draftless and not params.cloud_drafts:
+            return VerifyParams(alone_until=self._state.end)
+        return params
 
     def _chains(self, wanted: Sequence[Node]) -> tuple[Chain, ...]:
         """What of the nodes that the policy wants at the cloud is not there yet."""

@@ -74,6 +74,7 @@ class EdgeState:
         self.deepest = self.useful_depth
         self.verifying = False
         self.resting = False
+        self.draftless = False  # the drafter failed: the text goes on without
         self.logprobs: list[Scored] = []  # of the tokens from ``start`` on, where they were asked for
         self._held: dict[int, Commit] = {}
         self._hinted_tokens: dict[int, tuple[list[int], float]] = {}  # by layer: tokens, and how sure of each

@@ -68,12 +68,13 @@ def file_digest(file: Path) -> str:
 @lru_cache(maxsize=16)
 def _file_digest(file: Path, size: int, changed_ns: int) -> str:
     digest = hashlib.sha256(f"{size}".encode())
-    if size <= _WHOLE_BYTES:
-        digest.update(file.read_bytes())
-    else:
-        with file.open("rb") as stream:
+    with file.open("rb") as stream:
+        if size > _WHOLE_BYTES:
             digest.update(stream.read(_HEADER_BYTES))
             _sample_blocks(digest, stream, size)
+        else:
+            while block := stream.read(_HEADER_BYTES):
+                digest.update(block)
     return digest.hexdigest()[:_DIGEST_CHARS]
 
 

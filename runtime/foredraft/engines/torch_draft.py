@@ -4,10 +4,7 @@ Candidates are ordered by the scores that the target will use, its position-keye
 included (``engines.noise``): with the same noise, a good draft is right even when the text is random.
 """
 
-import functools
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,25 +13,15 @@ from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.noise import best
 from foredraft.engines.rows import Part, Rows
 from foredraft.engines.torch_model import LoadedModel
-from foredraft.engines.tree_cache import Feed, Step, TreeCache
+from foredraft.engines.tree_cache import Step, TreeCache
+from foredraft.engines.tree_drafter import TreeDrafter
 from foredraft.engines.worker import DeviceWorker
-from foredraft.errors import ModelError
+from foredraft.protocol.anchor import Anchor
 from foredraft.protocol.ports import Guess
 from foredraft.protocol.sampling import Sampling
-from foredraft.protocol.tree import Node
 
 
-@dataclass(frozen=True, slots=True)
-class _Begin:
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Advance:
-    tokens: tuple[int, ...]
-
-
-class TorchDrafter:
+class TorchDrafter(TreeDrafter):
     """One session's drafter. ``prefill_chunk``: most committed tokens in one forward, so that a step stays short.
 
     ``worker``: the thread that it shares with other drafters, which somebody else closes; None: one of its own.
@@ -52,14 +39,9 @@ class TorchDrafter:
         prefill_chunk: int = 256,
         worker: DeviceWorker | None = None,
     ) -> None:
+        super().__init__(max_nodes_per_step, worker or DeviceWorker("draft"), owns_worker=worker is None)
         self.model = model
-        self._max_nodes, self._chunk = max_nodes_per_step, prefill_chunk
-        self._owns_worker = worker is None
-        self._worker = worker or DeviceWorker("draft")
-        self._news: deque[_Begin | _Advance] = deque()  # told on the loop, applied on the worker, in order
-        self._told = self._applied = 0
-        self._sampling = Sampling()
-        self._wrong = "no text has begun"
+        self._chunk = prefill_chunk
         self._tree = TreeCache()
         self._cache = KvMemory(model.kv, 0, model.device)
 
@@ -69,91 +51,37 @@ class TorchDrafter:
         return self.model.tokenizer_digest
 
     @property
-    def max_nodes_per_step(self) -> int:
-        """How many nodes one step may expand."""
-        return self._max_nodes
+    def context(self) -> int:
+        """The longest text that it takes, in tokens."""
+        return self.model.context
 
-    async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
-        """A text begins with these tokens. What the cache holds of them stays; the rest is run by the next step.
-
-        Raises ModelError for a token id outside the vocabulary.
-        """
-        self._wrong = self.model.outside(tokens) if tokens else "an empty text"
-        if self._wrong:
-            raise ModelError(self._wrong)
-        self._sampling = sampling
-        self._tell(_Begin(tuple(tokens)))
-
-    def advance(self, tokens: Sequence[int]) -> None:
-        """The committed text grew by ``tokens``. Never waits: the cache follows at the next step."""
-        self._wrong = self._wrong or self.model.outside(tokens)
-        if tokens:
-            self._tell(_Advance(tuple(tokens)))
-
-    def _tell(self, news: _Begin | _Advance) -> None:
-        self._news.append(news)
-        self._told += 1
-
-    async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
-        """For each node up to ``width`` guesses, best first; none for dead nodes and at the context's end.
-
-        Raises ModelError when the text has token ids that the model does not know.
-        """
-        if self._wrong:
-            raise ModelError(self._wrong)
-        wrong = self.model.outside([node.token for node in nodes])
-        if wrong:
-            raise ModelError(wrong)
-        live = [place for place, node in enumerate(nodes) if node.alive and self._fits(node)]
-        if len(live) > self._max_nodes:
-            raise ModelError(f"{len(live)} nodes in a draft step; at most {self._max_nodes}")
-        guesses: list[list[Guess]] = [[] for _ in nodes]
-        if live and width > 0:
-            step = functools.partial(
-                self._step, self._told, [_path(nodes[place]) for place in live], width, self._sampling
-            )
-            found = None
-            while found is None:
-                found = await self._worker.run(step)
-            for place, best in zip(live, found, strict=True):
-                guesses[place] = best
-        return guesses
-
-    def _fits(self, node: Node) -> bool:
-        return node.position <= self.model.context
+    def outside(self, tokens: Sequence[int]) -> str:
+        """What is wrong with token ids that the model does not know; empty if nothing is."""
+        return self.model.outside(tokens)
 
     async def close(self) -> None:
         """Let the step in flight end, then free the cache, and the thread if it is its own."""
-        if self._owns_worker:
-            await self._worker.close()
+        await super().close()
         self._cache = KvMemory(self.model.kv, 0, self.model.device)
 
     # From here on: on the worker's thread.
 
-    def _step(self, told: int, paths: list[list[Step]], width: int, sampling: Sampling) -> list[list[Guess]] | None:
-        """Follow the news up to the ``told``-th, then run one forward; None while committed text is left to run."""
-        self._follow(told)
-        trunk = self._tree.trunk()
-        if len(trunk) > self._chunk:
-            self._run_trunk(trunk[: self._chunk])
-            return None
-        known = [place for place, path in enumerate(paths) if path[0][0] == self._tree.anchor]
-        guesses: list[list[Guess]] = [[] for _ in paths]
-        if known:
-            feed = self._tree.plan([paths[place] for place in known])
-            for place, best in zip(known, self._expand(feed, width, sampling), strict=True):
-                guesses[place] = best
-        return guesses
+    def _apply(self, tokens: tuple[int, ...], *, begins: bool) -> None:
+        if begins:
+            self._tree.begin(tokens)
+        else:
+            first, rows = self._tree.advance(tokens)
+            self._cache.move_later(rows, range(first, first + len(rows)))
 
-    def _follow(self, told: int) -> None:
-        while self._applied < told:
-            news = self._news.popleft()
-            if isinstance(news, _Begin):
-                self._tree.begin(news.tokens)
-            else:
-                first, rows = self._tree.advance(news.tokens)
-                self._cache.move_later(rows, range(first, first + len(rows)))
-            self._applied += 1
+    def _run_ahead(self) -> bool:
+        trunk = self._tree.trunk()
+        if len(trunk) <= self._chunk:
+            return False
+        self._run_trunk(trunk[: self._chunk])
+        return True
+
+    def _root(self) -> Anchor:
+        return self._tree.anchor
 
     def _run(self, part: Part) -> Tensor:
         """One forward: ``[rows, width]``."""
@@ -168,8 +96,8 @@ class TorchDrafter:
         self._run(Part(tokens, [(0, end)], start, end))
         self._tree.fed(len(tokens))
 
-    def _expand(self, feed: Feed, width: int, sampling: Sampling) -> list[list[Guess]]:
-        """Run what ``feed`` says and read the guesses of the nodes that were asked for."""
+    def _expand(self, paths: list[list[Step]], width: int, sampling: Sampling) -> list[list[Guess]]:
+        feed = self._tree.plan(paths)
         model, start, device = self.model, self._tree.used, self.model.device
         tokens = feed.trunk + feed.tokens
         positions = [row.position for row in feed.rows]
@@ -186,17 +114,6 @@ class TorchDrafter:
         rows = torch.tensor([len(feed.trunk) + row for row in feed.asked], device=device)
         predicted = torch.tensor([positions[row] + 1 for row in feed.asked], device=device)
         return _best(model.output(hidden[rows]), predicted, width, sampling)
-
-
-def _path(node: Node) -> list[Step]:
-    """The steps from the root, itself included, down to ``node``."""
-    steps: list[Step] = []
-    step: Node | None = node
-    while step is not None:
-        steps.append((step.anchor, step.token))
-        step = step.parent
-    steps.reverse()
-    return steps
 
 
 def _best(logits: Tensor, positions: Tensor, width: int, sampling: Sampling) -> list[list[Guess]]:

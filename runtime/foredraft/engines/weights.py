@@ -62,7 +62,7 @@ def _unpacked(file: Path) -> Path:
             config.save_pretrained(folder)
             GenerationConfig.from_model_config(config).save_pretrained(folder)
         except ImportError as error:
-            raise ConfigError(_needs("a GGUF file", "gguf and accelerate", "gguf")) from error
+            raise ConfigError(_needs("a GGUF file", "gguf and accelerate", "gguf-target")) from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"{str(file)!r} cannot be read as GGUF: {first_line(error)}") from error
         try:

@@ -68,6 +68,14 @@ class Tokenizer:
         """The tokens of what a chat template wrote, which has its special tokens already."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def tokens(self) -> list[tuple[int, str]]:
+        """All tokens by id, as tokenizer.json writes them."""
+        return sorted((token, text) for text, token in self._tokenizer.get_vocab(with_added_tokens=True).items())
+
+    def special_ids(self) -> set[int]:
+        """The ids of the special tokens."""
+        return {token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special}
+
     def special_text(self, token: int) -> str:
         """How a special token is written in a template; empty for a token that is none."""
         added = self._tokenizer.get_added_tokens_decoder().get(token)
