@@ -72,8 +72,9 @@ def test_an_embedding_model_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_llama_cpp_speaks_through_our_log_and_not_on_stderr(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [caplog.handler])  # others' may write to streams that are closed
     with caplog.at_level(logging.DEBUG, "foredraft.llama"):
         LlamaContext(LlamaModel(tiny_gguf(tmp_path / "tiny.gguf"), LlamaOptions(threads=1))).close()
     assert any("general.architecture" in record.getMessage() for record in caplog.records)
