@@ -5,10 +5,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from engines.tiny_gguf import HINT
 from foredraft.bench import edge_memory, first_token, overhead, uplink
 from foredraft.bench.result import Figure, Result
 from foredraft.cli.main import app
 from foredraft.text.tokenizer import Tokenizer
+from real_model import real_gguf
 
 
 def figures(result: Result) -> dict[str, Figure]:
@@ -45,6 +47,17 @@ async def test_noise_is_measured_beside_the_output_layer_for_few_rows_and_for_ma
     assert [figure.name for figure in result.figures if figure.bound is None] == ["sampling 5 rows", "sampling 33 rows"]
     assert all(figure.value > 0.0 for figure in result.figures)
     assert torch.get_num_threads() == threads
+
+
+async def test_a_gguf_draft_is_measured_beside_torch_which_drafts_for_itself_without_a_miss() -> None:
+    pytest.importorskip("llama_cpp", reason=HINT)
+    from foredraft.bench import drafters
+
+    said = figures(await drafters.measure(real_gguf(), turns=1, new_tokens=4))
+    assert [said[f"acceptance of torch at T = {temperature:g}"].value for temperature in (0.0, 0.8)] == [1.0, 1.0]
+    assert said["acceptance of GGUF at T = 0"].value >= 0.5
+    assert said["GGUF over torch, 1 node at T = 0"].bound == drafters.MOST_RATIO
+    assert all(figure.value > 0.0 for figure in said.values())
 
 
 async def test_an_ngram_edge_stays_below_80_mb_and_imports_no_model_library() -> None:

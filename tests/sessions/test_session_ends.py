@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foredraft.cloud.drafter import CloudDrafter
 from foredraft.cloud.service import MAX_UNSENT
 from foredraft.cloud.state import Limits
 from foredraft.edge.session import EdgeSession
@@ -21,7 +22,7 @@ from foredraft.protocol import messages
 from foredraft.protocol.messages import Commit, Drain, Refused
 from foredraft.protocol.ports import Guess, Link, Pass, Prediction, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
-from foredraft.protocol.tree import Node
+from foredraft.protocol.tree import DraftTree, Node
 from foredraft_sim.loop.event_loop import SimLoop
 from sessions.room import PROMPT, Room, SlowTarget, collect, perfect, room, text, truth, watching
 
@@ -155,6 +156,32 @@ async def test_a_text_goes_on_without_its_drafter_when_that_fails_and_says_so_on
     assert said == ["the drafter failed, and the text goes on without drafts: the drafter broke"][: len(said)]
     assert len(said) == 1 or policy == "auto"  # which may have had no use for it so far
     await here.left()
+
+
+async def test_a_drafter_that_breaks_in_an_unforeseen_way_costs_no_token_and_its_trace_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Sloppy(ScriptedDrafter):
+        async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
+            raise IndexError("off by one")
+
+    here = room()
+    assert await collect(here.session("sync", drafter=Sloppy(perfect))) == await collect(here.session("cloud"))
+    (said,) = [record for record in caplog.records if "off by one" in record.getMessage()]
+    assert said.exc_info
+    await here.left()
+
+
+async def test_a_drafter_beside_the_target_that_fails_costs_no_token(caplog: pytest.LogCaptureFixture) -> None:
+    tree = DraftTree([1, 2, 3])
+    drafter = CloudDrafter(lambda: BrokenDrafter(1), tree, Sampling())
+    await drafter.extend(tree.root)
+    assert len(tree) == 1
+    for node in (tree.live[0], tree.root):
+        await drafter.extend(node)
+        assert node.barren
+    assert len(tree) == 1
+    assert len([record for record in caplog.records if "the drafter broke" in record.getMessage()]) == 1
 
 
 class BrokenTarget(ScriptedTarget):
