@@ -21,6 +21,14 @@ from foredraft.protocol.signal import Signal
 log = logging.getLogger("foredraft.edge")
 
 
+class _FailedError(Exception):
+    """The drafter failed. What a policy raises is another matter, and ends the session."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Drafting:
     """One session's drafting. A step in flight always runs to its end. A drafter that fails ends it, not the session.
 
@@ -62,7 +70,8 @@ class Drafting:
         """Draft whenever the policy wants to; should the drafter fail, say so and rest: the cloud goes on alone."""
         try:
             await self._run(sampling)
-        except Exception as error:
+        except _FailedError as failed:
+            error = failed.error
             ours = isinstance(error, ForedraftError)
             log.warning(
                 "the drafter failed, and the text goes on without drafts: %s", error, exc_info=None if ours else error
@@ -78,10 +87,13 @@ class Drafting:
         """Draft for ever. The cloud is at work meanwhile: what it commits before the drafter is ready comes after."""
         state, drafter, on_change, clock = self._state, self._drafter, self._on_change, asyncio.get_running_loop()
         known = state.tree.position
-        await drafter.begin(state.tree.tokens[:known], sampling)
-        self._begun = True
-        if missed := state.tree.tokens[known:]:
-            drafter.advance(missed)
+        try:
+            await drafter.begin(state.tree.tokens[:known], sampling)
+            self._begun = True
+            if missed := state.tree.tokens[known:]:
+                drafter.advance(missed)
+        except Exception as error:
+            raise _FailedError(error) from error
         most = drafter.max_nodes_per_step
         step = self._next_step(most)
         while True:
@@ -92,9 +104,12 @@ class Drafting:
                 step = self._next_step(most)
                 continue
             began_s = clock.time()
-            guesses = await drafter.draft(step.nodes, step.width)
-            took_s = clock.time() - began_s
-            grown = state.drafted(step, guesses, took_s)
+            try:
+                guesses = await drafter.draft(step.nodes, step.width)
+                took_s = clock.time() - began_s
+                grown = state.drafted(step, guesses, took_s)
+            except Exception as error:
+                raise _FailedError(error) from error
             if self._note is not None:
                 counts = len(step.nodes), len(grown)
                 self._note("draft", {"began_s": began_s, "took_s": took_s, "nodes": counts[0], "grown": counts[1]})
