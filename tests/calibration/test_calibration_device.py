@@ -93,7 +93,7 @@ def test_the_ngram_drafter_is_measured_too() -> None:
     assert found.profile.model.name == "n-gram lookup"
 
 
-def test_batches_are_measured_as_the_engine_runs_them_and_declared() -> None:
+def test_batches_are_measured_over_copies_and_declared() -> None:
     wanted = Wanted("mine", shape="tiny", options=QUICK, tokens=(1, 4), contexts=(1, 32), batches=(1, 2, 8), repeats=3)
     found = run(wanted)
     assert isinstance(found.profile, TargetProfile)
@@ -101,7 +101,7 @@ def test_batches_are_measured_as_the_engine_runs_them_and_declared() -> None:
     assert found.profile.target_pass.range.batch == (1, 8)
     assert found.profile.target_pass.range.new_tokens == (1, 32)
     assert Call(4 * 8, 32 * 8, 8) in {point.call for point in found.fits["target_pass"].points}
-    assert "the rows of several texts in one forward" in found.profile.notes
+    assert "the engine itself does not batch" in found.profile.notes
 
 
 def test_a_batch_of_copies_says_what_the_engine_says() -> None:

@@ -214,7 +214,7 @@ def _notes(wanted: Wanted, fits: Mapping[str, Fit], left_out: Sequence[str]) -> 
     if wanted.shape:
         lines.append(f"The weights of this {wanted.shape} are random: only its times are claimed.")
     if max(wanted.batches) > 1:
-        lines.append("Batches ran as the engine runs them: the rows of several texts in one forward.")
+        lines.append("Batches ran the model's layers over copies of one text; the engine itself does not batch.")
     return "\n".join([*lines, *(f"Not measured: {one}." for one in left_out)]) + "\n"
 
 

@@ -73,10 +73,9 @@ def _plain(session: "Session") -> dict[str, object]:
 
 
 def _show(found: "Validation", out: Path) -> None:
-    from foredraft_sim.validate.page import cell_rows, error_rows, many_rows, ranking_rows, summary_lines, text_lines
+    from foredraft_sim.validate.page import cell_rows, error_rows, ranking_rows, summary_lines, text_lines
 
-    many = [many_rows(found)] if found.verdict.many else []
-    for rows in (cell_rows(found), error_rows(found), ranking_rows(found), *many):
+    for rows in (cell_rows(found), error_rows(found), ranking_rows(found)):
         for line in text_lines(rows):
             typer.echo(line)
         typer.echo()

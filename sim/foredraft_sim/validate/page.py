@@ -79,25 +79,6 @@ def ranking_rows(found: Validation) -> list[Row]:
     return rows
 
 
-def many_rows(found: Validation) -> list[Row]:
-    """By number of edges at once: what they got in all, and when nine tenths of them had their first token."""
-    rows: list[Row] = [("edges at once", "tokens/s", "simulated", "off", "p90 first token, ms", "simulated", "off")]
-    for many in found.verdict.many:
-        real, simulated, off = many.real, many.simulated, many.off
-        rows.append(
-            (
-                str(real.edges),
-                f"{real.tokens_per_s:.1f}",
-                f"{simulated.tokens_per_s:.1f}",
-                f"{off[0]:+.1%}",
-                f"{real.slow_ttft_s * 1e3:.1f}",
-                f"{simulated.slow_ttft_s * 1e3:.1f}",
-                f"{off[1]:+.1%}",
-            )
-        )
-    return rows
-
-
 def summary_lines(found: Validation) -> list[str]:
     """The conclusion, and under which conditions."""
     missed = found.verdict.missed()
@@ -171,7 +152,6 @@ def page(found: Validation, pictures: dict[str, bytes]) -> str:
         _table(error_rows(found)),
         "<h2>Rankings by time end to end</h2>",
         _table(ranking_rows(found)),
-        *(["<h2>Many edges at once</h2>", _table(many_rows(found))] if found.verdict.many else []),
         figures,
         "<h2>By link and policy</h2>",
         _table(cell_rows(found)),

@@ -30,7 +30,6 @@ from foredraft_sim.validate.plan import SEED, TEMPERATURE, Plan
 
 _CONTEXTS: Final = "1,64,192"
 _TARGET_TOKENS: Final = "1,2,3,5,9,17,33"
-_SHARED_TOKENS: Final = "1,2,5,17"
 _DRAFT_TOKENS: Final = "1,2,3,5,8,16"
 
 
@@ -60,12 +59,8 @@ class Profiles:
 class Stage:
     """The cloud's process, one edge process per link, each on its core, and the proxies between; from ``stage``."""
 
-    def __init__(
-        self, plan: Plan, edges: dict[str, Child], fronts: dict[str, str], cores: "Cores", together: Child | None
-    ) -> None:
-        """``together``: the process of many edges at once, over the first link."""
+    def __init__(self, plan: Plan, edges: dict[str, Child], fronts: dict[str, str], cores: "Cores") -> None:
         self._plan, self._edges, self._fronts, self._cores = plan, edges, fronts, cores
-        self.together = together
 
     def run(
         self, way: str, policy: str, prompts: Sequence[str], number: int, seed: int, record: Path | None = None
@@ -128,11 +123,7 @@ def stage(plan: Plan, where: Cores) -> Iterator[Stage]:
         for name, way in plan.ways.items():
             [(fronts[name], _)] = stack.enter_context(proxies([url], way.up, way.down, where.edge))
             edges[name] = stack.enter_context(child(where.edge, "foredraft.bench.real_edge", fronts[name], plan.draft))
-        together = None
-        if plan.edges:
-            front = fronts[next(iter(plan.ways))]
-            together = stack.enter_context(child(where.edge, "foredraft.bench.real_edges", front))
-        yield Stage(plan, edges, fronts, where, together)
+        yield Stage(plan, edges, fronts, where)
 
 
 def measure_devices(plan: Plan, where: Cores, *, force: bool) -> tuple[TargetProfile, DraftProfile]:
@@ -147,16 +138,6 @@ def measure_devices(plan: Plan, where: Cores, *, force: bool) -> tuple[TargetPro
     if not isinstance(target, TargetProfile) or not isinstance(draft, DraftProfile):
         raise ForedraftError("the measured profiles are of the wrong kind")
     return target, draft
-
-
-def measure_batches(plan: Plan, where: Cores) -> TargetProfile:
-    """A profile of the target's forwards as up to so many edges share them, however noisy the machine is."""
-    batches = ",".join(str(count) for count in range(1, max(plan.edges) + 1) if max(plan.edges) % count == 0)
-    command = ["device", "--role", "target", "--tokens", _SHARED_TOKENS, "--batches", batches, "--force"]
-    found = _profile(where.cloud, [*command, "--contexts", _CONTEXTS, "--repeats", str(plan.repeats)], "batches")
-    if not isinstance(found, TargetProfile):
-        raise ForedraftError("the measured profile is of the wrong kind")
-    return found
 
 
 def _profile(core: int | None, command: Sequence[str], name: str) -> Profile:
