@@ -77,12 +77,12 @@ class Compared:
     @property
     def speed_off(self) -> float:
         """Simulated over real tokens per second, less one."""
-        return _fastest(self.simulated).tokens_per_s / _fastest(self.real).tokens_per_s - 1.0
+        return fastest(self.simulated).tokens_per_s / fastest(self.real).tokens_per_s - 1.0
 
     @property
     def ttft_off(self) -> float:
         """The same of the 90th percentile of the time to the first token."""
-        return _fastest(self.simulated).ttft_p90_s / _fastest(self.real).ttft_p90_s - 1.0
+        return fastest(self.simulated).ttft_p90_s / fastest(self.real).ttft_p90_s - 1.0
 
     def missed(self) -> list[str]:
         """What is further off than it may be, in words."""
@@ -94,7 +94,7 @@ class Compared:
         ]
 
 
-def _fastest(runs: Sequence[Ran]) -> Ran:
+def fastest(runs: Sequence[Ran]) -> Ran:
     """Whatever else a machine does only takes time."""
     return max(runs, key=lambda one: one.tokens_per_s)
 
