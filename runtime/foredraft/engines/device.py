@@ -1,26 +1,37 @@
 """An emulated device: calls go through it one after another, first come, first served.
 
-A call has the device to itself from its start to its end, or shares it with those next in
-line, where their pricing lets them run as one batch. A call that is given up frees
-the device only when the segment in flight is over.
+Where their pricing lets them, all calls that wait when it becomes free run as one forward, by the rule of the real
+engine (``batching``): a long prompt goes through it chunk by chunk, beside the others. Each call else has the
+device to itself from its start to its end. A call that is given up frees the device when the layer in flight is over.
 """
 
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from foredraft.engines.batching import Waiting, choose
 from foredraft.errors import ForedraftError
 
 TICK_S = 1e-9  # below the resolution of any loop's clock; "now", as far as anyone can tell
 
 
 class Pricing(Protocol):
-    """What calls cost; calls of one pricing may form a batch."""
+    """What calls cost; calls of one pricing may form a batch, if it ``batches``.
+
+    ``chunk``: by how many rows of long trunks a forward may delay others.
+    """
+
+    @property
+    def batches(self) -> bool:
+        """Whether calls share forwards at all."""
+
+    @property
+    def chunk(self) -> int:
+        """As ``batching.choose`` takes it."""
 
     def batch_s(self, works: Sequence["Work"], idle_s: float) -> float:
         """Seconds that these calls take as one batch after the device was idle; asked once, when it starts."""
@@ -29,14 +40,33 @@ class Pricing(Protocol):
         """Whether these calls may run as one batch."""
 
 
-class Work(msgspec.Struct, frozen=True, gc=False):
-    """One call, as its device sees it. ``kind`` is "pass", "prefill" or "step"."""
+class Work(msgspec.Struct, gc=False):
+    """What is left of a call, as its device sees it. ``kind`` is "pass", "prefill" or "step".
+
+    ``tree``: how many of the new tokens are draft nodes, which run with the last of the others. ``began_s``: when it
+    got the device; ``earlier_s``: how long the forwards took that ran the parts of it that are behind.
+    """
 
     kind: str
     new_tokens: int
     context: int
     exits: int
     pricing: Pricing
+    tree: int = 0
+    began_s: float = -1.0
+    earlier_s: float = 0.0
+
+    def part(self, tokens: int) -> "Work":
+        """The next so many tokens of its trunk."""
+        return Work("prefill", tokens, self.context, 0, self.pricing)
+
+    def is_past(self, tokens: int, turn: "Turn") -> None:
+        """So many tokens of its trunk run in this turn."""
+        if self.began_s < 0.0:
+            self.began_s = turn.start_s
+        self.new_tokens -= tokens
+        self.context += tokens
+        self.earlier_s += turn.end_s - turn.start_s
 
 
 class Turn(msgspec.Struct, eq=False):
@@ -68,17 +98,20 @@ class Turn(msgspec.Struct, eq=False):
     def leave(self, at_s: float | None = None) -> None:
         """One call needs the device until ``at_s`` (default: the end), or until now if that is later. Once per call."""
         at_s = self.end_s if at_s is None else at_s
-        if self.free_s > at_s:
-            at_s = self.free_s
-        if self.calls == 1:
-            self.device.free_at(at_s)
-        else:
-            self.calls, self.free_s = self.calls - 1, at_s
+        if at_s > self.free_s:
+            self.free_s = at_s
+        self.calls -= 1
+        if not self.calls:
+            self.device.free(self)
 
 
 def fine_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     """The loop's clock. uvloop's counts whole milliseconds of the system's, so that is read itself."""
     return time.monotonic if type(loop).__module__.partition(".")[0] == "uvloop" else loop.time
+
+
+_Chosen = tuple[Work, "asyncio.Future[Turn]", int, bool]
+"""A call, who waits for it, how much of its trunk runs, and whether that is the whole of it."""
 
 
 class Device:
@@ -95,8 +128,9 @@ class Device:
         self.spin_s = spin_s
         self.now: Callable[[], float] = self._first_now
         """The running loop's time, in seconds."""
-        self._waiting: deque[tuple[Work, asyncio.Future[Turn]]] = deque()
+        self._waiting: list[tuple[Work, asyncio.Future[Turn]]] = []
         self._turn: Turn | None = None  # while it is busy
+        self._granting = False  # as soon as all that is ready now has run
         self._free_since_s = -math.inf
         self._taken_until_s = -math.inf
         self._busy_s = 0.0
@@ -115,17 +149,26 @@ class Device:
         return self._busy_s + running_s
 
     def start(self, work: Work) -> Turn | None:
-        """A turn at once, if the device is free; the caller must leave it. Raises what the pricing raises."""
-        return None if self._turn is not None or self._waiting else self._begin((work,))
+        """A turn at once, if the device is free; the caller must leave it. Raises what the pricing raises.
+
+        A call that may share its forward is never begun at once: who is ready now may want to come along.
+        """
+        if self._turn is not None or self._waiting or work.pricing.batches:
+            return None
+        return self._begin((work,))
 
     async def enter(self, work: Work) -> Turn:
-        """Wait for the device; the caller must leave the turn. Raises what the pricing raises."""
+        """Wait for the device, for the last forward of the call if it takes several; the caller must leave the turn.
+
+        Raises what the pricing raises.
+        """
         if (turn := self.start(work)) is not None:
             return turn
         waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, waiter))
         if self._turn is None:
-            self._grant()
+            self.now()  # the loop is known from then on
+            self._next()
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -134,25 +177,27 @@ class Device:
             waiter.cancel()
             raise
 
-    def free_at(self, at_s: float) -> None:
-        """The last call is over at ``at_s``: from then on the next may start."""
+    def free(self, turn: Turn) -> None:
+        """All calls of a turn have left it: when nobody needs the device any longer, the next may start."""
         now_s = self.now()
-        if at_s - now_s > TICK_S:
-            self.loop.call_later(at_s - now_s, self.free_at, at_s)
+        if turn.free_s - now_s > TICK_S:
+            self.loop.call_later(turn.free_s - now_s, self.free, turn)
             return
-        if self._turn is not None:
-            self._busy_s += now_s - self._turn.start_s
+        self._busy_s += now_s - turn.start_s
         self._turn = None
         self._free_since_s = now_s
         if self._waiting:
-            self._grant()
+            self._next()
 
     def take(self, seconds: float) -> None:
         """Something else takes the device for so long: the call in flight ends later, or the next one does."""
-        if self._turn is not None:
-            self._turn.end_s += seconds
-        else:
-            self._taken_until_s = max(self._taken_until_s, self.now()) + seconds
+        turn, now_s = self._turn, self.now()
+        if turn is None:
+            self._taken_until_s = max(self._taken_until_s, now_s) + seconds
+            return
+        turn.end_s += seconds
+        if turn.free_s > now_s:
+            turn.free_s += seconds
 
     async def poll(self, due_s: float) -> None:
         """Wait for a moment that is near, with turns of the loop for others."""
@@ -162,21 +207,30 @@ class Device:
             if self.now() == before_s:  # a clock that moves for timers only
                 await asyncio.sleep(left_s)
 
+    def _next(self) -> None:
+        """The device is free and somebody waits: the next turn begins, where calls share it after all that is ready."""
+        if not self._waiting[0][0].pricing.batches:
+            self._grant()
+        elif not self._granting:
+            self._granting = True
+            self.loop.call_soon(self._grant)
+
     def _grant(self) -> None:
-        """Start the first waiting call, with those that may share its batch."""
-        while self._waiting:
-            works, waiters = self._next_batch()
-            if not works:
-                return
+        """Start the first waiting call, with those that share its forward."""
+        self._granting = False
+        while self._turn is None and (chosen := self._chosen()):
             try:
-                turn = self._begin(works)
+                turn = self._begin([work if whole else work.part(tokens) for work, _, tokens, whole in chosen])
             except ForedraftError as error:
-                for waiter in waiters:
+                for _, waiter, _, _ in chosen:
                     waiter.set_exception(error)
                 continue
-            for waiter in waiters:
-                waiter.set_result(turn)
-            return
+            for work, waiter, tokens, whole in chosen:
+                if whole:
+                    waiter.set_result(turn)
+                else:
+                    work.is_past(tokens, turn)
+                    turn.leave()
 
     def _begin(self, works: Sequence[Work]) -> Turn:
         """Occupy the device with a batch. Raises what the pricing raises, and stays free then."""
@@ -190,22 +244,33 @@ class Device:
         self._turn = turn = Turn(self, now_s, now_s + duration_s, calls)
         return turn
 
-    def _next_batch(self) -> tuple[list[Work], list["asyncio.Future[Turn]"]]:
-        """Take the first waiting call, and those next in line for as long as they fit in with it."""
-        works: list[Work] = []
-        waiters: list[asyncio.Future[Turn]] = []
-        while self._waiting:
-            work, waiter = self._waiting[0]
-            if not waiter.done():
-                if works and not _joins(work, works):
-                    break
-                works.append(work)
-                waiters.append(waiter)
-            self._waiting.popleft()
-        return works, waiters
+    def _chosen(self) -> list[_Chosen]:
+        """Of those that wait, in order of arrival: who runs next, as far as their pricing lets them share a forward.
+
+        A call that runs to its end does not wait any more.
+        """
+        waiting = self._waiting = [(work, waiter) for work, waiter in self._waiting if not waiter.done()]
+        if not waiting:
+            return []
+        pricing = waiting[0][0].pricing
+        if not pricing.batches:
+            work, waiter = waiting.pop(0)
+            return [(work, waiter, work.new_tokens, True)]
+        same = [one for one in waiting if one[0].pricing is pricing]
+        calls = [Waiting(work.new_tokens - work.tree, work.tree, work.kind == "pass") for work, _ in same]
+        chosen = [(*same[share.call], share.trunk, share.whole) for share in choose(calls, pricing.chunk)]
+        chosen = _fitting(chosen, pricing)
+        over = {id(waiter) for _, waiter, _, whole in chosen if whole}
+        self._waiting = [one for one in waiting if id(one[1]) not in over]
+        return chosen
 
 
-def _joins(work: Work, works: list[Work]) -> bool:
-    first = works[0]
-    same = work.kind == first.kind and work.pricing is first.pricing
-    return same and first.pricing.fits([*works, work])
+def _fitting(chosen: list[_Chosen], pricing: Pricing) -> list[_Chosen]:
+    """The first, and those after it for as long as the pricing takes them together."""
+    works = [work if whole else work.part(tokens) for work, _, tokens, whole in chosen]
+    if len(works) == 1 or pricing.fits(works):
+        return chosen
+    together = 1
+    while pricing.fits(works[: together + 1]):
+        together += 1
+    return chosen[:together]

@@ -40,9 +40,9 @@ _TYPICAL_PASS = (5, 256)  # new tokens and context of the pass that a card tells
 class _HeldReadings:
     """Predictions of the exits of a pass, each held back until its share of the turn is over, and let go in order."""
 
-    def __init__(self, target: "PacedTarget", batch: Pass, turn: Turn, on_exit: Callable[[Prediction], None]) -> None:
+    def __init__(self, target: "PacedTarget", turn: Turn, on_exit: Callable[[Prediction], None]) -> None:
         self._device, self._pace, self._layers = target.device, target.pace, target.card.layers
-        self._exits, self._turn, self._on_exit = batch.exits, turn, on_exit
+        self._turn, self._on_exit = turn, on_exit
         self._held: deque[Prediction] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -69,18 +69,12 @@ class _HeldReadings:
 
     def flush(self) -> None:
         """The pass is over: nothing is held back any longer."""
-        self._stop()
+        self.stop()
         while self._held:
             self._on_exit(self._held.popleft())
 
-    def give_up(self) -> float:
-        """Say nothing more by itself; when the segment in flight ends, the last one if all are over."""
-        self._stop()
-        now_s = self._device.now() - TICK_S
-        ends_s = (self._due_s(layer) for layer in self._exits)
-        return min((end_s for end_s in ends_s if end_s >= now_s), default=self._turn.end_s)
-
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Say nothing more by itself."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -89,8 +83,8 @@ class _HeldReadings:
 class PacedTarget:
     """A Target that takes the time, and has the memory, of the profile's device.
 
-    Exits speak no earlier than at their share of the pass, the verdict at its end. Passes that
-    wait while the device is busy run as one batch as far as the profile's range says so.
+    Exits speak no earlier than at their share of the pass, the verdict at its end. Calls that
+    wait while the device is busy run as one batch, by the engine's rule, as far as the profile's ranges say so.
     Sessions reserve cache for their text and ``headroom_tokens`` more, and refuse with "busy"
     what the profile's memory does not hold. ``device`` is shared with whatever else runs on it.
     ``pace``: what calls cost, where the profile alone does not tell.
@@ -109,6 +103,7 @@ class PacedTarget:
     ) -> None:
         self.device = device or Device()
         self.pace = pace or Pace(profile, residual, outside)
+        self.pace.chunk = inner.card.prefill_chunk
         self._inner = inner
         self._headroom_tokens = headroom_tokens
         self._reserved_tokens = 0
@@ -186,24 +181,28 @@ class _PacedSlot:
             await self._inner.prefill(tokens)
             pace.note_late("prefill", await turn.over())
         finally:
-            turn.leave()
-        return device.now() - turn.start_s
+            turn.leave(self._let_go_s(turn))
+        return work.earlier_s + device.now() - turn.start_s
 
     async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
-        """One pass in the profile's time. Cancelled, it frees the device after the segment in flight."""
+        """One pass in the profile's time. Cancelled, it frees the device after the layer in flight."""
         device, pace = self._target.device, self._target.pace
         asked_s = device.now()
-        work = self._work("pass", len(batch.trunk) + len(batch.tokens), len(batch.exits))
+        tree = len(batch.tokens)
+        work = self._work("pass", len(batch.trunk) + tree, len(batch.exits), tree)
         turn = device.start(work) or await device.enter(work)
-        held = _HeldReadings(self._target, batch, turn, on_exit) if batch.exits else None
+        held = _HeldReadings(self._target, turn, on_exit) if batch.exits else None
         try:
             verdict = await self._inner.verify(batch, on_exit if held is None else held.take)
             pace.note_late("pass", await turn.over())
             if held is not None:
                 held.flush()
         finally:
-            turn.leave(None if held is None else held.give_up())
-        return Verdict(verdict.prediction, turn.start_s - asked_s, device.now() - turn.start_s)
+            if held is not None:
+                held.stop()
+            turn.leave(self._let_go_s(turn))
+        began_s = turn.start_s if work.began_s < 0.0 else work.began_s
+        return Verdict(verdict.prediction, began_s - asked_s, work.earlier_s + device.now() - turn.start_s)
 
     def keep(self, nodes: Sequence[int]) -> None:
         """Of the last pass, keep these nodes."""
@@ -215,14 +214,23 @@ class _PacedSlot:
         self._reserved_tokens = 0
         self._inner.close()
 
-    def _work(self, kind: str, new_tokens: int, exits: int) -> Work:
+    def _let_go_s(self, turn: Turn) -> float | None:
+        """How long a call needs the device that leaves it now: to the end of the layer in flight."""
+        now_s = self._target.device.now()
+        if now_s >= turn.end_s - TICK_S:
+            return None
+        whole_s = turn.end_s - turn.start_s
+        share = (now_s - TICK_S - turn.start_s) / whole_s
+        return turn.start_s + whole_s * self._target.pace.layer_end(share, self._target.card.layers)
+
+    def _work(self, kind: str, new_tokens: int, exits: int, tree: int = 0) -> Work:
         """A call, with memory taken for what it adds. Raises RefusedError("busy")."""
         context = self._inner.cached
         more = context + new_tokens - self._reserved_tokens
         if more > 0:
             self._target.reserve(more)
             self._reserved_tokens += more
-        return Work(kind, new_tokens, context, exits, self._target.pace)
+        return Work(kind, new_tokens, context, exits, self._target.pace, tree)
 
 
 class PacedDrafter:

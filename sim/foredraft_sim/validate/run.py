@@ -18,6 +18,7 @@ from foredraft_sim.validate.calibrate import (
     round_excess_s,
     token_excess_s,
 )
+from foredraft_sim.validate.crowd import Found
 from foredraft_sim.validate.plan import GAMMA, SEED, Plan
 from foredraft_sim.validate.repeats import Key, by_session, fastest_of, settled
 from foredraft_sim.validate.replayed import recorded_and_replayed
@@ -49,6 +50,7 @@ class Validation:
     """What was found, and what it rests on.
 
     ``profiles``: as they were used, corrections included. ``unsettled``: real sessions of which no two runs agreed.
+    ``crowd``: edges at once, where they were asked for.
     """
 
     plan: Plan
@@ -59,6 +61,7 @@ class Validation:
     verdict: Verdict
     unsettled: int
     load: str
+    crowd: Found | None = None
 
 
 def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share: None) -> Validation:

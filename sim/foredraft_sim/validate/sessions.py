@@ -1,20 +1,17 @@
 """The same sessions, really and simulated: what is compared."""
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from foredraft.bench.child import Child, child
 from foredraft.bench.real import places
 from foredraft.edge.session_report import SessionReport
-from foredraft.errors import ConfigError, ForedraftError
+from foredraft.errors import ForedraftError
 from foredraft.links.emulation import proxies
-from foredraft.profiles import DraftProfile, LinkProfile, Profile, TargetProfile, load_profile
+from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile, load_profile
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import (
@@ -26,6 +23,7 @@ from foredraft_sim.scenario.scenario_file import (
     ScenarioFile,
     Workload,
 )
+from foredraft_sim.validate.measured import measured_profile
 from foredraft_sim.validate.plan import SEED, TEMPERATURE, Plan
 
 _CONTEXTS: Final = "1,64,192"
@@ -90,7 +88,7 @@ class Stage:
     def measure_link(self, way: str) -> LinkProfile:
         """The link as the edge's core sees it. Raises ConfigError, ForedraftError."""
         command = ["link", "--server", self._fronts[way], "--seconds", str(self._plan.link_s)]
-        found = _profile(self._cores.edge, command, "link")
+        found = measured_profile(self._cores.edge, command, "link")
         if not isinstance(found, LinkProfile):
             raise ForedraftError(f"a {found.kind} profile, where a link was measured")
         return found
@@ -131,26 +129,15 @@ def measure_devices(plan: Plan, where: Cores, *, force: bool) -> tuple[TargetPro
     if plan.paced:
         return load_profile(plan.target, "target"), load_profile(plan.draft, "draft")
     common = ["--contexts", _CONTEXTS, "--repeats", str(plan.repeats), *(["--force"] if force else [])]
-    target = _profile(
+    target = measured_profile(
         where.cloud, ["device", "--role", "target", "--tokens", _TARGET_TOKENS, *common], "validate-target"
     )
-    draft = _profile(where.edge, ["device", "--role", "draft", "--tokens", _DRAFT_TOKENS, *common], "validate-draft")
+    draft = measured_profile(
+        where.edge, ["device", "--role", "draft", "--tokens", _DRAFT_TOKENS, *common], "validate-draft"
+    )
     if not isinstance(target, TargetProfile) or not isinstance(draft, DraftProfile):
         raise ForedraftError("the measured profiles are of the wrong kind")
     return target, draft
-
-
-def _profile(core: int | None, command: Sequence[str], name: str) -> Profile:
-    """What ``foredraft profile`` writes in a process on one core. Raises ConfigError where it refuses."""
-    pinned = [sys.executable, "-m", "foredraft.bench.child", "-" if core is None else str(core), "foredraft", "profile"]
-    with TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [*pinned, *command, "--name", name, "--out", folder], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            reason = done.stderr.strip().removeprefix("error: ")
-            raise (ConfigError if done.returncode == ConfigError.exit_code else ForedraftError)(reason)
-        return load_profile(Path(folder) / f"{name}.toml")
 
 
 def scenario_of(plan: Plan, profiles: Profiles, way: str, prompts: Sequence[str]) -> Scenario:

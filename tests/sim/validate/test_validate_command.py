@@ -267,7 +267,7 @@ def test_the_exit_code_says_whether_the_targets_are_met(
     off: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "validate", lambda plan, *, force, tell: validation(off))
-    result = CliRunner().invoke(app, ["validate", "--quick", "--out", str(tmp_path)])
+    result = CliRunner().invoke(app, ["validate", "--quick", "--only", "sessions", "--out", str(tmp_path)])
     assert result.exit_code == code, result.output
     assert ("MISSED: time per output token" in result.output) == bool(code)
     plain = json.loads((tmp_path / "validation.json").read_text())
@@ -279,7 +279,7 @@ def test_the_exit_code_says_whether_the_targets_are_met(
 
 def test_json_is_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "validate", lambda plan, *, force, tell: validation())
-    result = CliRunner().invoke(app, ["validate", "--quick", "--json", "--out", str(tmp_path)])
+    result = CliRunner().invoke(app, ["validate", "--quick", "--only", "sessions", "--json", "--out", str(tmp_path)])
     assert json.loads(result.stdout)["errors"]["tpot_s"]["p50"] == pytest.approx(0.0)
 
 
