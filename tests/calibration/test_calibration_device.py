@@ -2,20 +2,27 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from engines.gate import Gate
 from foredraft.api.loading import ModelOptions, load_drafter, load_target
 from foredraft.calibration import device as measuring_devices
+from foredraft.calibration.batched import Mixed
 from foredraft.calibration.device import Hint, Measured, measure
 from foredraft.calibration.fitting import Call, Fit, Point
 from foredraft.calibration.report import device_lines
 from foredraft.calibration.request import Wanted
+from foredraft.calibration.shapes import random_model
 from foredraft.cli.main import app
+from foredraft.engines.torch_model import LoadedModel
 from foredraft.errors import ConfigError, ForedraftError, ProfileError, UnknownNameError
 from foredraft.profiles import (
     DraftProfile,
@@ -93,30 +100,40 @@ def test_the_ngram_drafter_is_measured_too() -> None:
     assert found.profile.model.name == "n-gram lookup"
 
 
-def test_batches_are_measured_as_the_engine_runs_them_and_declared() -> None:
+def test_batches_of_the_engine_are_measured_and_declared(gate: Gate) -> None:
     wanted = Wanted("mine", shape="tiny", options=QUICK, tokens=(1, 4), contexts=(1, 32), batches=(1, 2, 8), repeats=3)
     found = run(wanted)
     assert isinstance(found.profile, TargetProfile)
-    assert isinstance(found.profile.target_pass, Line)
     assert found.profile.target_pass.range.batch == (1, 8)
     assert found.profile.target_pass.range.new_tokens == (1, 32)
     assert Call(4 * 8, 32 * 8, 8) in {point.call for point in found.fits["target_pass"].points}
-    assert "the rows of several texts in one forward" in found.profile.notes
+    assert {4 * 8, 8, 7 + 128} <= set(gate.rows)  # eight sessions in one forward; a chunk beside seven
+    assert Mixed(128, 7, 32) in found.mixed
+    assert "Prefills beside passes: 12 kinds of forwards" in found.profile.notes
+    assert any("a prefill of 128 beside 7 passes, over 32 tokens each" in line for line in device_lines(found))
 
 
-def test_a_batch_of_copies_says_what_the_engine_says() -> None:
-    """The timed passes are real ones: with the same cache, each copy's tokens are what one text's are."""
-    import torch
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Counts the rows of each forward of the model that is measured."""
+    with ExitStack() as stack:
+        counted = Gate()
 
-    from foredraft.calibration.batched import Texts
-    from foredraft.calibration.shapes import random_model
+        def watched(*arguments: Any) -> LoadedModel:
+            model = random_model(*arguments)
+            hook = model.layers[0].register_forward_pre_hook(partial(counted._before, 0))
+            stack.callback(hook.remove)
+            return model
 
-    model = random_model("tiny", "float32", "cpu")
-    with torch.inference_mode():
-        texts, one = Texts(model, 3, 5, 4), Texts(model, 1, 5, 4)
-        for many, single in zip(texts._memory.planes, one._memory.planes, strict=True):
-            many.copy_(single.repeat(1, 1, 3, 1))
-        assert texts.run([7, 8, 9]) == one.run([7, 8, 9]) * 3
+        monkeypatch.setattr("foredraft.calibration.shapes.random_model", watched)
+        yield counted
+
+
+def test_a_batch_that_the_target_has_no_memory_for_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foredraft.calibration.request._CACHE_BYTES", 1 << 20)
+    wanted = Wanted("mine", shape="tiny", options=QUICK, tokens=(1, 2), contexts=(1, 64), batches=(1, 16), repeats=3)
+    found = run(wanted)
+    assert any(line.startswith("a batch of 16 over 64 tokens each (") for line in found.left_out)
 
 
 def found(variation: float = 0.05, late: int = 0) -> Measured:

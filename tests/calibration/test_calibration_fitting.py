@@ -2,11 +2,23 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foredraft.calibration.fitting import Call, Samples, between, fit_curve, fit_line, points_of, variation
+from foredraft.calibration.fitting import (
+    Call,
+    Samples,
+    _not_negative,
+    between,
+    fit_curve,
+    fit_line,
+    fit_sums,
+    points_of,
+    spread_over,
+    variation,
+)
 from foredraft.profiles import Grid, Line, Range, seconds
 
 TOKENS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -109,9 +121,43 @@ def test_more_tokens_never_take_less_in_a_grid() -> None:
     assert times == sorted(times)
 
 
-def test_batches_are_fitted_with_a_line_since_a_grid_of_sums_has_holes() -> None:
+def test_batches_are_fitted_with_a_line_where_that_is_as_good() -> None:
     line = Line(base_s=0.01, per_token_s=1e-3, per_sequence_s=1e-3, range=REACH)
     assert isinstance(fit_curve(measured(line, BATCHED, 0.0), {}, REACH).curve, Line)
+
+
+def test_batches_whose_rows_bend_twice_are_fitted_with_a_grid_of_sums() -> None:
+    """Rows of a small product cost much, then nothing, then little: no line has that."""
+
+    def taken_s(call: Call) -> float:
+        rows = 1e-3 * min(call.new_tokens, 4) + 2e-4 * max(0, call.new_tokens - 32)
+        return 0.01 + rows + 1e-6 * call.context + 5e-4 * (call.batch - 1)
+
+    found = fit_curve({call: [taken_s(call)] for call in BATCHED}, {}, REACH).curve
+    assert isinstance(found, Grid)
+    for call in (*BATCHED, Call(20, 1024), Call(8, 64, 8), Call(5, 256, 4), Call(100, 8192, 16)):
+        assert seconds(found, call.new_tokens, call.context, call.batch) == pytest.approx(taken_s(call), rel=0.01)
+
+
+@given(st.integers(0, 1 << 30))
+@settings(max_examples=25)
+def test_no_coefficient_is_negative_and_no_other_choice_is_better(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    rows, wanted = draw.normal(size=(12, 5)), draw.normal(size=12)
+    found = _not_negative(rows, wanted)
+    pull = rows.T @ (wanted - rows @ found)
+    assert (found >= 0.0).all()
+    assert (pull <= 1e-9).all()  # more of any would be worse (the conditions of Karush, Kuhn and Tucker)
+    assert np.abs(pull[found > 0.0]).max(initial=0.0) <= 1e-9
+
+
+def test_what_a_session_does_around_a_call_is_done_by_each_of_a_batch() -> None:
+    line = Line(base_s=0.01, per_sequence_s=0.001, range=REACH)
+    grid = fit_sums(points_of(measured(line, BATCHED, 0.0)), REACH)
+    for curve in (line, grid):
+        longer = spread_over(curve, 0.002)
+        assert seconds(longer, 8, 8, 1) == pytest.approx(seconds(curve, 8, 8, 1))
+        assert seconds(longer, 8, 8, 8) == pytest.approx(seconds(curve, 8, 8, 8) + 7 * 0.002)
 
 
 @given(axis=st.lists(st.integers(1, 5000), min_size=1, unique=True))

@@ -1,30 +1,41 @@
-"""Many edges in a process of their own, all without drafts, that begin at once."""
+"""Several edges in one process, without a draft: ``foredraft validate`` asks them for texts, all at once."""
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack
 from typing import Any
 
-from foredraft.api.edge import connect
+from foredraft.api.edge import Edge, connect
 from foredraft.bench.child import answer
-from foredraft.engines.ngram import NgramDrafter
 from foredraft.loop import new_event_loop
+
+
+async def texts(url: str, asked: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """What each edge's requests came to, one after another, and how long all took.
+
+    Of a request: ``think_s`` before it, ``tokens`` of its prompt, ``new_tokens`` that are wanted.
+    """
+    clock = asyncio.get_running_loop().time
+    async with AsyncExitStack() as stack:
+        edges = [await stack.enter_async_context(connect(url, draft="ngram")) for _ in asked]
+        began_s = clock()
+        done = await asyncio.gather(*(_of_edge(edge, requests) for edge, requests in zip(edges, asked, strict=True)))
+        return {"duration_s": clock() - began_s, "ttft_s": [at_s for waits_s in done for at_s in waits_s]}
+
+
+async def _of_edge(edge: Edge, requests: list[dict[str, Any]]) -> list[float]:
+    waits_s = []
+    for one in requests:
+        await asyncio.sleep(one["think_s"])
+        asked = edge.generate(one["tokens"], policy="cloud", max_new_tokens=one["new_tokens"], end_marks=False)
+        waits_s.append((await asked.finish()).ttft_s)
+    return waits_s
 
 
 def main() -> None:
     """Argument: the server's URL."""
-    [url] = sys.argv[1:]
-
-    async def session(prompt: str, asked: dict[str, Any]) -> dict[str, float]:
-        async with connect(url, draft=NgramDrafter()) as edge:
-            report = await edge.generate(prompt, policy="cloud", end_marks=False, **asked).finish()
-            return {"ttft_s": report.ttft_s, "e2e_s": report.e2e_s, "new_tokens": report.new_tokens}
-
-    async def together(asked: dict[str, Any]) -> dict[str, Any]:
-        prompts = asked.pop("prompts")
-        return {"sessions": await asyncio.gather(*(session(prompt, asked) for prompt in prompts))}
-
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        answer(lambda asked: runner.run(together(asked)))
+        answer(lambda asked: runner.run(texts(sys.argv[1], asked["edges"])))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """A device profile from a measurement on this machine, and how far to trust it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
 
 import msgspec
 
-from foredraft.calibration.fitting import Fit, Samples, fit_curve, variation
+from foredraft.calibration.batched import Mixed, Shared, measure_batches
+from foredraft.calibration.fitting import Fit, Samples, fit_curve, spread_over, variation
 from foredraft.calibration.host import drafter_host_s, target_host_s
 from foredraft.calibration.machine import this_machine
 from foredraft.calibration.measuring import Plan, Progress, Spoken, Taken, measure_drafter, measure_target
@@ -16,7 +17,6 @@ from foredraft.calibration.wakeup import drafter_wake, target_wake
 from foredraft.errors import ConfigError
 from foredraft.profiles.compute import share_after
 from foredraft.profiles.schema import (
-    Curve,
     DeviceProfile,
     DraftProfile,
     Host,
@@ -46,6 +46,7 @@ class Measured:
     """A profile and what it rests on. ``fits``: by curve. ``hints``: what was seen of the exits.
 
     ``variation``: how much calls of one kind vary, as a share. ``left_out``: what did not fit the device.
+    ``mixed``: by how much the profile is off where prefills ran beside passes.
     """
 
     profile: DeviceProfile
@@ -54,6 +55,7 @@ class Measured:
     hints: Mapping[int, "Hint"]
     hints_late: int = 0
     left_out: tuple[str, ...] = ()
+    mixed: Mapping[Mixed, float] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise ConfigError if calls varied too much, or hints did not leave before their pass ended."""
@@ -85,22 +87,18 @@ async def measure(wanted: Wanted, *, progress: Progress | None = None) -> Measur
 
 
 async def _measure_target(wanted: Wanted, progress: Progress | None) -> Measured:
-    target, model, named = load_target(wanted)
+    target, named = load_target(wanted)
     try:
         plan = _plan(wanted, target.card.context, _TARGET_TOKENS)
         taken = await measure_target(target, plan, progress=progress)
         host_s = await target_host_s(target)
         host = _host(await target_wake(target))
+        batches = tuple(batch for batch in wanted.batches if batch > 1)
+        shared = await measure_batches(target, plan, batches, progress=progress) if batches else Shared(Taken(plan))
     finally:
         await target.close()
-    left_out: list[str] = []
-    batches = tuple(batch for batch in wanted.batches if batch > 1)
-    if batches:
-        from foredraft.calibration.batched import measure_batches
-
-        more, left_out = await measure_batches(model, plan, batches, progress=progress)
-        taken.passes.fitted |= more.fitted
-        taken.passes.held_out |= more.held_out
+    taken.passes.fitted |= shared.passes.fitted
+    taken.passes.held_out |= shared.passes.held_out
     passes, prefill = _fit(taken.passes, host_s), _fit(taken.prefills, 0.0)
     found = Model(
         name=named.name,
@@ -113,7 +111,7 @@ async def _measure_target(wanted: Wanted, progress: Progress | None) -> Measured
     profile = TargetProfile(
         name=wanted.name,
         title=f"{named.name} as a target on {machine.device}",
-        notes=_notes(wanted, {"target_pass": passes, "prefill": prefill}, left_out),
+        notes=_notes(wanted, {"target_pass": passes, "prefill": prefill}, shared.left_out),
         kind="target",
         model=found,
         machine=machine,
@@ -122,13 +120,25 @@ async def _measure_target(wanted: Wanted, progress: Progress | None) -> Measured
         host=host,
         residual=Residual(cv=round(variation(taken.passes.fitted), 4)),
     )
+    mixed = shared.mixed_errors(profile)
+    if mixed:
+        profile = msgspec.structs.replace(profile, notes=profile.notes + _mixed_said(mixed) + "\n")
     return Measured(
         _sourced(profile, machine, wanted),
         {"target_pass": passes, "prefill": prefill},
         variation(taken.passes.fitted),
         _hints(taken.spoken, found),
         taken.spoken.late,
-        tuple(left_out),
+        tuple(shared.left_out),
+        mixed,
+    )
+
+
+def _mixed_said(mixed: Mapping[Mixed, float]) -> str:
+    sizes = sorted(map(abs, mixed.values()))
+    return (
+        f"Prefills beside passes: {len(sizes)} kinds of forwards, none of them fitted to, off by {median(sizes):.1%} "
+        f"(median), {sizes[-1]:.1%} (worst)."
     )
 
 
@@ -184,8 +194,8 @@ def _plan(wanted: Wanted, longest: int, tokens: tuple[int, ...]) -> Plan:
 def _fit(taken: Taken, host_s: float) -> Fit:
     """The curve of what was taken, with the session's own part of each call."""
     found = fit_curve(taken.fitted, taken.held_out, _reach(taken.fitted, taken.held_out))
-    curve: Curve = msgspec.structs.replace(found.curve, host_s=round(host_s, 7))
-    return Fit(curve, found.points, found.held_out)
+    curve = spread_over(found.curve, host_s)
+    return Fit(msgspec.structs.replace(curve, host_s=round(host_s, 7)), found.points, found.held_out)
 
 
 def _reach(*several: Samples) -> Range:
@@ -214,7 +224,7 @@ def _notes(wanted: Wanted, fits: Mapping[str, Fit], left_out: Sequence[str]) -> 
     if wanted.shape:
         lines.append(f"The weights of this {wanted.shape} are random: only its times are claimed.")
     if max(wanted.batches) > 1:
-        lines.append("Batches ran as the engine runs them: the rows of several texts in one forward.")
+        lines.append("Batches are forwards of the engine that several sessions shared, each with a text of its own.")
     return "\n".join([*lines, *(f"Not measured: {one}." for one in left_out)]) + "\n"
 
 

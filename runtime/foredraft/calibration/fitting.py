@@ -1,13 +1,14 @@
 """From measured calls to a curve of the compute model, and how far off the curve is where it was not fitted.
 
 Two shapes are tried: a ``Line`` (least squares of relative errors, no coefficient negative) and a
-``Grid`` through the medians. Half of the points that neither has seen decide between them; the
-error that is reported is that of the other half.
+``Grid``, through the medians, or where batches were measured of what rows, context and sequences take
+in sum. Half of the points that neither has seen decide between them; the error that is reported is
+that of the other half.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise
 from statistics import median
 from typing import Final
 
@@ -21,6 +22,7 @@ from foredraft.profiles.schema import Curve, Grid, Line, Range
 _Array = NDArray[np.float64]
 _MAD_TO_SIGMA: Final = 1.4826
 _MOST_FLATS: Final = 64
+_PULL: Final = 1e-12  # a coefficient that would lower the error by less stays 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -103,9 +105,9 @@ def fit_curve(fitted: Samples, held_out: Samples, reach: Range) -> Fit:
     points, unseen = points_of(fitted), points_of(held_out)
     chooses, reports = unseen[::2], unseen[1::2] or unseen
     curves: list[Curve] = [fit_line(points, reach)]
-    if all(point.call.batch == 1 for point in points):
-        curves.append(fit_grid(points, reach))
-    curve = min(curves, key=lambda curve: _mean_error(curve, chooses or points))
+    alone = all(point.call.batch == 1 for point in points)
+    curves.append(fit_grid(points, reach) if alone else fit_sums(points, reach))
+    curve = min(curves, key=lambda curve: round(_mean_error(curve, chooses or points), 4))
     return Fit(curve, tuple(points), tuple((point, error_at(curve, point)) for point in reports))
 
 
@@ -157,23 +159,71 @@ def _rounded(value: float) -> float:
 
 
 def _not_negative(rows: _Array, wanted: _Array) -> _Array:
-    """Least squares without negative coefficients: of all choices of columns, the best whose solution has none."""
-    columns = [column for column in range(rows.shape[1]) if np.any(rows[:, column])]
-    best_error, best = float("inf"), np.zeros(rows.shape[1])
-    scale = np.abs(rows).max(axis=0)
-    for count in range(len(columns), 0, -1):
-        for chosen in map(list, combinations(columns, count)):
-            solved = np.linalg.lstsq(rows[:, chosen] / scale[chosen], wanted, rcond=None)[0] / scale[chosen]
-            if np.any(solved < 0.0):
-                continue
-            error = float(np.sum((rows[:, chosen] @ solved - wanted) ** 2))
-            if error < best_error * (1.0 - 1e-9):
-                best_error = error
-                best = np.zeros(rows.shape[1])
-                best[chosen] = solved
-            if count == len(columns):  # nothing was negative, so nothing is better
-                return best
-    return best
+    """Least squares without negative coefficients (Lawson and Hanson 1974, chapter 23)."""
+    scale = np.maximum(np.abs(rows).max(axis=0), 1e-300)
+    rows = rows / scale
+    found, used = np.zeros(rows.shape[1]), np.zeros(rows.shape[1], dtype=bool)
+    for _ in range(3 * rows.shape[1]):
+        pull = np.where(used, -np.inf, rows.T @ (wanted - rows @ found))
+        if pull.max() <= _PULL * len(wanted):
+            break
+        used[int(pull.argmax())] = True
+        while True:
+            solved = np.zeros_like(found)
+            solved[used] = np.linalg.lstsq(rows[:, used], wanted, rcond=None)[0]
+            falling = used & (solved <= 0.0)
+            if not falling.any():
+                break
+            step = (found[falling] / np.maximum(found[falling] - solved[falling], 1e-300)).min()
+            found = found + step * (solved - found)
+            used &= found > 1e-15
+            found[~used] = 0.0
+        found = solved
+    coefficients: _Array = found / scale
+    return coefficients
+
+
+def fit_sums(points: Sequence[Point], reach: Range) -> Grid:
+    """What rows take, bent at each number of them that was measured, and per token of context and sequence more.
+
+    The least squared relative errors, nothing negative: more never takes less.
+    """
+    measured = np.array([point.median_s for point in points])
+    calls = [point.call for point in points]
+    knots = sorted({call.new_tokens for call in calls})
+    bends = [[float(np.clip(call.new_tokens, low, high) - low) for low, high in pairwise(knots)] for call in calls]
+    rows = np.array([[1.0, *bend, call.context, call.batch - 1] for bend, call in zip(bends, calls, strict=True)])
+    base, *slopes, per_context, per_sequence = _not_negative(rows / measured[:, None], np.ones(len(points)))
+    by_rows = [float(base)]
+    for slope, (low, high) in zip(slopes, pairwise(knots), strict=True):
+        by_rows.append(by_rows[-1] + float(slope) * (high - low))
+    contexts, batches = (0, max(1, reach.context[1])), (1, max(2, reach.batch[1]))
+    return Grid(
+        new_tokens=tuple(knots),
+        context=contexts,
+        batch=batches,
+        seconds_s=tuple(
+            tuple(
+                tuple(_rounded(at_s + per_context * context + per_sequence * (batch - 1)) for at_s in by_rows)
+                for context in contexts
+            )
+            for batch in batches
+        ),
+        range=reach,
+    )
+
+
+def spread_over(curve: Curve, each_s: float) -> Curve:
+    """The curve where each sequence of a batch but the first takes so many seconds more."""
+    if curve.range.batch[1] == 1:
+        return curve
+    if isinstance(curve, Line):
+        return msgspec.structs.replace(curve, per_sequence_s=_rounded(curve.per_sequence_s + each_s))
+    planes = tuple(
+        tuple(tuple(_rounded(at_s + each_s * (batch - 1)) for at_s in row) for row in rows)
+        for batch, rows in zip(curve.batch, curve.seconds_s, strict=True)
+    )
+    return msgspec.structs.replace(curve, seconds_s=planes)
 
 
 def fit_grid(points: Sequence[Point], reach: Range) -> Grid:

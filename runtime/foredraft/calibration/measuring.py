@@ -123,7 +123,7 @@ async def measure_drafter(
     prompts = prefill_plan(plan, context, chunk)
     taken = DrafterTaken(Taken(plan), Taken(prompts))
     random = Random(0)
-    base = _tokens(random, context, vocab_size)
+    base = random_tokens(random, context, vocab_size)
     for turn in range(plan.repeats + 1):
         for held in random.sample(every := plan.every_context(), len(every)):
             await drafter.begin(base[:held], _SAMPLING)
@@ -189,7 +189,8 @@ async def measure_target(target: Target, plan: Plan, *, progress: Progress | Non
     taken = TargetTaken(Taken(plan), Taken(prefills), Spoken())
     random = Random(0)
     texts = {
-        held: _tokens(random, held, card.vocab_size) for held in {*plan.every_context(), *prefills.every_context()}
+        held: random_tokens(random, held, card.vocab_size)
+        for held in {*plan.every_context(), *prefills.every_context()}
     }
     extras_s: list[float] = []
     for turn in range(plan.repeats + 1):
@@ -197,7 +198,7 @@ async def measure_target(target: Target, plan: Plan, *, progress: Progress | Non
             text = texts[held]
             await _pass(target, text, text[:1], ())  # this context's rows are near again
             for count in random.sample(counts := plan.counts(held), len(counts)):
-                tokens = _tokens(random, count, card.vocab_size)
+                tokens = random_tokens(random, count, card.vocab_size)
                 bare_s, _ = await _pass(target, text, tokens, ())
                 if turn:
                     taken.passes.add(Call(count, held), bare_s, held_out=held not in plan.contexts)
@@ -213,7 +214,7 @@ async def measure_target(target: Target, plan: Plan, *, progress: Progress | Non
     return taken
 
 
-async def _slot(target: Target, text: list[int], tip: int) -> Slot:
+async def slot_over(target: Target, text: list[int], tip: int) -> Slot:
     """A slot whose cache holds ``text``, with ``tip`` still to run."""
     slot = await target.slot([*text, tip], _SAMPLING)
     chunk = target.card.prefill_chunk
@@ -228,7 +229,7 @@ async def _pass(
     """One pass over a tip and a chain, over ``text``; its seconds, and for each exit its layer and when it spoke."""
     heard: list[tuple[int, float]] = []
     batch = Pass((tokens[0],), tuple(tokens[1:]), tuple(range(-1, len(tokens) - 2)), exits)
-    slot = await _slot(target, text, tokens[0])  # anew each time: a pass leaves its tip in the cache
+    slot = await slot_over(target, text, tokens[0])  # anew each time: a pass leaves its tip in the cache
     with Stopwatch() as timer:
         await slot.verify(batch, lambda prediction: heard.append((prediction.layer, timer.so_far())))
     slot.close()
@@ -247,8 +248,8 @@ async def _prefills(
     """A prefill of each size over each context. Caches of a common prefix are found again by the target."""
     for held in taken.plan.every_context():
         for count in taken.plan.counts(held):
-            tokens = _tokens(random, count, target.card.vocab_size)
-            slot = await _slot(target, texts[held], tokens[0])
+            tokens = random_tokens(random, count, target.card.vocab_size)
+            slot = await slot_over(target, texts[held], tokens[0])
             with Stopwatch() as timer:
                 await slot.prefill(tokens)
             slot.close()
@@ -277,5 +278,6 @@ def _tell(progress: Progress | None, turn: int, repeats: int) -> None:
         progress((turn + 1) / (repeats + 1))
 
 
-def _tokens(random: Random, count: int, vocab_size: int) -> list[int]:
+def random_tokens(random: Random, count: int, vocab_size: int) -> list[int]:
+    """So many ids, each as likely."""
     return [random.randrange(vocab_size) for _ in range(count)]

@@ -26,6 +26,10 @@ def device_lines(measured: Measured) -> list[str]:
     if measured.hints:
         late = measured.hints_late
         lines.append(f"hints that came no earlier than their verdict: {late}" if late else "every hint left early")
+    lines += [
+        f"a prefill of {one.unread} beside {one.passes} passes, over {one.context} tokens each: {error:+.1%}"
+        for one, error in measured.mixed.items()
+    ]
     lines += [f"not measured: {one}" for one in measured.left_out]
     lines.append(f"calls of one kind vary by {measured.variation:.1%} (median absolute deviation, as sigma)")
     return lines
@@ -76,6 +80,7 @@ def as_json(measured: Measured) -> str:
             "hints": {str(layer): msgspec.to_builtins(hint) for layer, hint in measured.hints.items()},
             "hints_late": measured.hints_late,
             "left_out": list(measured.left_out),
+            "mixed": [{**one._asdict(), "error": error} for one, error in measured.mixed.items()],
         }
     )
 

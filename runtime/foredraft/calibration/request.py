@@ -24,8 +24,8 @@ Role = Literal["draft", "target"]
 class Wanted:
     """What to measure. ``model``: as ``serve`` takes it; ``shape``: a model of random weights in its place.
 
-    Empty ``contexts`` and ``tokens`` are chosen by the model. ``batches`` above 1 are measured with passes
-    over copies of one text.
+    Empty ``contexts`` and ``tokens`` are chosen by the model. ``batches`` above 1 are measured with
+    so many sessions in one forward.
     """
 
     name: str
@@ -64,8 +64,8 @@ def _named(model: "LoadedModel", wanted: Wanted) -> Named:
     )
 
 
-def load_target(wanted: Wanted) -> tuple[Target, "LoadedModel", Named]:
-    """The target, its model, and what it is called. Raises ModelError, ConfigError."""
+def load_target(wanted: Wanted) -> tuple[Target, Named]:
+    """The target, and what it is called. Raises ModelError, ConfigError."""
     from foredraft.engines.torch_target import TorchTarget
 
     if not wanted.shape:
@@ -74,13 +74,13 @@ def load_target(wanted: Wanted) -> tuple[Target, "LoadedModel", Named]:
         )
         if not isinstance(target, TorchTarget):
             raise ConfigError("an emulated device cannot be measured: leave the pace out")
-        return target, target.model, _named(target.model, wanted)
+        return target, _named(target.model, wanted)
     from foredraft.calibration.shapes import random_exits, random_model
 
     _set_threads(wanted.options)
     model = random_model(wanted.shape, wanted.options.dtype, wanted.options.device)
     exits = random_exits(model, wanted.exit_layers)
-    return TorchTarget(model, exits, cache_bytes=_cache_bytes(wanted.options)), model, _named(model, wanted)
+    return TorchTarget(model, exits, cache_bytes=_cache_bytes(wanted.options)), _named(model, wanted)
 
 
 def load_drafter(wanted: Wanted) -> tuple[Drafter, Named]:

@@ -111,7 +111,8 @@ class SyntheticSource(_ScenarioSource):
 
     def target(self) -> Target:
         """A target that says the pair's truth."""
-        return SyntheticTarget(self._pair, max_pass_nodes=self._scenario.file.cloud.max_pass_nodes)
+        table = self._scenario.file.cloud
+        return SyntheticTarget(self._pair, max_pass_nodes=table.max_pass_nodes, prefill_chunk=table.prefill_chunk)
 
     def drafter(self) -> Drafter:
         """A drafter that says the pair's choices."""

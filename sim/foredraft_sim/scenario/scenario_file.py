@@ -50,14 +50,16 @@ class CloudTable(Override, frozen=True):
 
     ``least_loaded`` is the one with the fewest open connections, the first of several;
     ``round_robin`` the next in turn; ``affinity`` that of the device: server (n modulo servers) is always device n's,
-    after a reconnection, too; what never meets is then simulated apart (``islands``). ``draft``: the profile of a draft
-    model on each server's own device, for the policies ``colocated`` and ``both``; it says the tokens that the edge's
-    would.
+    after a reconnection, too; what never meets is then simulated apart (``islands``). ``prefill_chunk``: by how many
+    rows of long prompts a forward may delay others, of a synthetic pair; models have their own. ``draft``: the profile
+    of a draft model on each server's own device, for the policies ``colocated`` and ``both``; it says the tokens that
+    the edge's would.
     """
 
     servers: Annotated[int, Meta(ge=1, le=10_000)] = 1
     balance: Balance = "least_loaded"
     max_pass_nodes: Annotated[int, Meta(ge=1, le=256)] = 32
+    prefill_chunk: AtLeastOne = 512
     draft: str = ""
 
 

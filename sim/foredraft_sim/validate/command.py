@@ -1,15 +1,18 @@
 """``foredraft validate``: how far the simulation is from this machine's reality."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from foredraft.errors import UnknownNameError
 from foredraft.progress import progress
 
 if TYPE_CHECKING:
+    from foredraft.profiles import Profile
+    from foredraft_sim.validate.crowd import Found
     from foredraft_sim.validate.run import Validation
     from foredraft_sim.validate.sessions import Session
 
@@ -19,51 +22,77 @@ def validate(
     paced: Annotated[
         bool, typer.Option("--paced", help="EMULATION: slow the engines to 60 ms a pass and 6 ms a draft step.")
     ] = False,
+    only: Annotated[str, typer.Option(help="One part: sessions, or crowd (1, 4 and 8 edges at once).")] = "",
+    model: Annotated[str, typer.Option(help="The crowd's target: folder, hub id or 'demo'.")] = "demo",
+    threads: Annotated[int, typer.Option(help="The crowd's target's; with 1 it has a core to itself.", min=1)] = 1,
     force: Annotated[bool, typer.Option("--force", help="Go on where calls vary too much to be measured.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the page, the figures and the profiles.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Profile this machine, run real sessions, simulate the same, and compare.
 
-    The bundled pair in two processes, each on a core, over shaped links. Targets that are missed are named, and the
-    exit code is 1. The whole takes about seventeen minutes (paced: longer), the quick one four.
+    The bundled pair in two processes, each on a core, over shaped links; then (but not with --paced) 1, 4 and 8 edges
+    at once on one target that batches. Targets that are missed are named, and the exit code is 1. The whole takes about
+    twenty minutes (paced: longer), the quick one six.
     """
     from foredraft.errors import ConfigError, needs
     from foredraft.files import written_together
-    from foredraft.profiles import render_profile
     from foredraft_sim.validate import run
-    from foredraft_sim.validate.page import page
-    from foredraft_sim.validate.pictures import pictures
+    from foredraft_sim.validate.crowd import Crowd, validate_crowd
     from foredraft_sim.validate.plan import plan_of
+    from foredraft_sim.validate.sessions import cores
 
     needs("torch", "matplotlib")
     if not out.is_dir():
         raise ConfigError(f"--out {str(out)!r} is no folder; make it first")
+    if only not in ("", *_PARTS):
+        raise UnknownNameError("part", only, _PARTS)
+    found, crowd = None, None
     with progress("validating") as show:
-        found = run.validate(
-            plan_of(quick=quick, paced=paced), force=force, tell=lambda what, share: show(share, 1.0, what)
-        )
-    plain = found.verdict.plain() | {
+
+        def tell(what: str, share: float) -> None:
+            show(share, 1.0, what)
+
+        if only != "crowd":
+            found = run.validate(plan_of(quick=quick, paced=paced), force=force, tell=tell)
+        if only == "crowd" or not (only or paced):  # an emulated device is not what a profile is measured of
+            crowd = validate_crowd(Crowd(model, threads, runs=2 if quick else 3), cores(), force=force, tell=tell)
+    found = found and replace(found, crowd=crowd)
+    plain = ({} if found is None else _plain_sessions(found)) | ({} if crowd is None else {"crowd": crowd.plain()})
+    written_together({out / name: data for name, data in _files(found, crowd, plain).items()})
+    if as_json:
+        typer.echo(json.dumps(plain))
+    else:
+        _show(found, crowd, out)
+    if (found is not None and found.verdict.missed()) or (crowd is not None and crowd.missed()):
+        raise typer.Exit(1)
+
+
+_PARTS = ("sessions", "crowd")
+
+
+def _plain_sessions(found: "Validation") -> dict[str, object]:
+    return found.verdict.plain() | {
         "cores": found.cores.said,
-        "paced": paced,
+        "paced": found.plan.paced,
         "load": found.load,
         "sessions_real": [_plain(one) for one in found.real],
         "sessions_simulated": [_plain(one) for one in found.simulated],
     }
-    files = {
-        out / "validation.html": page(found, pictures(found)).encode(),
-        out / "validation.json": json.dumps(plain, indent=1).encode(),
-    }
-    if not paced:
-        for profile in (found.profiles.target, found.profiles.draft):
-            files[out / f"{profile.name}.toml"] = render_profile(profile).encode()
-    written_together(files)
-    if as_json:
-        typer.echo(json.dumps(plain))
-    else:
-        _show(found, out)
-    if found.verdict.missed():
-        raise typer.Exit(1)
+
+
+def _files(found: "Validation | None", crowd: "Found | None", plain: dict[str, object]) -> dict[str, bytes]:
+    """What is written: the page, the figures, and the profiles that were measured."""
+    from foredraft.profiles import render_profile
+    from foredraft_sim.validate.page import page
+    from foredraft_sim.validate.pictures import pictures
+
+    files = {"validation.json": json.dumps(plain, indent=1).encode()}
+    profiles: list[Profile] = [] if crowd is None else [crowd.target]
+    if found is not None:
+        files["validation.html"] = page(found, pictures(found)).encode()
+        profiles += [] if found.plan.paced else [found.profiles.target, found.profiles.draft]
+    return files | {f"{profile.name}.toml": render_profile(profile).encode() for profile in profiles}
 
 
 def _plain(session: "Session") -> dict[str, object]:
@@ -72,14 +101,20 @@ def _plain(session: "Session") -> dict[str, object]:
     return plain
 
 
-def _show(found: "Validation", out: Path) -> None:
-    from foredraft_sim.validate.page import cell_rows, error_rows, many_rows, ranking_rows, summary_lines, text_lines
+def _show(found: "Validation | None", crowd: "Found | None", out: Path) -> None:
+    from foredraft_sim.validate import page
 
-    many = [many_rows(found)] if found.verdict.many else []
-    for rows in (cell_rows(found), error_rows(found), ranking_rows(found), *many):
-        for line in text_lines(rows):
+    tables, lines = [], []
+    if found is not None:
+        tables += [page.cell_rows(found), page.error_rows(found), page.ranking_rows(found)]
+        lines += page.summary_lines(found)
+    if crowd is not None:
+        tables.append(page.crowd_rows(crowd))
+        lines += page.crowd_lines(crowd)
+    for rows in tables:
+        for line in page.text_lines(rows):
             typer.echo(line)
         typer.echo()
-    for line in summary_lines(found):
+    for line in lines:
         typer.echo(line)
-    typer.echo(f"wrote {out / 'validation.html'}")
+    typer.echo(f"wrote {out / ('validation.json' if found is None else 'validation.html')}")

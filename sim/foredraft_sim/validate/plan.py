@@ -9,7 +9,6 @@ from foredraft.links.shaping import Shape
 TEMPERATURE: Final = 0.8
 SEED: Final = 1
 GAMMA: Final = 4
-EDGES: Final = (1, 4, 8)
 
 FIT_PROMPTS: Final = (
     "import os\nimport sys\n\n\ndef read_lines(path):\n    with open(path) as file:\n",
@@ -54,7 +53,7 @@ class Plan:
     ``least_runs``, ``most_runs``: how often each session is really run, once in each pass over everything, so that slow
     minutes of the machine meet all alike; after the least, only those that are not settled (``repeats``). It is
     simulated as often, each time with other luck. ``paced``: the engines are slowed to the profiles ``target`` and
-    ``draft``, which then need no measuring. ``edges``: so many at once, besides; each number is a comparison.
+    ``draft``, which then need no measuring.
     """
 
     policies: tuple[str, ...]
@@ -68,7 +67,6 @@ class Plan:
     link_s: float
     target: str = ""
     draft: str = ""
-    edges: tuple[int, ...] = ()
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -84,7 +82,7 @@ class Plan:
 def plan_of(*, quick: bool, paced: bool) -> Plan:
     """The whole, in about seventeen minutes (paced: longer), or the quick one, in four."""
     policies = ("cloud", f"sync:gamma={GAMMA}", f"seed:gamma={GAMMA}", "ahead", "auto")
-    names = ("bench-60ms-target", "bench-6ms-draft", ()) if paced else ("", "", EDGES)
+    names = ("bench-60ms-target", "bench-6ms-draft") if paced else ("", "")
     if quick:
         ways = {name: WAYS[name] for name in list(WAYS)[:2]}
         return Plan(policies[:4], ways, FIT_PROMPTS[:2], REPORT_PROMPTS[:3], 32, 3, 3 if paced else 6, 9, 4.0, *names)

@@ -18,7 +18,7 @@ from foredraft_sim.validate.calibrate import (
     round_excess_s,
     token_excess_s,
 )
-from foredraft_sim.validate.many import Many, Together, real_together, simulated_together
+from foredraft_sim.validate.crowd import Found
 from foredraft_sim.validate.plan import GAMMA, SEED, Plan
 from foredraft_sim.validate.repeats import Key, by_session, fastest_of, settled
 from foredraft_sim.validate.replayed import recorded_and_replayed
@@ -28,7 +28,6 @@ from foredraft_sim.validate.sessions import (
     Session,
     Stage,
     cores,
-    measure_batches,
     measure_devices,
     scenario_of,
     simulate,
@@ -51,6 +50,7 @@ class Validation:
     """What was found, and what it rests on.
 
     ``profiles``: as they were used, corrections included. ``unsettled``: real sessions of which no two runs agreed.
+    ``crowd``: edges at once, where they were asked for.
     """
 
     plan: Plan
@@ -61,6 +61,7 @@ class Validation:
     verdict: Verdict
     unsettled: int
     load: str
+    crowd: Found | None = None
 
 
 def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share: None) -> Validation:
@@ -73,8 +74,6 @@ def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share
         ran = real_sessions(plan, running, first, tell)
         replayed = recorded_and_replayed(plan, running, first, lambda what, share: tell(what, 0.65 + 0.05 * share))
         links = _links(plan, running, tell, 0.7)
-        tell("many edges at once", 0.73)
-        crowd = [] if running.together is None else real_together(plan, running.together)
     tell("measuring both ends again", 0.75)
     target, draft = measure_devices(plan, where, force=True)  # disturbed or not, the other one may count
     profiles = quietest(first, Profiles(target, draft, links))
@@ -85,24 +84,13 @@ def validate(plan: Plan, *, force: bool = False, tell: Tell = lambda what, share
     correction = fit(plan, profiles, fitted)
     profiles = corrected(profiles, correction)
     simulated, simulated_repeats = fastest_of(by_session(simulated_sessions(plan, profiles, runs, tell)))
-    many = _many(plan, profiles, where, crowd, correction)
     order = {cell: place for place, cell in enumerate(product(plan.ways, plan.policies))}
     reported = [one for one in real if one.prompt >= len(plan.fit_prompts)]
     reported.sort(key=lambda one: (order[one.way, one.policy], one.prompt))
-    found = verdict_of(reported, simulated, correction, repeats, simulated_repeats, replayed, many)
+    found = verdict_of(reported, simulated, correction, repeats, simulated_repeats, replayed)
     unsettled = sum(not settled(ones) for ones in runs.values())
     load = f"before, {before}"
     return Validation(plan, where, profiles, tuple(reported), tuple(simulated), found, unsettled, load)
-
-
-def _many(
-    plan: Plan, profiles: Profiles, where: Cores, real: Sequence[Together], correction: Correction
-) -> tuple[Many, ...]:
-    """What many edges at once got, and what they get in a simulation."""
-    if not real:
-        return ()
-    batched, way = measure_batches(plan, where), next(iter(plan.ways))
-    return tuple(map(Many, real, simulated_together(plan, profiles, batched, way, correction)))
 
 
 def _links(plan: Plan, running: Stage, tell: Tell, share: float) -> dict[str, LinkProfile]:

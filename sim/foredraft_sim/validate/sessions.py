@@ -1,20 +1,17 @@
 """The same sessions, really and simulated: what is compared."""
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from foredraft.bench.child import Child, child
 from foredraft.bench.real import places
 from foredraft.edge.session_report import SessionReport
-from foredraft.errors import ConfigError, ForedraftError
+from foredraft.errors import ForedraftError
 from foredraft.links.emulation import proxies
-from foredraft.profiles import DraftProfile, LinkProfile, Profile, TargetProfile, load_profile
+from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile, load_profile
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import (
@@ -26,11 +23,11 @@ from foredraft_sim.scenario.scenario_file import (
     ScenarioFile,
     Workload,
 )
+from foredraft_sim.validate.measured import measured_profile
 from foredraft_sim.validate.plan import SEED, TEMPERATURE, Plan
 
 _CONTEXTS: Final = "1,64,192"
 _TARGET_TOKENS: Final = "1,2,3,5,9,17,33"
-_SHARED_TOKENS: Final = "1,2,5,17"
 _DRAFT_TOKENS: Final = "1,2,3,5,8,16"
 
 
@@ -60,12 +57,8 @@ class Profiles:
 class Stage:
     """The cloud's process, one edge process per link, each on its core, and the proxies between; from ``stage``."""
 
-    def __init__(
-        self, plan: Plan, edges: dict[str, Child], fronts: dict[str, str], cores: "Cores", together: Child | None
-    ) -> None:
-        """``together``: the process of many edges at once, over the first link."""
+    def __init__(self, plan: Plan, edges: dict[str, Child], fronts: dict[str, str], cores: "Cores") -> None:
         self._plan, self._edges, self._fronts, self._cores = plan, edges, fronts, cores
-        self.together = together
 
     def run(
         self, way: str, policy: str, prompts: Sequence[str], number: int, seed: int, record: Path | None = None
@@ -95,7 +88,7 @@ class Stage:
     def measure_link(self, way: str) -> LinkProfile:
         """The link as the edge's core sees it. Raises ConfigError, ForedraftError."""
         command = ["link", "--server", self._fronts[way], "--seconds", str(self._plan.link_s)]
-        found = _profile(self._cores.edge, command, "link")
+        found = measured_profile(self._cores.edge, command, "link")
         if not isinstance(found, LinkProfile):
             raise ForedraftError(f"a {found.kind} profile, where a link was measured")
         return found
@@ -128,11 +121,7 @@ def stage(plan: Plan, where: Cores) -> Iterator[Stage]:
         for name, way in plan.ways.items():
             [(fronts[name], _)] = stack.enter_context(proxies([url], way.up, way.down, where.edge))
             edges[name] = stack.enter_context(child(where.edge, "foredraft.bench.real_edge", fronts[name], plan.draft))
-        together = None
-        if plan.edges:
-            front = fronts[next(iter(plan.ways))]
-            together = stack.enter_context(child(where.edge, "foredraft.bench.real_edges", front))
-        yield Stage(plan, edges, fronts, where, together)
+        yield Stage(plan, edges, fronts, where)
 
 
 def measure_devices(plan: Plan, where: Cores, *, force: bool) -> tuple[TargetProfile, DraftProfile]:
@@ -140,36 +129,15 @@ def measure_devices(plan: Plan, where: Cores, *, force: bool) -> tuple[TargetPro
     if plan.paced:
         return load_profile(plan.target, "target"), load_profile(plan.draft, "draft")
     common = ["--contexts", _CONTEXTS, "--repeats", str(plan.repeats), *(["--force"] if force else [])]
-    target = _profile(
+    target = measured_profile(
         where.cloud, ["device", "--role", "target", "--tokens", _TARGET_TOKENS, *common], "validate-target"
     )
-    draft = _profile(where.edge, ["device", "--role", "draft", "--tokens", _DRAFT_TOKENS, *common], "validate-draft")
+    draft = measured_profile(
+        where.edge, ["device", "--role", "draft", "--tokens", _DRAFT_TOKENS, *common], "validate-draft"
+    )
     if not isinstance(target, TargetProfile) or not isinstance(draft, DraftProfile):
         raise ForedraftError("the measured profiles are of the wrong kind")
     return target, draft
-
-
-def measure_batches(plan: Plan, where: Cores) -> TargetProfile:
-    """A profile of the target's forwards as up to so many edges share them, however noisy the machine is."""
-    batches = ",".join(str(count) for count in range(1, max(plan.edges) + 1) if max(plan.edges) % count == 0)
-    command = ["device", "--role", "target", "--tokens", _SHARED_TOKENS, "--batches", batches, "--force"]
-    found = _profile(where.cloud, [*command, "--contexts", _CONTEXTS, "--repeats", str(plan.repeats)], "batches")
-    if not isinstance(found, TargetProfile):
-        raise ForedraftError("the measured profile is of the wrong kind")
-    return found
-
-
-def _profile(core: int | None, command: Sequence[str], name: str) -> Profile:
-    """What ``foredraft profile`` writes in a process on one core. Raises ConfigError where it refuses."""
-    pinned = [sys.executable, "-m", "foredraft.bench.child", "-" if core is None else str(core), "foredraft", "profile"]
-    with TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [*pinned, *command, "--name", name, "--out", folder], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            reason = done.stderr.strip().removeprefix("error: ")
-            raise (ConfigError if done.returncode == ConfigError.exit_code else ForedraftError)(reason)
-        return load_profile(Path(folder) / f"{name}.toml")
 
 
 def scenario_of(plan: Plan, profiles: Profiles, way: str, prompts: Sequence[str]) -> Scenario:

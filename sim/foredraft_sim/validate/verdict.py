@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from foredraft_sim.validate.calibrate import Correction
-from foredraft_sim.validate.many import MOST_OFF, Many
 from foredraft_sim.validate.sessions import Session
 from foredraft_sim.validate.stats import Errors, Ranking, errors_of, ks_distance, ranking_of
 
@@ -36,7 +35,7 @@ class Verdict:
     ``ks`` of all sessions together is the mean over the cells: sessions of different policies are
     different distributions. ``repeated``: by metric, how far the next fastest run of the same real session is from
     the one that counts: no error much below it says anything; ``chance``: the same of the simulated ones. ``replayed``:
-    the errors of single runs that were simulated with the durations of their own calls. ``many``: edges at once.
+    the errors of single runs that were simulated with the durations of their own calls.
     """
 
     sessions: int
@@ -49,7 +48,6 @@ class Verdict:
     rankings: dict[str, Ranking]
     texts_differ: int
     correction: Correction
-    many: tuple[Many, ...] = ()
 
     def missed(self) -> list[str]:
         """Which targets are missed, in words."""
@@ -64,8 +62,6 @@ class Verdict:
         for way, ranking in self.rankings.items():
             for one, other in ranking.swapped:
                 said.append(f"ranking over {way}: really {one} is faster than {other}, simulated it is not")
-        for many in self.many:
-            said += many.missed()
         if self.texts_differ:
             said.append(f"{self.texts_differ} of {self.sessions} simulated texts differ from the real ones")
         return said
@@ -102,7 +98,7 @@ def _p99(errors: Mapping[str, Errors], metric: str) -> float:
 
 def targets() -> dict[str, float]:
     """What is aimed at, on an idle machine of two cores."""
-    return {"median_error": MOST_MEDIAN, "p99_error": MOST_P99, "many_edges_error": MOST_OFF}
+    return {"median_error": MOST_MEDIAN, "p99_error": MOST_P99}
 
 
 def verdict_of(
@@ -112,7 +108,6 @@ def verdict_of(
     repeats: Sequence["Pair"] = (),
     simulated_repeats: Sequence["Pair"] = (),
     replayed: Sequence["Pair"] = (),
-    many: Sequence[Many] = (),
 ) -> Verdict:
     """Compare sessions, each with its own twin; ``repeats``: those that count, each with its next fastest run.
 
@@ -138,7 +133,6 @@ def verdict_of(
         },
         texts_differ=sum(a.tokens != b.tokens for a, b in pairs),
         correction=correction,
-        many=tuple(many),
     )
 
 

@@ -30,8 +30,7 @@ from foredraft.profiles import (
 from foredraft.profiles.compute import call_curve
 from foredraft_sim.validate import run as running
 from foredraft_sim.validate.calibrate import LEAST, Correction, corrected, longer, opened_later
-from foredraft_sim.validate.many import Many, Together
-from foredraft_sim.validate.page import cell_rows, error_rows, many_rows, page, ranking_rows, summary_lines, text_lines
+from foredraft_sim.validate.page import cell_rows, error_rows, page, ranking_rows, summary_lines, text_lines
 from foredraft_sim.validate.pictures import pictures
 from foredraft_sim.validate.plan import FIT_PROMPTS, REPORT_PROMPTS, Plan, plan_of
 from foredraft_sim.validate.repeats import by_session, fastest_of, settled
@@ -74,8 +73,7 @@ def validation(off: float = 0.0, swap: bool = False) -> Validation:
     real, simulated = sessions(PLAN), sessions(PLAN, off, swap)
     correction = Correction(1e-4, -2e-4, 1e-5, 0.003)
     real_again, simulated_again = (list(zip(real, sessions(PLAN, by), strict=True)) for by in (0.01, 0.02))
-    many = [Many(Together(8, 400.0, 0.05), Together(8, 400.0 * (1.0 - off), 0.05))]
-    found = verdict_of(real, simulated, correction, real_again, simulated_again, real_again, many)
+    found = verdict_of(real, simulated, correction, real_again, simulated_again, real_again)
     return Validation(PLAN, Cores(1, 0, "pinned"), profiles(PLAN), tuple(real), tuple(simulated), found, 3, "idle")
 
 
@@ -247,11 +245,10 @@ def test_the_page_has_every_figure_and_refers_to_nothing_outside() -> None:
     text = page(found, drawn)
     assert text.count("data:image/png;base64,") == len(drawn) == 3
     assert not re.search(r"(?:src|href)=[\"'](?!data:)|https?://|@import|url\(", text.split("What the simulation")[0])
-    for row in (*cell_rows(found), *error_rows(found), *ranking_rows(found), *many_rows(found)):
+    for row in (*cell_rows(found), *error_rows(found), *ranking_rows(found)):
         for cell in row:
             assert f">{cell.replace('<', '&lt;')}<" in text
     assert "MISSED: time per output token" in text
-    assert "MISSED: 8 edges at once: tokens per second off by -20.0%, more than 10%" in text
 
 
 def test_what_a_page_quotes_is_escaped() -> None:
@@ -270,7 +267,7 @@ def test_the_exit_code_says_whether_the_targets_are_met(
     off: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "validate", lambda plan, *, force, tell: validation(off))
-    result = CliRunner().invoke(app, ["validate", "--quick", "--out", str(tmp_path)])
+    result = CliRunner().invoke(app, ["validate", "--quick", "--only", "sessions", "--out", str(tmp_path)])
     assert result.exit_code == code, result.output
     assert ("MISSED: time per output token" in result.output) == bool(code)
     plain = json.loads((tmp_path / "validation.json").read_text())
@@ -282,7 +279,7 @@ def test_the_exit_code_says_whether_the_targets_are_met(
 
 def test_json_is_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "validate", lambda plan, *, force, tell: validation())
-    result = CliRunner().invoke(app, ["validate", "--quick", "--json", "--out", str(tmp_path)])
+    result = CliRunner().invoke(app, ["validate", "--quick", "--only", "sessions", "--json", "--out", str(tmp_path)])
     assert json.loads(result.stdout)["errors"]["tpot_s"]["p50"] == pytest.approx(0.0)
 
 

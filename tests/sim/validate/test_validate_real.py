@@ -4,15 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from foredraft.profiles import load_profile
-from foredraft_sim.validate import run
 from foredraft_sim.validate.plan import plan_of
 from foredraft_sim.validate.run import validate
 
 
 @pytest.mark.timeout(300)
-def test_real_and_simulated_sessions_say_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "measure_batches", lambda plan, where: load_profile(plan.target, "target"))
+def test_real_and_simulated_sessions_say_the_same_tokens() -> None:
     whole = plan_of(quick=True, paced=True)  # emulated devices need no measuring
     plan = replace(
         whole,
@@ -22,7 +19,6 @@ def test_real_and_simulated_sessions_say_the_same_tokens(monkeypatch: pytest.Mon
         report_prompts=whole.report_prompts[:2],
         new_tokens=8,
         link_s=1.0,
-        edges=(1, 2),
     )
     told: list[float] = []
     found = validate(plan, tell=lambda what, share: told.append(share))
@@ -33,6 +29,4 @@ def test_real_and_simulated_sessions_say_the_same_tokens(monkeypatch: pytest.Mon
     assert told == sorted(told)
     assert found.verdict.replayed["tpot_s"].count == 2 * 2
     assert found.verdict.replayed["tpot_s"].p50 < 1.0  # how small it is depends on the machine
-    assert [(many.real.edges, many.simulated.edges) for many in found.verdict.many] == [(1, 1), (2, 2)]
-    assert all(one.slow_ttft_s > 0.0 for many in found.verdict.many for one in (many.real, many.simulated))
     assert found.profiles.links.keys() == plan.ways.keys()
