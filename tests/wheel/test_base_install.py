@@ -102,6 +102,7 @@ REFUSALS = [
     ("torch", ["serve"]),
     ("torch", ["demo"]),
     ("torch", ["generate", "--server", "URL", "--draft", "demo", "--prompt", "x"]),
+    ("gguf", ["generate", "--server", "URL", "--draft", "model.gguf", "--prompt", "x"]),
     ("torch", ["exits", "train", "--model", "m", "--text", "t", "--layers", "1", "--out", "o"]),
     ("torch", ["profile", "device", "--name", "x"]),
     ("torch", ["simulate", str(SCENARIOS / "bundled-pair.toml")]),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from foredraft.errors import ConfigError, ModelError, extras_named
+from foredraft.errors import ConfigError, ModelError, extras_named, needs
 from foredraft.protocol.ports import Drafter, NewDrafter, Target, TargetCard
 from foredraft.text.tokenizer import Tokenizer
 
@@ -164,6 +164,7 @@ def is_gguf(draft: str | Path) -> bool:
 def _llama_draft(file: Path, options: ModelOptions) -> tuple[Draft, str]:
     from foredraft.engines.llama_options import LlamaOptions
 
+    needs("llama_cpp")
     wanted = LlamaOptions(threads=options.threads, gpu_layers=0 if options.device == "cpu" else -1)
     wanted = wanted.changed(options.draft)
     from foredraft.engines.engine_worker import EngineWorker
