@@ -6,19 +6,15 @@ from typing import Annotated
 
 import typer
 
+from foredraft.cli.options import Draft, DraftOption
+
 
 def edge(
     server: Annotated[
         list[str], typer.Option(help="URL of a Foredraft server; repeat it for others to go on at when one is gone.")
     ],
-    draft: Annotated[
-        str,
-        typer.Option(help="'ngram', 'demo', or folder, hub id or GGUF file of a model with the same tokenizer."),
-    ] = "ngram",
-    draft_option: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
-    ] = None,
+    draft: Draft = "ngram",
+    draft_option: DraftOption = None,
     policy: Annotated[
         str | None,
         typer.Option(

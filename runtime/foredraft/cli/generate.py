@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foredraft.cli.options import Draft, DraftOption
+
 if TYPE_CHECKING:
     from foredraft.api.edge import Edge
     from foredraft.api.generation import Generation
@@ -20,14 +22,8 @@ def generate(
     ],
     prompt: Annotated[str | None, typer.Option(help="The text to go on from.")] = None,
     prompt_file: Annotated[str | None, typer.Option(help="A file with the prompt; - for standard input.")] = None,
-    draft: Annotated[
-        str,
-        typer.Option(help="'ngram', 'demo', or folder, hub id or GGUF file of a model with the same tokenizer."),
-    ] = "ngram",
-    draft_option: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
-    ] = None,
+    draft: Draft = "ngram",
+    draft_option: DraftOption = None,
     policy: Annotated[
         str | None,
         typer.Option(

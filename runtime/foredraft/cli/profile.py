@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from foredraft.cli.options import DraftOption
 from foredraft.progress import progress
 
 if TYPE_CHECKING:
@@ -42,10 +43,7 @@ def device(
     threads: Annotated[int, typer.Option(help="Threads of the model; 0 leaves the default.", min=0)] = 1,
     contexts: Annotated[str, typer.Option(help="Cached tokens, such as 1,512,2048; by default by the model.")] = "",
     tokens: Annotated[str, typer.Option(help="New tokens per call, such as 1,2,4,8; by default up to 32.")] = "",
-    draft_option: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
-    ] = None,
+    draft_option: DraftOption = None,
     batches: Annotated[str, typer.Option(help="Texts at once, such as 1,8,32 (targets only).")] = "1",
     repeats: Annotated[int, typer.Option(help="Calls of each kind.", min=3)] = 25,
     machine: Annotated[str, typer.Option(help="What to call this machine; by default what the system says.")] = "",

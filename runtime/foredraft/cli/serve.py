@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from foredraft.cli.options import DraftOption
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from ssl import SSLContext
@@ -20,10 +22,7 @@ def serve(
     draft: Annotated[
         str, typer.Option(help="A draft model beside the target, for the policies 'colocated' and 'both' (or 'ngram').")
     ] = "",
-    draft_option: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
-    ] = None,
+    draft_option: DraftOption = None,
     policy: Annotated[
         str,
         typer.Option(help="Recommend this policy, or policy file, to edges that are given none of their own."),
@@ -63,7 +62,14 @@ def serve(
 
     tls = tls_context(ssl_certfile, ssl_keyfile)
     options = ModelOptions(
-        device, dtype, threads, pace, quantization, exact, tensor_parallel, tuple(draft_option or ())
+        device,
+        dtype,
+        threads,
+        pace,
+        quantization,
+        exact,
+        tensor_parallel=tensor_parallel,
+        draft=tuple(draft_option or ()),
     )
     if tensor_parallel > 1 and not ranks.is_launched(tensor_parallel):
         ranks.launch(tensor_parallel)
