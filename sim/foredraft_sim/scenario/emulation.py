@@ -8,7 +8,6 @@ pair, the tokens. Every device has a link and random streams of its own.
 import asyncio
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -37,7 +36,7 @@ from foredraft_sim.scenario.pairs import Request, TokenSource
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import Closed, Poisson, most_of
 from foredraft_sim.scenario.simulated_record import closed, head_of
-from foredraft_sim.streams import Streams, uniform
+from foredraft_sim.streams import Streams
 
 NewPace = Callable[[str], Pace | None]
 """What calls cost on one device of the ``edge``, one server of the ``cloud``, or the ``cloud draft`` beside it;
@@ -226,7 +225,7 @@ class _Edge:
         loop, pace = asyncio.get_running_loop(), scenario.workload.arrivals
         for request in range(self.number, scenario.workload.requests, scenario.workload.devices):
             if isinstance(pace, Closed):
-                await asyncio.sleep(-pace.think_s * math.log1p(-uniform(seed, "think", request)))
+                await asyncio.sleep(pace.pause_s(seed, request))
                 arrived_s = loop.time()
             else:
                 arrived_s = arrivals_s[request] if arrivals_s else 0.0

@@ -1,5 +1,6 @@
 """What a scenario's file says: its tables, strict, with every bound that one value can have by itself."""
 
+import math
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
@@ -95,6 +96,10 @@ class Closed(Table, frozen=True, tag_field="kind", tag="closed"):
     """Each device begins a request some time after its last one: exponential, ``think_s`` on average."""
 
     think_s: Annotated[float, Meta(ge=0.0, le=DAY_S)]
+
+    def pause_s(self, seed: int, request: int) -> float:
+        """How long before this request."""
+        return -self.think_s * math.log1p(-uniform(seed, "think", request))
 
 
 class Workload(Table, frozen=True):

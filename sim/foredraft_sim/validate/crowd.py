@@ -4,7 +4,6 @@ The edges draft nothing (``cloud``) and have a process of a few MB, so that what
 which forward, and what that takes. Prompts are random tokens, so that no cache knows them.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +19,15 @@ from foredraft.observe.aggregate import percentile
 from foredraft.profiles import LinkProfile, TargetProfile, load_profile, seconds
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
-from foredraft_sim.scenario.scenario_file import Closed, CloudTable, EdgeTable, Override, ScenarioFile, Workload
-from foredraft_sim.streams import uniform
+from foredraft_sim.scenario.scenario_file import (
+    Closed,
+    CloudTable,
+    EdgeTable,
+    Override,
+    ScenarioFile,
+    Workload,
+    length_of,
+)
 from foredraft_sim.tokens.synthetic import SyntheticPair
 from foredraft_sim.validate.measured import measured_profile
 from foredraft_sim.validate.sessions import Cores
@@ -35,6 +41,7 @@ _LINK_S: Final = 4.0
 _BATCH: Final = (8, 8 * 64, 8)  # rows, context and sequences of the forward by which two profiles are compared
 
 Tell = Callable[[str, float], None]
+"""Told what is being done, and which share of the whole is behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,20 +185,17 @@ def _really(crowd: Crowd, edges: int, asking: Child, run: int) -> Ran:
     """One run; each has prompts of its own, or caches would know them."""
     draw, asked = Random(f"{edges} edges, run {run}"), [list[dict[str, Any]]() for _ in range(edges)]
     for request in range(crowd.asked(edges)):
+        prompt = length_of(crowd.prompt_tokens, _SEED, "prompt tokens", request)
         asked[request % edges].append(
             {
-                "think_s": -crowd.think_s * math.log1p(-uniform(_SEED, "think", request)),  # as the simulation draws
-                "tokens": [draw.randrange(10, 250) for _ in range(_turn(crowd.prompt_tokens, request))],
-                "new_tokens": _turn(crowd.new_tokens, request),
+                "think_s": Closed(think_s=crowd.think_s).pause_s(_SEED, request),
+                "tokens": [draw.randrange(10, 250) for _ in range(prompt)],
+                "new_tokens": length_of(crowd.new_tokens, _SEED, "new tokens", request),
             }
         )
     said = asking.ask({"edges": asked})
     tokens = sum(one["new_tokens"] for requests in asked for one in requests)
     return Ran(tokens / said["duration_s"], percentile(said["ttft_s"], 90))
-
-
-def _turn(lengths: Sequence[int], request: int) -> int:
-    return lengths[request % len(lengths)]
 
 
 def simulated(crowd: Crowd, edges: int, target: TargetProfile, link: LinkProfile, luck: int) -> Ran:

@@ -18,7 +18,7 @@ from foredraft_sim.validate.calibrate import (
     round_excess_s,
     token_excess_s,
 )
-from foredraft_sim.validate.crowd import Found
+from foredraft_sim.validate.crowd import Found, Tell
 from foredraft_sim.validate.plan import GAMMA, SEED, Plan
 from foredraft_sim.validate.repeats import Key, by_session, fastest_of, settled
 from foredraft_sim.validate.replayed import recorded_and_replayed
@@ -34,9 +34,6 @@ from foredraft_sim.validate.sessions import (
     stage,
 )
 from foredraft_sim.validate.verdict import Verdict, verdict_of
-
-Tell = Callable[[str, float], None]
-"""Told what is being done, and which share of the whole is behind."""
 
 _ALONE, _ROUNDS, _TALKATIVE = "cloud", f"sync:gamma={GAMMA}", "ahead"
 _FIT_TURNS: Final = 3  # each takes up what the one before left, where the end of the text cuts rounds short
