@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.histories import commit_of
 from foredraft.engines.branches import TEXT, Branches, Run
 from foredraft.protocol.tree import DraftTree, Node
 
@@ -93,22 +94,11 @@ def test_each_row_sees_its_own_path_after_any_history(luck: random.Random, seque
             tree = DraftTree([*tree.tokens[: luck.randint(1, len(tree.tokens))], luck.randrange(VOCABULARY)])
             branches.begin(tree.tokens)
         for _ in range(luck.randrange(3)):
-            commit = commit_of(tree, luck)
+            commit = commit_of(tree, luck, VOCABULARY)
             tree.advance(commit)
             branches.advance(commit)
         held = {cell.position for cell in memory.cells if TEXT in cell.sequences}
         assert held == set(range(branches.cached))
-
-
-def commit_of(tree: DraftTree, luck: random.Random) -> list[int]:
-    commit: list[int] = []
-    node = tree.root
-    while node.children and luck.random() < 0.6:
-        node = luck.choice(node.children)
-        commit.append(node.token)
-    if not commit or luck.random() < 0.5:
-        commit.append(luck.randrange(VOCABULARY))
-    return commit
 
 
 def small() -> tuple[Branches, Memory, DraftTree]:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines import histories
+from engines.histories import any_history, text_of
 from engines.tiny_gguf import CONTEXT, VOCABULARY, needs_llama, tiny_gguf
 
 needs_llama()
@@ -23,9 +26,11 @@ from foredraft.engines.llama_options import LlamaOptions  # noqa: E402
 from foredraft.errors import ModelError  # noqa: E402
 from foredraft.protocol.ports import Guess  # noqa: E402
 from foredraft.protocol.sampling import Sampling  # noqa: E402
-from foredraft.protocol.tree import DraftTree, Node  # noqa: E402
+from foredraft.protocol.tree import DraftTree  # noqa: E402
 
 GREEDY = Sampling()
+WITHIN = 1e-3
+agree = partial(histories.agree, within=WITHIN)
 WARM = Sampling(temperature=0.8, top_k=60, top_p=0.95, seed=5)
 OPTIONS = LlamaOptions(context=CONTEXT, threads=1, batch=16, branches=6, cache_type="f32", flash_attention=0)
 
@@ -56,15 +61,6 @@ def expected(model: LlamaModel, text: Sequence[int], width: int, sampling: Sampl
     return best(logits, [len(text)], width, sampling)[0]
 
 
-def agree(found: Sequence[Guess], wanted: Sequence[Guess]) -> None:
-    assert [guess.token for guess in found] == [guess.token for guess in wanted]
-    assert [guess.probability for guess in found] == pytest.approx([guess.probability for guess in wanted], abs=1e-3)
-
-
-def text_of(tree: DraftTree, node: Node) -> list[int]:
-    return tree.tokens + [step.token for step in node.path()]
-
-
 @settings(max_examples=settings().max_examples // 4)
 @given(luck=st.randoms(use_true_random=False), warm=st.booleans(), length=st.integers(1, 40))
 def test_guesses_equal_those_of_one_run_per_path_after_any_history(
@@ -75,22 +71,8 @@ def test_guesses_equal_those_of_one_run_per_path_after_any_history(
 
     async def history() -> None:
         drafter = LlamaDrafter(model)
-        tree = DraftTree([luck.randrange(VOCABULARY) for _ in range(length)])
-        await drafter.begin(tree.tokens, sampling)
-        for _ in range(6):
-            for _ in range(luck.randrange(3)):  # nodes that the drafter did not propose
-                tree.add(luck.choice([tree.root, *tree.nodes()]), luck.randrange(VOCABULARY))
-            pool = [tree.root, *tree.nodes()]
-            asked = luck.sample(pool, min(len(pool), luck.randint(1, 4)))
-            for node, guesses in zip(asked, await drafter.draft(asked, 3), strict=True):
-                agree(guesses, expected(model, text_of(tree, node), 3, sampling))
-                for guess in guesses:
-                    tree.add(node, guess.token, guess.probability)
-            for _ in range(luck.randrange(3)):  # several commits may come between two steps
-                commit = [luck.choice(tree.root.children).token] if tree.root.children and luck.random() < 0.6 else []
-                commit += [] if commit and luck.random() < 0.5 else [luck.randrange(VOCABULARY)]
-                tree.advance(commit)
-                drafter.advance(commit)
+        wanted = partial(expected, model, width=3, sampling=sampling)
+        await any_history(drafter, wanted, luck, sampling, vocabulary=VOCABULARY, length=length, turns=6, within=WITHIN)
         await drafter.close()
 
     asyncio.run(history())

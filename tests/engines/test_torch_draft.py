@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines import histories
 from engines.conftest import TinyModel
 from engines.gate import Gate, gate_before
+from engines.histories import any_history
 from engines.tiny_models import FAMILIES, VOCABULARY
 from foredraft.engines.noise import perturb
 from foredraft.engines.torch_draft import TorchDrafter
@@ -20,19 +23,17 @@ from foredraft.engines.torch_model import LoadedModel, load_model, run_layers
 from foredraft.errors import ModelError
 from foredraft.protocol.ports import Guess
 from foredraft.protocol.sampling import Sampling
-from foredraft.protocol.tree import DraftTree, Node
+from foredraft.protocol.tree import DraftTree
 
 GREEDY = Sampling()
+WITHIN = 1e-4
+agree = partial(histories.agree, within=WITHIN)
 WARM = Sampling(temperature=0.8, top_k=60, top_p=0.95, seed=5)
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, {}) for family in FAMILIES},
     "mistral window": ("mistral", {"sliding_window": 7}),
     "qwen2 window": ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}),
 }
-
-
-def text_of(tree: DraftTree, node: Node) -> list[int]:
-    return tree.tokens + [step.token for step in node.path()]
 
 
 def expected(model: LoadedModel, text: Sequence[int], width: int, sampling: Sampling) -> list[Guess]:
@@ -42,11 +43,6 @@ def expected(model: LoadedModel, text: Sequence[int], width: int, sampling: Samp
     chances = scores.softmax(-1)
     best = sorted(range(VOCABULARY), key=lambda token: -float(scores[token]))[:width]
     return [Guess(token, float(chances[token])) for token in best if chances[token] > 0]
-
-
-def agree(found: Sequence[Guess], wanted: Sequence[Guess]) -> None:
-    assert [guess.token for guess in found] == [guess.token for guess in wanted]
-    assert [guess.probability for guess in found] == pytest.approx([guess.probability for guess in wanted], abs=1e-4)
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -77,36 +73,11 @@ def test_guesses_equal_those_of_one_run_per_path_after_any_history(
 
     async def history() -> None:
         drafter = TorchDrafter(any_model, prefill_chunk=8)
-        tree = DraftTree([luck.randrange(VOCABULARY) for _ in range(length)])
-        await drafter.begin(tree.tokens, sampling)
-        for _ in range(8):
-            for _ in range(luck.randrange(3)):  # nodes that the drafter did not propose
-                tree.add(luck.choice([tree.root, *tree.nodes()]), luck.randrange(VOCABULARY))
-            pool = [tree.root, *tree.nodes()]
-            asked = luck.sample(pool, min(len(pool), luck.randint(1, 4)))
-            for node, guesses in zip(asked, await drafter.draft(asked, 3), strict=True):
-                agree(guesses, expected(any_model, text_of(tree, node), 3, sampling))
-                for guess in guesses:
-                    tree.add(node, guess.token, guess.probability)
-            for _ in range(luck.randrange(3)):  # several commits may come between two steps
-                commit = commit_of(tree, luck)
-                tree.advance(commit)
-                drafter.advance(commit)
+        wanted = partial(expected, any_model, width=3, sampling=sampling)
+        await any_history(drafter, wanted, luck, sampling, vocabulary=VOCABULARY, length=length, turns=8, within=WITHIN)
         await drafter.close()
 
     asyncio.run(history())
-
-
-def commit_of(tree: DraftTree, luck: random.Random) -> list[int]:
-    """Some way down the tree, mostly with a token at the end that it may not have."""
-    commit: list[int] = []
-    node = tree.root
-    while node.children and luck.random() < 0.6:
-        node = luck.choice(node.children)
-        commit.append(node.token)
-    if not commit or luck.random() < 0.5:
-        commit.append(luck.randrange(VOCABULARY))
-    return commit
 
 
 @pytest.fixture
