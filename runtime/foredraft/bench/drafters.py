@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -62,8 +63,6 @@ async def measure(file: Path, turns: int = 15, new_tokens: int = 64) -> Result:
 
 
 def _torch_draft(file: Path) -> Draft:
-    from functools import partial
-
     from foredraft.engines.torch_draft import TorchDrafter
     from foredraft.engines.torch_model import load_model
     from foredraft.engines.worker import DeviceWorker

@@ -82,9 +82,8 @@ class Ranks:
 
     def agree(self, said: bool) -> bool:
         """What rank 0 says, on all ranks."""
-        answer = [said]
-        dist.broadcast_object_list(answer, src=0, group=self._orders)
-        return answer[0]
+        self.tell(said)
+        return said if self.rank == 0 else bool(self.hear())
 
     def lose(self, error: Exception) -> RefusedError:
         """A forward failed here: the others are in the middle of it, and nobody knows how far. What sessions get.

@@ -110,7 +110,7 @@ class TargetForward:
     ) -> None:
         self._exact = exact
         self._model, self._exits, self._memory, self._post = model, exits, memory, post
-        self._given = list(calls)
+        self._given = calls
         self._calls = [call for call, _, _ in calls]
         self._parts = [part for _, part, _ in calls]
         self._whole = [(call, part) for call, part, whole in calls if whole and call.batch is not None]
