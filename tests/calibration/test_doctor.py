@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api import clouds
+from engines.tiny_gguf import needs_llama, tiny_gguf
 from foredraft.calibration import doctor
 from foredraft.calibration.doctor import Finding, least_acceptance, look_at_server, look_here
 from foredraft.cli.main import app
@@ -56,6 +57,18 @@ async def test_a_draft_of_another_family_fails_with_the_way_out() -> None:
         found = by_name(await look_at_server(url, "demo", "", None, 0.5))
     assert found["draft demo"].state == "fail"
     assert "ngram" in found["draft demo"].way_out
+
+
+async def test_a_gguf_draft_is_compared_with_the_targets_tokenizer(tmp_path: Path) -> None:
+    needs_llama()
+    words = [text for _, text in clouds.TOKENIZER.tokens()]
+    same = tiny_gguf(tmp_path / "same.gguf", words, marks=clouds.TOKENIZER.special_ids())
+    other = tiny_gguf(tmp_path / "other.gguf")
+    async with clouds.cloud() as cloud, cloud.listen() as url:
+        for draft, state in ((same, "ok"), (other, "fail")):
+            found = by_name(await look_at_server(url, str(draft), "", None, 0.5))[f"draft {draft}"]
+            assert found.state == state, found.said
+            assert state == "ok" or "the vocabulary of the draft" in found.said
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """GGUF files of a few kilobytes with random weights, for llama.cpp; and files that it cannot draft with."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,18 @@ def words() -> list[str]:
     return ["<s>", "</s>", *(chr(0x4E00 + number) for number in range(VOCABULARY - 2))]
 
 
-def tiny_gguf(file: Path, tokens: Sequence[str] | None = None, *, arch: str = "llama", vocabulary: bool = True) -> Path:
-    """A model of two layers. ``tokens``: in the place of ``words``; ``vocabulary``: whether the file has one."""
+def tiny_gguf(
+    file: Path,
+    tokens: Sequence[str] | None = None,
+    *,
+    marks: Collection[int] = (0, 1),
+    arch: str = "llama",
+    vocabulary: bool = True,
+) -> Path:
+    """A model of two layers. ``tokens``: in the place of ``words``, ``marks`` the special ones.
+
+    ``vocabulary``: whether the file has one.
+    """
     tokens = words() if tokens is None else list(tokens)
     writer = GGUFWriter(file, arch)
     writer.add_context_length(CONTEXT)
@@ -41,7 +51,7 @@ def tiny_gguf(file: Path, tokens: Sequence[str] | None = None, *, arch: str = "l
         writer.add_tokenizer_model("llama")
         writer.add_token_list(tokens)
         writer.add_token_scores([0.0] * len(tokens))
-        writer.add_token_types([_CONTROL, _CONTROL, *([_NORMAL] * (len(tokens) - 2))])
+        writer.add_token_types([_CONTROL if number in marks else _NORMAL for number in range(len(tokens))])
     else:
         writer.add_tokenizer_model("no_vocab")
     random = np.random.default_rng(7)

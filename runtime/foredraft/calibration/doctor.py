@@ -16,14 +16,16 @@ from typing import Final, Literal
 
 from yarl import URL
 
-from foredraft.api.loading import NGRAM, ModelOptions, load_drafter
+from foredraft.api.loading import NGRAM, ModelOptions, load_draft
 from foredraft.calibration.machine import this_machine
 from foredraft.edge.handshake import shake_hands
 from foredraft.errors import ForedraftError
 from foredraft.links import websocket
 from foredraft.links.http_proxies import proxy_for
+from foredraft.links.model_files import fetch_tokenizer
 from foredraft.links.probing import probe
 from foredraft.protocol.messages import Ready
+from foredraft.text.tokenizer import Tokenizer
 
 State = Literal["ok", "note", "fail"]
 
@@ -113,7 +115,7 @@ async def look_at_server(server: str, draft: str, api_key: str, cafile: Path | N
         found.append(_served(ready))
         found += await _link(server, api_key, context, ready, seconds)
         if draft:
-            found.append(await _fits(draft, ready))
+            found.append(await _fits(draft, ready, server, api_key, context))
     except (ForedraftError, OSError) as error:
         way_out = "is it running, and can this machine reach it? foredraft serve prints its URL"
         found.append(Finding(f"server {server}", "fail", str(error), way_out))
@@ -197,16 +199,19 @@ def least_acceptance(round_trip_s: float, pass_s: float) -> float | None:
     return None
 
 
-async def _fits(draft: str, ready: Ready) -> Finding:
+async def _fits(draft: str, ready: Ready, server: str, api_key: str, context: ssl.SSLContext) -> Finding:
     what = f"draft {draft}"
     if draft == NGRAM:
         return Finding(what, "ok", "looks up; goes with any model")
     try:
-        drafter, _ = await asyncio.to_thread(load_drafter, draft, ModelOptions())
+        loaded = await asyncio.to_thread(load_draft, draft, ModelOptions())
+        if loaded.speak is not None:
+            data = await fetch_tokenizer(server, ready.tokenizer_digest, api_key, ssl=context)
+            await asyncio.to_thread(loaded.speak, Tokenizer(data))
     except ForedraftError as error:
         return Finding(what, "fail", str(error))
-    digest = drafter.tokenizer_digest
-    await drafter.close()
+    digest = loaded.new().tokenizer_digest
+    await loaded.close()
     if digest == ready.tokenizer_digest:
         return Finding(what, "ok", "has the target's tokenizer")
     return Finding(
