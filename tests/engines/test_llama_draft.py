@@ -20,9 +20,10 @@ from engines.tiny_gguf import CONTEXT, VOCABULARY, needs_llama, tiny_gguf
 needs_llama()
 
 from foredraft.engines.branches import TEXT, Row  # noqa: E402
-from foredraft.engines.llama_draft import LlamaDrafter, best  # noqa: E402
+from foredraft.engines.llama_draft import LlamaDrafter  # noqa: E402
 from foredraft.engines.llama_model import LlamaContext, LlamaModel  # noqa: E402
 from foredraft.engines.llama_options import LlamaOptions  # noqa: E402
+from foredraft.engines.numpy_guesses import best  # noqa: E402
 from foredraft.errors import ModelError  # noqa: E402
 from foredraft.protocol.ports import Guess  # noqa: E402
 from foredraft.protocol.sampling import Sampling  # noqa: E402

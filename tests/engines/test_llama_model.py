@@ -7,7 +7,7 @@ import pytest
 
 from engines.tiny_gguf import VOCABULARY, needs_llama, tiny_gguf, words
 from foredraft.api.loading import ModelOptions, load_cloud_drafter, load_draft
-from foredraft.engines.llama_options import LlamaOptions
+from foredraft.engines.llama_options import LlamaOptions, changed
 from foredraft.errors import ConfigError, ModelError
 from foredraft.protocol.ports import TargetCard
 from tokens_of import word_tokenizer
@@ -94,16 +94,16 @@ def test_llama_cpp_speaks_through_our_log_and_not_on_stderr(
 )
 def test_options_that_are_wrong_are_refused_by_name(given: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        LlamaOptions().changed([given])
+        changed(LlamaOptions(), [given])
 
 
 def test_options_are_taken_with_dashes_or_underscores() -> None:
-    found = LlamaOptions().changed(["cache-type=q8_0", "gpu_layers=-1", "flash_attention=on"])
+    found = changed(LlamaOptions(), ["cache-type=q8_0", "gpu_layers=-1", "flash_attention=on"])
     assert (found.cache_type, found.gpu_layers, found.flash_attention) == ("q8_0", -1, 1)
 
 
 def test_draft_options_are_for_gguf_drafts_alone() -> None:
-    with pytest.raises(ConfigError, match=r"'context=9' is for GGUF drafts, and 'ngram' is none"):
+    with pytest.raises(ConfigError, match=r"'context=9' is for drafts on llama.cpp, not for 'ngram'"):
         load_draft("ngram", ModelOptions(draft=("context=9",)))
 
 

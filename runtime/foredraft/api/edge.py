@@ -30,7 +30,7 @@ from foredraft.edge.estimates import Estimates
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession
-from foredraft.errors import ConfigError, ModelError
+from foredraft.errors import ConfigError, ForedraftError
 from foredraft.links import websocket
 from foredraft.links.address import SESSION_PATH, endpoint
 from foredraft.links.model_files import fetch_chat_card, fetch_tokenizer
@@ -97,6 +97,7 @@ class Edge:
         self._api_key = api_key
         self._retry = retry
         self._drafters: Drafters | None = None
+        self._translated = False
         self._running: WeakSet[Generation] = WeakSet()
         self.estimates = Estimates() if estimates is None else estimates
         self._count = 0
@@ -108,9 +109,9 @@ class Edge:
         """
         self.ready = await self._connections.meet()
         try:
-            loaded = await self._load_draft()
-            self.tokenizer = (None if loaded is None else loaded.tokenizer) or await self._clouds_tokenizer()
-            self._drafters = Drafters(self._draft, await self._speaking(loaded))
+            loaded = await self._speaking(await self._load_draft())
+            self._translated = loaded is not None and loaded.translated
+            self._drafters = Drafters(self._draft, loaded)
         except BaseException:
             await self._connections.close()
             raise
@@ -120,25 +121,22 @@ class Edge:
         """The draft that is given by name."""
         if not isinstance(self._draft, str | Path):
             return None
-        loaded = await asyncio.to_thread(load_draft, self._draft, self._options)
-        digest = loaded.new().tokenizer_digest
-        if digest not in ("", self.ready.tokenizer_digest):
-            await loaded.close()
-            raise ModelError(
-                f"the tokenizer of the draft {str(self._draft)!r} ({digest}) is not the "
-                f"target's ({self.ready.tokenizer_digest}); use a draft of the same family, or draft='ngram'"
-            )
-        return loaded
+        return await asyncio.to_thread(load_draft, self._draft, self._options)
 
     async def _speaking(self, loaded: Draft | None) -> Draft | None:
-        """The draft, its vocabulary compared with the target's where that takes the target's tokenizer."""
-        if loaded is not None and loaded.speak is not None and self.tokenizer is not None:
-            try:
-                await asyncio.to_thread(loaded.speak, self.tokenizer)
-            except ModelError:
-                await loaded.close()
-                raise
-        return loaded
+        """The draft as it speaks to the target, whose tokenizer is known then."""
+        if loaded is None or loaded.tokenizer is None or not loaded.speaks(self.ready.tokenizer_digest):
+            self.tokenizer = await self._clouds_tokenizer()
+        else:
+            self.tokenizer = loaded.tokenizer
+        if loaded is None:
+            return None
+        speaking = partial(loaded.speaking, self.tokenizer, self.ready.tokenizer_digest)
+        try:
+            return await asyncio.to_thread(speaking, translate=self._options.translate)
+        except ForedraftError:
+            await loaded.close()
+            raise
 
     async def _clouds_tokenizer(self) -> Tokenizer | None:
         place = self._places[self._servers.current]
@@ -233,7 +231,9 @@ class Edge:
             logprobs=logprobs,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
-        return Generation(session, text, seed, self._begins, partial(self._ended, mine), recorder)
+        return Generation(
+            session, text, seed, self._begins, partial(self._ended, mine), recorder, translated=self._translated
+        )
 
     def _policy(self, given: str | Path | Policy | None) -> Policy:
         if given is None:

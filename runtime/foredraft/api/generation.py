@@ -43,8 +43,11 @@ class Generation:
         begin: "Callable[[Generation], Awaitable[None]]",
         end: "Callable[[Generation], None]",
         recorder: Recorder | None = None,
+        *,
+        translated: bool = False,
     ) -> None:
         self.seed = seed
+        self._translated = translated
         self._begin, self._end = begin, end
         self._recorder = recorder
         self._session = session
@@ -62,7 +65,7 @@ class Generation:
     def report(self) -> SessionReport:
         """What happened so far; complete once the iteration has ended."""
         report = self._session.report("".join(self._text))
-        return replace(report, policy_from=origin_of(self._session.policy))
+        return replace(report, policy_from=origin_of(self._session.policy), translated=self._translated)
 
     def explanation(self) -> list[str]:
         """In words and figures: which policy ran, what was measured and chosen, what each scheme would cost."""

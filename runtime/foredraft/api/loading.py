@@ -19,9 +19,12 @@ from foredraft.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from foredraft.engines.engine_worker import EngineWorker
     from foredraft.engines.torch_model import LoadedModel
+    from foredraft.engines.translating import Speech
 
 DEMO: Final = "demo"
 NGRAM: Final = "ngram"
+LLAMA_SERVER: Final = "llama-server:"
+"""What begins the name of a draft on llama.cpp's own HTTP server; its URL follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class ModelOptions:
     is emulated by waiting. ``exact``: whether a target's texts are equal to the bit, whatever shares its forwards:
     on, off, or auto, which is on where it costs little (``engines.exact``). ``tensor_parallel``: how many ranks
     share a target, where this process is one that torchrun or ``foredraft serve`` started. ``draft``: options of
-    a draft on llama.cpp, each ``NAME=VALUE`` (``engines.llama_options``).
+    a draft on llama.cpp, each ``NAME=VALUE`` (``engines.llama_options``). ``translate``: whether a draft may have
+    another tokenizer than the target, and is translated by text then.
     """
 
     device: str = "cpu"
@@ -44,6 +48,7 @@ class ModelOptions:
     exact: str = "auto"
     tensor_parallel: int = 1
     draft: tuple[str, ...] = ()
+    translate: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -84,14 +89,49 @@ def load_target(
 class Draft:
     """A draft made ready to run: ``new`` makes the drafter of one text, ``tokenizer`` is its own, if it has one.
 
-    ``worker``: the thread that its drafters share. ``speak``: for a draft with no tokenizer.json, to be called with
-    the target's tokenizer; raises ModelError where the draft's vocabulary is another.
+    ``name``: as users write it. ``worker``: the thread that its drafters share. ``speak``: for a draft with no
+    tokenizer.json, to be called with the target's tokenizer; raises ModelError where the draft's vocabulary is another.
+    ``speech``: how it reads and writes, where it may be translated. ``translated``: whether it is.
     """
 
     new: NewDrafter
     tokenizer: Tokenizer | None = None
     worker: "EngineWorker | None" = None
     speak: Callable[[Tokenizer], None] | None = None
+    speech: "Speech | None" = None
+    translated: bool = False
+    name: str = ""
+
+    def speaks(self, digest: str) -> bool:
+        """Whether it is known to speak the tokens of the tokenizer with this digest, or any."""
+        return self.speak is None and (self.tokenizer is None or self.tokenizer.digest == digest)
+
+    def speaking(self, tokenizer: Tokenizer | None, digest: str, *, translate: bool = False) -> "Draft":
+        """The draft for a target with this tokenizer; translated where it has another, and that is wanted.
+
+        ``tokenizer``: None where texts are token ids. Takes a moment. Raises ModelError where the draft has another
+        one, and ConfigError where it cannot be translated.
+        """
+        if self.speaks(digest) or (tokenizer is None and self.speak is not None):
+            return self
+        try:
+            if self.speak is not None and tokenizer is not None:
+                self.speak(tokenizer)
+                return self
+            mine = "" if self.tokenizer is None else self.tokenizer.digest
+            raise ModelError(
+                f"the tokenizer of the draft {self.name!r} ({mine}) is not the target's ({digest}); "
+                "use a draft of the same family, or 'ngram', or --translate this one"
+            )
+        except ModelError:
+            if tokenizer is None or not translate:
+                raise
+        if self.speech is None:
+            raise ConfigError(f"the draft {self.name!r} cannot be translated: that takes a model in this process")
+        from foredraft.engines.translating import TranslatingDrafter, Words
+
+        words, inner = Words(tokenizer, self.speech), self.new
+        return replace(self, new=lambda: TranslatingDrafter(inner(), words), tokenizer=tokenizer, translated=True)
 
     async def close(self) -> None:
         """Let the step in flight end, then the thread."""
@@ -101,7 +141,8 @@ class Draft:
 
 @extras_named()
 def load_draft(draft: str | Path, options: ModelOptions) -> Draft:
-    """The draft ``ngram``, ``demo``, or the model in a folder, of a hub id, or in a GGUF file, which llama.cpp runs.
+    """The draft ``ngram``, ``demo``, or the model in a folder, of a hub id, in a GGUF file, which llama.cpp runs, or
+    of a ``llama-server:URL``.
 
     Its drafters share weights and thread, and with a pace the emulated device.
     Raises ModelError, ConfigError, ProfileError. Takes seconds where it is a model.
@@ -136,24 +177,20 @@ def load_cloud_drafter(
     Raises ModelError where the tokenizers differ, ConfigError. Takes seconds where it is a model.
     """
     loaded, _ = _draft(draft, replace(options, quantization="", tensor_parallel=1))
-    if loaded.speak is not None and tokenizer is not None:
-        loaded.speak(tokenizer)
-    digest = loaded.new().tokenizer_digest
-    if digest not in ("", card.tokenizer_digest):
-        raise ModelError(
-            f"the tokenizer of the draft {str(draft)!r} ({digest}) is not the target's "
-            f"({card.tokenizer_digest}); use a draft model of the same family, or 'ngram'"
-        )
-    return loaded.new
+    return loaded.speaking(tokenizer, card.tokenizer_digest, translate=options.translate).new
 
 
 def _draft(draft: str | Path, options: ModelOptions) -> tuple[Draft, str]:
     """The draft, and the digest of its model; empty for none."""
     if is_gguf(draft):
-        return _llama_draft(Path(draft), options)
-    if options.draft:
-        raise ConfigError(f"--draft-option {options.draft[0]!r} is for GGUF drafts, and {str(draft)!r} is none")
-    return (Draft(_new_ngram), "") if draft == NGRAM else _torch_draft(draft, options)
+        loaded, digest = _llama_draft(Path(draft), options)
+    elif str(draft).startswith(LLAMA_SERVER):
+        loaded, digest = _server_draft(str(draft), options), ""
+    elif options.draft:
+        raise ConfigError(f"--draft-option {options.draft[0]!r} is for drafts on llama.cpp, not for {str(draft)!r}")
+    else:
+        loaded, digest = (Draft(_new_ngram), "") if draft == NGRAM else _torch_draft(draft, options)
+    return replace(loaded, name=str(draft)), digest
 
 
 def is_gguf(draft: str | Path) -> bool:
@@ -162,17 +199,29 @@ def is_gguf(draft: str | Path) -> bool:
 
 
 def _llama_draft(file: Path, options: ModelOptions) -> tuple[Draft, str]:
-    from foredraft.engines.llama_options import LlamaOptions
+    from foredraft.engines.llama_options import LlamaOptions, changed
 
     needs("llama_cpp")
     wanted = LlamaOptions(threads=options.threads, gpu_layers=0 if options.device == "cpu" else -1)
-    wanted = wanted.changed(options.draft)
+    wanted = changed(wanted, options.draft)
     from foredraft.engines.engine_worker import EngineWorker
     from foredraft.engines.llama_draft import LlamaDrafter
     from foredraft.engines.llama_model import LlamaModel
 
     model, worker = LlamaModel(file, wanted), EngineWorker("draft")
-    return Draft(partial(LlamaDrafter, model, worker=worker), None, worker, model.speak), model.digest
+    return Draft(partial(LlamaDrafter, model, worker=worker), None, worker, model.speak, model), model.digest
+
+
+def _server_draft(draft: str, options: ModelOptions) -> Draft:
+    from foredraft.engines.llama_options import LlamaServerOptions, changed
+    from foredraft.engines.llama_server import LlamaServer
+    from foredraft.engines.llama_server_draft import LlamaServerDrafter
+
+    wanted = changed(LlamaServerOptions(), options.draft)
+    needs("numpy")
+    server = LlamaServer(draft.removeprefix(LLAMA_SERVER))
+    new = partial(LlamaServerDrafter, server, candidates=wanted.candidates, nodes=wanted.nodes)
+    return Draft(new, speak=server.speak)
 
 
 def _new_ngram() -> Drafter:
@@ -184,6 +233,7 @@ def _new_ngram() -> Drafter:
 def _torch_draft(draft: str | Path, options: ModelOptions) -> tuple[Draft, str]:
     """The draft, and the digest of its model."""
     from foredraft.engines.torch_draft import TorchDrafter
+    from foredraft.engines.translating import TokenizerSpeech
     from foredraft.engines.worker import DeviceWorker
 
     if draft == DEMO:
@@ -192,7 +242,8 @@ def _torch_draft(draft: str | Path, options: ModelOptions) -> tuple[Draft, str]:
         draft = bundled_pair().draft
     loaded, worker = _load(draft, options), DeviceWorker("draft")
     new = partial(TorchDrafter, loaded, worker=worker)
-    return Draft(new, Tokenizer.from_folder(loaded.folder), worker), loaded.digest
+    tokenizer = Tokenizer.from_folder(loaded.folder)
+    return Draft(new, tokenizer, worker, speech=TokenizerSpeech(tokenizer)), loaded.digest
 
 
 def _load(model: str | Path, options: ModelOptions) -> "LoadedModel":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foredraft.cli.options import Draft, DraftOption
+from foredraft.cli.options import Draft, DraftOption, Translate
 
 if TYPE_CHECKING:
     from foredraft.api.conversation import Conversation
@@ -27,6 +27,7 @@ def chat(
     ],
     draft: Draft = "ngram",
     draft_option: DraftOption = None,
+    translate: Translate = False,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +65,7 @@ def chat(
     edge = connect(
         *server,
         draft=draft,
-        options=ModelOptions(device=device, threads=threads, draft=tuple(draft_option or ())),
+        options=ModelOptions(device=device, threads=threads, draft=tuple(draft_option or ()), translate=translate),
         api_key=api_key,
         retry=Retry(attempts=retries),
         ssl=trusting(ssl_cafile),

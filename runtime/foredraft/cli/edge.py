@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foredraft.cli.options import Draft, DraftOption
+from foredraft.cli.options import Draft, DraftOption, Translate
 
 
 def edge(
@@ -15,6 +15,7 @@ def edge(
     ],
     draft: Draft = "ngram",
     draft_option: DraftOption = None,
+    translate: Translate = False,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +70,7 @@ def edge(
     device_edge = connect(
         *server,
         draft=draft,
-        options=ModelOptions(device, dtype, threads, pace, draft=tuple(draft_option or ())),
+        options=ModelOptions(device, dtype, threads, pace, draft=tuple(draft_option or ()), translate=translate),
         api_key=server_api_key,
         retry=Retry(attempts=retries),
         ssl=trusting(ssl_cafile),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foredraft.cli.options import Draft, DraftOption
+from foredraft.cli.options import Draft, DraftOption, Translate
 
 if TYPE_CHECKING:
     from foredraft.api.edge import Edge
@@ -24,6 +24,7 @@ def generate(
     prompt_file: Annotated[str | None, typer.Option(help="A file with the prompt; - for standard input.")] = None,
     draft: Draft = "ngram",
     draft_option: DraftOption = None,
+    translate: Translate = False,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +105,7 @@ def generate(
         edge = connect(
             *([url for url, _ in fronts] or server),
             draft=draft,
-            options=ModelOptions(device, dtype, threads, pace, draft=tuple(draft_option or ())),
+            options=ModelOptions(device, dtype, threads, pace, draft=tuple(draft_option or ()), translate=translate),
             api_key=api_key,
             retry=Retry(attempts=retries),
             ssl=trusting(ssl_cafile),

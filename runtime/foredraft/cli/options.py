@@ -5,9 +5,17 @@ from typing import Annotated
 import typer
 
 Draft = Annotated[
-    str, typer.Option(help="'ngram', 'demo', or folder, hub id or GGUF file of a model with the same tokenizer.")
+    str,
+    typer.Option(
+        help="'ngram', 'demo', folder, hub id or GGUF file of a model, or llama-server:URL for llama.cpp's own."
+    ),
 ]
 DraftOption = Annotated[
     list[str] | None,
-    typer.Option(help="NAME=VALUE for a GGUF draft: context, threads, batch_threads, gpu_layers, ...; repeatable."),
+    typer.Option(
+        help="NAME=VALUE for a draft on llama.cpp: context, threads, gpu_layers, candidates, ...; repeatable."
+    ),
+]
+Translate = Annotated[
+    bool, typer.Option("--translate", help="Take a draft with another tokenizer than the target's: it is translated.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foredraft.cli.options import DraftOption
+from foredraft.cli.options import DraftOption, Translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,7 @@ def serve(
         str, typer.Option(help="A draft model beside the target, for the policies 'colocated' and 'both' (or 'ngram').")
     ] = "",
     draft_option: DraftOption = None,
+    translate: Translate = False,
     policy: Annotated[
         str,
         typer.Option(help="Recommend this policy, or policy file, to edges that are given none of their own."),
@@ -70,6 +71,7 @@ def serve(
         exact,
         tensor_parallel=tensor_parallel,
         draft=tuple(draft_option or ()),
+        translate=translate,
     )
     if tensor_parallel > 1 and not ranks.is_launched(tensor_parallel):
         ranks.launch(tensor_parallel)

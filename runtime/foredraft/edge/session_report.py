@@ -54,7 +54,7 @@ class SessionReport:
     whether some of that growth is below the new tip. ``bytes_up``/``bytes_down``: payload and
     WebSocket framing, all connections; ``opening_bytes_up`` of it were handshakes and prompts.
     ``policy_from``: who named the policy: EDGE, SERVER or NOBODY. ``exact``: whether every server that it was on
-    promises texts to the bit.
+    promises texts to the bit. ``translated``: whether the draft has another tokenizer, and is translated by text.
     """
 
     text: str
@@ -85,6 +85,7 @@ class SessionReport:
     finish_reason: str
     policy_from: str = EDGE
     exact: bool = False
+    translated: bool = False
 
 
 def exactness(exact: bool) -> str:

@@ -36,6 +36,7 @@ _NO_VOCABULARY = 0
 _MAGIC = b"GGUF"
 _NORMAL = 1 << 2  # a token that is a piece of a word
 _TREE_CELLS = 256
+_LONGEST_PIECE = 1024
 
 
 @lib.llama_log_callback  # type: ignore[untyped-decorator]
@@ -107,6 +108,28 @@ class LlamaModel:
         ]
         words = {token for token in range(len(tokens)) if lib.llama_vocab_get_attr(self._vocabulary, token) & _NORMAL}
         return Vocabulary(tokens, frozenset(words))
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a whole text, with those that the model wants around it."""
+        data = text.encode()
+        room = len(data) + 8
+        buffer = (lib.llama_token * room)()
+        count = lib.llama_tokenize(self._vocabulary, data, len(data), buffer, room, True, True)
+        return list(buffer[: max(0, count)])
+
+    def pieces(self) -> dict[int, bytes]:
+        """The bytes of each token; none for special ones."""
+        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
+        found = {}
+        for token in range(self.vocab_size):
+            size = lib.llama_token_to_piece(self._vocabulary, token, buffer, _LONGEST_PIECE, 0, False)
+            found[token] = buffer.raw[: max(0, size)]
+        return found
+
+    def marks(self) -> set[str]:
+        """The special tokens, as a template writes them."""
+        vocabulary = self.vocabulary()
+        return {text for token, text in enumerate(vocabulary.tokens) if token not in vocabulary.words}
 
     def speak(self, tokenizer: Tokenizer) -> None:
         """Draft for a target with this tokenizer. Raises ModelError, naming what differs, where it is another."""

@@ -1,8 +1,8 @@
-"""How llama.cpp runs a draft: ``--draft-option NAME=VALUE``."""
+"""How llama.cpp runs a draft, here or in its server: ``--draft-option NAME=VALUE``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from foredraft.errors import ConfigError, UnknownNameError
 
@@ -10,8 +10,11 @@ CACHE_TYPES: Final = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}
 """Types of the cache, as ggml numbers them."""
 
 _FLASH: Final = {"auto": -1, "off": 0, "on": 1}
-_LEAST: Final = {"context": 16, "batch": 16, "branches": 1, "threads": 0, "batch_threads": 0, "gpu_layers": -1}
-_MOST: Final = {"branches": 255}
+_LEAST: Final = {
+    **{"context": 16, "batch": 16, "branches": 1, "threads": 0, "batch_threads": 0, "gpu_layers": -1},
+    **{"candidates": 1, "nodes": 1},
+}
+_MOST: Final = {"branches": 255, "candidates": 1 << 16, "nodes": 64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +36,34 @@ class LlamaOptions:
     batch: int = 256
     branches: int = 64
 
-    def changed(self, given: Sequence[str]) -> "LlamaOptions":
-        """With ``NAME=VALUE``, several of them, in the place of what is here. Raises ConfigError."""
-        options = self
-        for one in given:
-            name, equals, value = one.partition("=")
-            if not equals:
-                raise ConfigError(f"--draft-option {one!r} is no NAME=VALUE, such as context=2048")
-            name = name.strip().replace("-", "_")
-            known = [field.name for field in fields(self)]
-            if name not in known:
-                raise UnknownNameError("draft option", name, known)
-            changes: dict[str, Any] = {name: _value(name, value.strip())}
-            options = replace(options, **changes)
-        return options
+
+@dataclass(frozen=True, slots=True)
+class LlamaServerOptions:
+    """``candidates``: the most probable tokens that a server tells of, where noise decides among them.
+
+    ``nodes``: of the draft tree in one step, each a request and a slot of the server.
+    """
+
+    candidates: int = 40
+    nodes: int = 1
+
+
+Options = TypeVar("Options", LlamaOptions, LlamaServerOptions)
+
+
+def changed(options: Options, given: Sequence[str]) -> Options:
+    """The options with ``NAME=VALUE``, several of them, in the place of what is there. Raises ConfigError."""
+    known = [field.name for field in fields(options)]
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise ConfigError(f"--draft-option {one!r} is no NAME=VALUE, such as {known[0]}=2048")
+        name = name.strip().replace("-", "_")
+        if name not in known:
+            raise UnknownNameError("draft option", name, known)
+        changes: dict[str, Any] = {name: _value(name, value.strip())}
+        options = replace(options, **changes)
+    return options
 
 
 def _value(name: str, value: str) -> str | int:

@@ -8,7 +8,7 @@ import ctypes
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import tokenizers
 from tokenizers.decoders import DecodeStream
@@ -76,6 +76,16 @@ class Tokenizer:
         """The ids of the special tokens."""
         return {token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special}
 
+    def added_ids(self) -> set[int]:
+        """The ids of the tokens that are written as they are, special ones among them."""
+        return set(self._tokenizer.get_added_tokens_decoder())
+
+    @property
+    def writes_bytes_as_letters(self) -> bool:
+        """Whether its tokens are written in GPT-2's letters for bytes, and not as SentencePiece does."""
+        decoder: Any = self._tokenizer.decoder
+        return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
+
     def special_text(self, token: int) -> str:
         """How a special token is written in a template; empty for a token that is none."""
         added = self._tokenizer.get_added_tokens_decoder().get(token)
@@ -84,6 +94,10 @@ class Tokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ``tokens``, special tokens left out."""
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def written(self, tokens: Sequence[int]) -> str:
+        """The text of ``tokens``, special ones as a template writes them."""
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def stream(self, context: Sequence[int] = (), stops: Sequence[str] = ()) -> "TextStream":
         """Incremental text of the tokens that follow ``context``, up to a stop string."""

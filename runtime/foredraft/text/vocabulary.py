@@ -1,9 +1,11 @@
 """A draft's vocabulary beside the target's tokenizer, token by token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from foredraft.errors import ModelError
+from foredraft.text.pieces import pieces
 from foredraft.text.tokenizer import Tokenizer
 
 _NAMED: Final = 5
@@ -29,9 +31,25 @@ class Vocabulary:
                 differences.append(f"{token} is {text!r}, here {'missing' if mine is None else repr(mine)}")
             elif token in self.words and token in marks:
                 differences.append(f"{token}, {text!r}, is a special mark, here a piece of a word")
-        if differences:
-            named = f"{len(differences)} tokens differ: {'; '.join(differences[:_NAMED])}"
-            raise ModelError(
-                f"the vocabulary of the draft {draft!r} is not the target's: {named}; "
-                "use a draft of the same family, or 'ngram'"
-            )
+        _refuse(differences, draft)
+
+
+def check_pieces(mine: Sequence[bytes], tokenizer: Tokenizer, draft: str) -> None:
+    """The same where a draft tells which bytes its tokens stand for; of special marks it may tell none."""
+    differences: list[str] = []
+    theirs = pieces(tokenizer)
+    for token, text in tokenizer.tokens():
+        if token >= len(mine):
+            differences.append(f"{token} is {text!r}, here missing")
+        elif mine[token] not in (theirs[token], text.encode()):
+            differences.append(f"{token} is {text!r}, here {mine[token].decode(errors='replace')!r}")
+    _refuse(differences, draft)
+
+
+def _refuse(differences: Sequence[str], draft: str) -> None:
+    if differences:
+        named = f"{len(differences)} tokens differ: {'; '.join(differences[:_NAMED])}"
+        raise ModelError(
+            f"the vocabulary of the draft {draft!r} is not the target's: {named}; "
+            "use a draft of the same family, or 'ngram'"
+        )
