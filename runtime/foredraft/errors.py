@@ -52,8 +52,8 @@ class ConfigError(ForedraftError):
 class MissingExtraError(ConfigError):
     """Needs a package that an extra of Foredraft brings, and that is not installed."""
 
-    def __init__(self, package: str) -> None:
-        extra = EXTRA_OF[package]
+    def __init__(self, package: str, extra: str = "") -> None:
+        extra = extra or EXTRA_OF[package]
         super().__init__(f"this needs {package}, which is not installed: pip install 'foredraft[{extra}]'")
 
 
@@ -69,11 +69,14 @@ def extras_named() -> Iterator[None]:
         raise MissingExtraError(package) from error
 
 
-def needs(*packages: str) -> None:
-    """Raise MissingExtraError for the first of these packages that is not installed, before work that needs it."""
+def needs(*packages: str, extra: str = "") -> None:
+    """Raise MissingExtraError for the first of these packages that is not installed, before work that needs it.
+
+    ``extra``: the one to name, where several bring the package.
+    """
     for package in packages:
         if find_spec(package) is None:
-            raise MissingExtraError(package)
+            raise MissingExtraError(package, extra)
 
 
 class UnknownNameError(ConfigError):

@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from engines.llama_servers import llama_server
 from engines.tiny_gguf import HINT
 from foredraft.bench import edge_memory, first_token, overhead, uplink
 from foredraft.bench.result import Figure, Result
@@ -53,9 +54,11 @@ async def test_a_gguf_draft_is_measured_beside_torch_which_drafts_for_itself_wit
     pytest.importorskip("llama_cpp", reason=HINT)
     from foredraft.bench import drafters
 
-    said = figures(await drafters.measure(real_gguf(), turns=1, new_tokens=4))
+    with llama_server(real_gguf()) as running:
+        said = figures(await drafters.measure(real_gguf(), turns=1, new_tokens=4, server=running.url))
     assert [said[f"acceptance of torch at T = {temperature:g}"].value for temperature in (0.0, 0.8)] == [1.0, 1.0]
-    assert said["acceptance of GGUF at T = 0"].value >= 0.5
+    for name in ("GGUF", "GGUF, translated", "llama-server"):
+        assert said[f"acceptance of {name} at T = 0"].value >= 0.5
     assert said["GGUF over torch, 1 node at T = 0"].bound == drafters.MOST_RATIO
     assert all(figure.value > 0.0 for figure in said.values())
 

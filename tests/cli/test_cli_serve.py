@@ -82,7 +82,7 @@ def test_a_draft_with_another_tokenizer_is_refused_before_anything_is_generated(
     result = runner.invoke(app, ["generate", "--server", url, "--prompt", "x", "--draft", str(draft)])
     assert result.exit_code == 1
     assert "the tokenizer of the draft" in result.stderr
-    assert "use a draft of the same family, or draft='ngram'" in result.stderr
+    assert "use a draft of the same family, or 'ngram', or --translate this one" in result.stderr
     assert result.stdout == ""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import foredraft
+from engines.llama_servers import llama_server
 from engines.tiny_gguf import needs_llama, tiny_gguf
 from foredraft.api.loading import ModelOptions, load_cloud_drafter
 from foredraft.engines.torch_model import LoadedModel, load_model
@@ -136,3 +137,21 @@ def test_generate_drafts_with_a_gguf_file_without_torch_or_transformers_in_330_m
     text, peak_mb = done.stdout.strip().rsplit("\n", 1)
     assert text.startswith("Paris")
     assert float(peak_mb) <= MOST_MB
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+async def test_texts_are_those_of_the_target_alone_with_a_llama_server(
+    temperature: float, model: LoadedModel, truth: Oracle
+) -> None:
+    with llama_server(real_gguf()) as running:
+        target, tokenizer = TorchTarget(model, None, cache_bytes=1 << 30), Tokenizer.from_folder(model.folder)
+        cloud = foredraft.Cloud(target, tokenizer)
+        drafted = accepted = 0
+        async with cloud, foredraft.connect(cloud, draft=running.draft) as edge:
+            for prompt in PROMPTS:
+                report = await edge.generate(
+                    prompt, policy="sync", temperature=temperature, seed=3, max_new_tokens=LENGTH, end_marks=False
+                ).finish()
+                truth.check(report.tokens, encoded(edge, prompt), Sampling(temperature, seed=3))
+                drafted, accepted = drafted + report.drafted, accepted + report.accepted
+        assert accepted / drafted > 0.6

@@ -103,6 +103,7 @@ REFUSALS = [
     ("torch", ["demo"]),
     ("torch", ["generate", "--server", "URL", "--draft", "demo", "--prompt", "x"]),
     ("gguf", ["generate", "--server", "URL", "--draft", "model.gguf", "--prompt", "x"]),
+    ("llama-server", ["generate", "--server", "URL", "--draft", "llama-server:http://127.0.0.1:9", "--prompt", "x"]),
     ("torch", ["exits", "train", "--model", "m", "--text", "t", "--layers", "1", "--out", "o"]),
     ("torch", ["profile", "device", "--name", "x"]),
     ("torch", ["simulate", str(SCENARIOS / "bundled-pair.toml")]),

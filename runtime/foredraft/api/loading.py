@@ -89,9 +89,10 @@ def load_target(
 class Draft:
     """A draft made ready to run: ``new`` makes the drafter of one text, ``tokenizer`` is its own, if it has one.
 
-    ``name``: as users write it. ``worker``: the thread that its drafters share. ``speak``: for a draft with no
-    tokenizer.json, to be called with the target's tokenizer; raises ModelError where the draft's vocabulary is another.
-    ``speech``: how it reads and writes, where it may be translated. ``translated``: whether it is.
+    ``worker``: the thread that its drafters share. ``speak``: for a draft with no tokenizer.json, to be called with
+    the target's tokenizer; raises ModelError where the draft's vocabulary is another. ``speech``: how it reads and
+    writes, where it may be translated. ``translated``: whether it is. ``name``: as users write it. ``digest``: of its
+    model, if it has one here.
     """
 
     new: NewDrafter
@@ -101,6 +102,7 @@ class Draft:
     speech: "Speech | None" = None
     translated: bool = False
     name: str = ""
+    digest: str = ""
 
     def speaks(self, digest: str) -> bool:
         """Whether it is known to speak the tokens of the tokenizer with this digest, or any."""
@@ -150,10 +152,10 @@ def load_draft(draft: str | Path, options: ModelOptions) -> Draft:
     from foredraft.profiles import check_model, load_profile
 
     profile = load_profile(options.pace, "draft") if options.pace else None
-    loaded, digest = _draft(draft, options)
+    loaded = _draft(draft, options)
     if profile is None:
         return loaded
-    check_model(profile, digest)
+    check_model(profile, loaded.digest)
     from foredraft.engines.device import Device
     from foredraft.engines.pace import Pace
     from foredraft.engines.paced import PacedDrafter
@@ -176,21 +178,20 @@ def load_cloud_drafter(
 
     Raises ModelError where the tokenizers differ, ConfigError. Takes seconds where it is a model.
     """
-    loaded, _ = _draft(draft, replace(options, quantization="", tensor_parallel=1))
+    loaded = _draft(draft, replace(options, quantization="", tensor_parallel=1))
     return loaded.speaking(tokenizer, card.tokenizer_digest, translate=options.translate).new
 
 
-def _draft(draft: str | Path, options: ModelOptions) -> tuple[Draft, str]:
-    """The draft, and the digest of its model; empty for none."""
+def _draft(draft: str | Path, options: ModelOptions) -> Draft:
     if is_gguf(draft):
-        loaded, digest = _llama_draft(Path(draft), options)
+        loaded = _llama_draft(Path(draft), options)
     elif str(draft).startswith(LLAMA_SERVER):
-        loaded, digest = _server_draft(str(draft), options), ""
+        loaded = _server_draft(str(draft), options)
     elif options.draft:
         raise ConfigError(f"--draft-option {options.draft[0]!r} is for drafts on llama.cpp, not for {str(draft)!r}")
     else:
-        loaded, digest = (Draft(_new_ngram), "") if draft == NGRAM else _torch_draft(draft, options)
-    return replace(loaded, name=str(draft)), digest
+        loaded = Draft(_new_ngram) if draft == NGRAM else _torch_draft(draft, options)
+    return replace(loaded, name=str(draft))
 
 
 def is_gguf(draft: str | Path) -> bool:
@@ -198,7 +199,7 @@ def is_gguf(draft: str | Path) -> bool:
     return Path(draft).suffix == ".gguf"
 
 
-def _llama_draft(file: Path, options: ModelOptions) -> tuple[Draft, str]:
+def _llama_draft(file: Path, options: ModelOptions) -> Draft:
     from foredraft.engines.llama_options import LlamaOptions, changed
 
     needs("llama_cpp")
@@ -209,7 +210,8 @@ def _llama_draft(file: Path, options: ModelOptions) -> tuple[Draft, str]:
     from foredraft.engines.llama_model import LlamaModel
 
     model, worker = LlamaModel(file, wanted), EngineWorker("draft")
-    return Draft(partial(LlamaDrafter, model, worker=worker), None, worker, model.speak, model), model.digest
+    new = partial(LlamaDrafter, model, worker=worker)
+    return Draft(new, None, worker, model.speak, model, digest=model.digest)
 
 
 def _server_draft(draft: str, options: ModelOptions) -> Draft:
@@ -218,7 +220,7 @@ def _server_draft(draft: str, options: ModelOptions) -> Draft:
     from foredraft.engines.llama_server_draft import LlamaServerDrafter
 
     wanted = changed(LlamaServerOptions(), options.draft)
-    needs("numpy")
+    needs("numpy", extra="llama-server")
     server = LlamaServer(draft.removeprefix(LLAMA_SERVER))
     new = partial(LlamaServerDrafter, server, candidates=wanted.candidates, nodes=wanted.nodes)
     return Draft(new, speak=server.speak)
@@ -230,8 +232,7 @@ def _new_ngram() -> Drafter:
     return NgramDrafter()
 
 
-def _torch_draft(draft: str | Path, options: ModelOptions) -> tuple[Draft, str]:
-    """The draft, and the digest of its model."""
+def _torch_draft(draft: str | Path, options: ModelOptions) -> Draft:
     from foredraft.engines.torch_draft import TorchDrafter
     from foredraft.engines.translating import TokenizerSpeech
     from foredraft.engines.worker import DeviceWorker
@@ -243,7 +244,7 @@ def _torch_draft(draft: str | Path, options: ModelOptions) -> tuple[Draft, str]:
     loaded, worker = _load(draft, options), DeviceWorker("draft")
     new = partial(TorchDrafter, loaded, worker=worker)
     tokenizer = Tokenizer.from_folder(loaded.folder)
-    return Draft(new, tokenizer, worker, speech=TokenizerSpeech(tokenizer)), loaded.digest
+    return Draft(new, tokenizer, worker, speech=TokenizerSpeech(tokenizer), digest=loaded.digest)
 
 
 def _load(model: str | Path, options: ModelOptions) -> "LoadedModel":

@@ -1,14 +1,15 @@
 """A GGUF draft on llama.cpp beside the same weights, dequantised, on torch in fp32: one thread each, in turns.
 
 A step is timed at the port, thread hops in it. Acceptance is of the first guess, along texts that the target (the
-same weights in torch) wrote. Start-up and memory are of processes of their own.
+same weights in torch) wrote; also where the GGUF is translated as though its tokenizer were another, and of a
+``llama-server`` that runs the same file. Start-up and memory are of processes of their own.
 """
 
 import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -16,11 +17,12 @@ from typing import Final
 
 from foredraft.api.cloud import Cloud
 from foredraft.api.edge import connect
-from foredraft.api.loading import Draft, ModelOptions, load_draft, load_target
+from foredraft.api.loading import LLAMA_SERVER, Draft, ModelOptions, load_draft, load_target
 from foredraft.bench.child import READY_S
 from foredraft.bench.edge_memory import memory_mb
 from foredraft.bench.result import Figure, Result
 from foredraft.engines.llama_draft import LlamaDrafter
+from foredraft.engines.translating import TranslatingDrafter, Words
 from foredraft.errors import ForedraftError
 from foredraft.protocol.ports import Drafter, Target
 from foredraft.protocol.sampling import Sampling
@@ -43,17 +45,24 @@ _WIDTH: Final = 4
 _TORCH: Final = "torch"
 
 
-async def measure(file: Path, turns: int = 15, new_tokens: int = 64) -> Result:
-    """``turns``: steps of each kind; they alternate. ``new_tokens``: of each text. Raises ModelError, ConfigError."""
+async def measure(file: Path, turns: int = 15, new_tokens: int = 64, server: str = "") -> Result:
+    """``turns``: steps of each kind; they alternate. ``new_tokens``: of each text. ``server``: a llama-server's URL.
+
+    Raises ModelError, ConfigError.
+    """
     starts = [await _start(file, engine) for engine in ("llama.cpp", _TORCH)]
     llama = load_draft(file, _OPTIONS)
     target, tokenizer = load_target(file, None, _OPTIONS, cache_bytes=1 << 30, max_slots=4)
-    if llama.speak is not None:
-        llama.speak(tokenizer)
+    llama = llama.speaking(tokenizer, tokenizer.digest)
     torch = _torch_draft(file)
+    drafts = {"GGUF": llama, _TORCH: torch, "GGUF, translated": _translated(llama, tokenizer)}
+    if server:
+        drafts["llama-server"] = load_draft(LLAMA_SERVER + server, _OPTIONS).speaking(tokenizer, tokenizer.digest)
     try:
         figures = await _steps(llama, torch, tokenizer, turns)
-        figures += await _acceptance(llama, torch, target, tokenizer, new_tokens)
+        if server:
+            figures += await _server_steps(llama, drafts["llama-server"], tokenizer, turns)
+        figures += await _acceptance(drafts, target, tokenizer, new_tokens)
     finally:
         await llama.close()
         await torch.close()
@@ -69,6 +78,27 @@ def _torch_draft(file: Path) -> Draft:
 
     model, worker = load_model(file), DeviceWorker("draft")
     return Draft(partial(TorchDrafter, model, worker=worker), None, worker)
+
+
+def _translated(draft: Draft, tokenizer: Tokenizer) -> Draft:
+    if draft.speech is None:
+        raise ForedraftError(f"the draft {draft.name!r} cannot be translated")
+    words, inner = Words(tokenizer, draft.speech), draft.new
+    return Draft(lambda: TranslatingDrafter(inner(), words))
+
+
+async def _server_steps(llama: Draft, server: Draft, tokenizer: Tokenizer, turns: int) -> list[Figure]:
+    """What a step of one node takes over HTTP, beside the process's own."""
+    text = (tokenizer.encode(" ".join(PROMPTS)) * CONTEXT)[:CONTEXT]
+    figures: list[Figure] = []
+    for sampling in (Sampling(), Sampling(TEMPERATURES[1], seed=1)):
+        first, second = llama.new(), server.new()
+        ours, theirs = await _timed((first, second), text, 1, sampling, turns)
+        ratio = median(theirs.took_ms) / median(ours.took_ms)
+        figures.append(Figure(f"llama-server over GGUF, 1 node at T = {sampling.temperature:g}", ratio, "x"))
+        await first.close()
+        await second.close()
+    return figures
 
 
 async def _steps(llama: Draft, torch: Draft, tokenizer: Tokenizer, turns: int) -> list[Figure]:
@@ -136,13 +166,13 @@ def _decoding_s(drafter: Drafter) -> float:
 
 
 async def _acceptance(
-    llama: Draft, torch: Draft, target: Target, tokenizer: Tokenizer, new_tokens: int
+    drafts: Mapping[str, Draft], target: Target, tokenizer: Tokenizer, new_tokens: int
 ) -> list[Figure]:
     figures: list[Figure] = []
     for temperature in TEMPERATURES:
         sampling = Sampling(temperature, seed=7)
         texts = [await _text(target, tokenizer, prompt, sampling, new_tokens) for prompt in PROMPTS]
-        for name, draft in (("GGUF", llama), (_TORCH, torch)):
+        for name, draft in drafts.items():
             right = [await _right(draft, prompt, tokens, sampling) for prompt, tokens in texts]
             share = sum(right) / sum(len(tokens) for _, tokens in texts)
             figures.append(Figure(f"acceptance of {name} at T = {temperature:g}", share, ""))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, Final
 
+from foredraft.api.loading import DEMO
 from foredraft.bench.child import Child, child, cores
 from foredraft.bench.engine import PROMPT
 from foredraft.bench.result import Figure, Result
@@ -90,7 +91,7 @@ def _stage(
     with ExitStack() as stack:
         url = stack.enter_context(child(cloud_core, *serve)).read()["url"]
         [(front, proxy)] = stack.enter_context(proxies([url], way, way, edge_core))
-        edge = stack.enter_context(child(edge_core, "foredraft.bench.real_edge", front, draft))
+        edge = stack.enter_context(child(edge_core, "foredraft.bench.real_edge", front, DEMO, draft))
         pace_s = [str(one) for one in _pace_s(target, draft)]
         assisted = stack.enter_context(child(cloud_core, "foredraft.bench.real_assisted", *pace_s))
         yield edge, assisted, proxy

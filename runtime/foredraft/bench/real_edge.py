@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from foredraft.api.edge import connect
-from foredraft.api.loading import DEMO, ModelOptions, load_drafter
+from foredraft.api.loading import ModelOptions, load_drafter
 from foredraft.bench.child import answer
 from foredraft.loop import new_event_loop
 from foredraft.protocol.sampling import Sampling
@@ -16,9 +16,9 @@ _OTHER_TEXT = 1
 
 
 def main() -> None:
-    """Arguments: the server's URL, and the profile that paces the draft (empty: none)."""
-    url, pace = sys.argv[1:]
-    drafter, _ = load_drafter(DEMO, ModelOptions(threads=1, pace=pace))
+    """Arguments: the server's URL, the draft, and the profile that paces it (empty: none)."""
+    url, draft, pace = sys.argv[1:]
+    drafter, _ = load_drafter(draft, ModelOptions(threads=1, pace=pace))
 
     async def session(prompt: str, asked: dict[str, Any]) -> dict[str, Any]:
         await drafter.begin([_OTHER_TEXT], Sampling())  # the prompt of the turn before is still in its cache

@@ -147,7 +147,8 @@ async def _measure_drafter(wanted: Wanted, progress: Progress | None) -> Measure
         raise ConfigError("a drafter serves one session: --batches is for targets")
     drafter, named = load_drafter(wanted)
     try:
-        plan = _plan(wanted, named.context, _DRAFT_TOKENS)
+        usual = tuple(count for count in _DRAFT_TOKENS if count <= drafter.max_nodes_per_step)
+        plan = _plan(wanted, named.context, usual)
         if max(plan.tokens) > drafter.max_nodes_per_step:
             raise ConfigError(f"{max(plan.tokens)} tokens in a step; this drafter takes {drafter.max_nodes_per_step}")
         taken = await measure_drafter(

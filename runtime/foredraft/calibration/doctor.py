@@ -210,5 +210,6 @@ async def _fits(draft: str, ready: Ready, server: str, api_key: str, context: ss
             await asyncio.to_thread(loaded.speaking, Tokenizer(data), ready.tokenizer_digest)
         await loaded.close()
     except ForedraftError as error:
-        return Finding(what, "fail", str(error))
+        said, _, way_out = str(error).rpartition("; ")
+        return Finding(what, "fail", said, way_out)
     return Finding(what, "ok", "has the target's tokenizer")

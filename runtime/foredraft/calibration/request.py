@@ -92,6 +92,8 @@ def load_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
         return drafter, Named("n-gram lookup", "", 1, _NGRAM_VOCABULARY, _NGRAM_CONTEXT)
     if not wanted.shape and loading.is_gguf(wanted.model):
         return _llama_drafter(wanted)
+    if not wanted.shape and wanted.model.startswith(loading.LLAMA_SERVER):
+        return _server_drafter(wanted)
     from foredraft.engines.torch_draft import TorchDrafter
 
     if not wanted.shape:
@@ -114,6 +116,16 @@ def _llama_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
         raise ConfigError("an emulated device cannot be measured: leave the pace out")
     model = drafter.model
     return drafter, Named(model.file.stem, model.digest, model.layers, model.vocab_size, model.context)
+
+
+def _server_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
+    drafter, _ = loading.load_drafter(wanted.model, wanted.options)
+    from foredraft.engines.llama_server_draft import LlamaServerDrafter
+
+    if not isinstance(drafter, LlamaServerDrafter):
+        raise ConfigError("an emulated device cannot be measured: leave the pace out")
+    server = drafter.server
+    return drafter, Named(Path(server.model).stem or server.url, "", 1, server.vocab_size, server.context)
 
 
 def _cache_bytes(options: ModelOptions) -> int:

@@ -146,6 +146,7 @@ def drafters(
     gguf: Annotated[Path, typer.Option(help="A GGUF file: as it is on llama.cpp, dequantised on torch.")],
     turns: Annotated[int, typer.Option(help="Steps of each kind; they alternate.", min=3)] = 15,
     new_tokens: Annotated[int, typer.Option(help="Tokens of a text, for acceptance.", min=1)] = 64,
+    llama_server: Annotated[str, typer.Option(help="URL of a llama-server that runs the same file, to compare.")] = "",
     as_json: Json = False,
 ) -> None:
     """A GGUF draft on llama.cpp over torch: a step of 1 node at most 0.6; at most 1.5 ms around the decode."""
@@ -154,7 +155,7 @@ def drafters(
     with extras_named():
         from foredraft.bench.drafters import measure
 
-        show([_run(measure(gguf, turns, new_tokens))], as_json)
+        show([_run(measure(gguf, turns, new_tokens, llama_server))], as_json)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from foredraft_sim.tokens.recorded import RecordedDrafter, RecordedTarget, read_
 from foredraft_sim.tokens.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
 
 if TYPE_CHECKING:
+    from foredraft.api.loading import Draft
     from foredraft.engines.torch_model import LoadedModel
 
 _CACHE_BYTES = 2 << 30
@@ -164,10 +165,11 @@ class ModelSource(_ScenarioSource):
     def __init__(self, scenario: Scenario, pair: ModelPair) -> None:
         super().__init__(scenario)
         target, draft, self._exits = _places(scenario.path.parent, pair)
-        self._target, self._draft = _loaded(target, pair.threads), _loaded(draft, pair.threads)
+        self._target, self._draft = _loaded(target, pair.threads), _loaded_draft(draft, pair.threads)
         _check_profiles(scenario, self._target.digest, self._draft.digest)
         self.stop_tokens = self._target.stop_tokens
         self.tokenizer = Tokenizer.from_folder(self._target.folder)
+        self._draft = self._draft.speaking(self.tokenizer, self.tokenizer.digest)
         texts = list(scenario.workload.prompts)
         if scenario.workload.prompts_file:
             texts += read_prompts(scenario.path, scenario.workload.prompts_file)
@@ -185,9 +187,7 @@ class ModelSource(_ScenarioSource):
 
     def drafter(self) -> Drafter:
         """The draft model; the weights are shared."""
-        from foredraft.engines.torch_draft import TorchDrafter
-
-        return TorchDrafter(self._draft)
+        return self._draft.new()
 
     def prompt(self, seed: int, request: int) -> list[int]:
         """The workload's texts, one after another, again and again."""
@@ -237,6 +237,14 @@ def _loaded(model: str, threads: int) -> "LoadedModel":
     if threads:
         torch.set_num_threads(threads)
     return load_model(model, "float32", "cpu")
+
+
+@lru_cache(maxsize=4)
+def _loaded_draft(model: str, threads: int) -> "Draft":
+    """A draft by its folder, hub id or GGUF file; loaded once per process. Raises ModelError."""
+    from foredraft.api.loading import ModelOptions, load_draft
+
+    return load_draft(model, ModelOptions(threads=threads))
 
 
 def read_prompts(path: Path, name: str) -> list[str]:

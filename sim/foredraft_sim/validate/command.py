@@ -23,7 +23,8 @@ def validate(
         bool, typer.Option("--paced", help="EMULATION: slow the engines to 60 ms a pass and 6 ms a draft step.")
     ] = False,
     only: Annotated[str, typer.Option(help="One part: sessions, or crowd (1, 4 and 8 edges at once).")] = "",
-    model: Annotated[str, typer.Option(help="The crowd's target: folder, hub id or 'demo'.")] = "demo",
+    model: Annotated[str, typer.Option(help="The target: folder, hub id, GGUF file or 'demo'.")] = "demo",
+    draft: Annotated[str, typer.Option(help="The sessions' draft: folder, hub id, GGUF file or 'demo'.")] = "demo",
     threads: Annotated[int, typer.Option(help="The crowd's target's; with 1 it has a core to itself.", min=1)] = 1,
     force: Annotated[bool, typer.Option("--force", help="Go on where calls vary too much to be measured.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the page, the figures and the profiles.")] = Path(),
@@ -31,7 +32,7 @@ def validate(
 ) -> None:
     """Profile this machine, run real sessions, simulate the same, and compare.
 
-    The bundled pair in two processes, each on a core, over shaped links; then (but not with --paced) 1, 4 and 8 edges
+    A pair of models in two processes, each on a core, over shaped links; then (but not with --paced) 1, 4 and 8 edges
     at once on one target that batches. Targets that are missed are named, and the exit code is 1. The whole takes about
     twenty minutes (paced: longer), the quick one six.
     """
@@ -54,7 +55,7 @@ def validate(
             show(share, 1.0, what)
 
         if only != "crowd":
-            found = run.validate(plan_of(quick=quick, paced=paced), force=force, tell=tell)
+            found = run.validate(plan_of(quick=quick, paced=paced, model=model, draft=draft), force=force, tell=tell)
         if only == "crowd" or not (only or paced):  # an emulated device is not what a profile is measured of
             crowd = validate_crowd(Crowd(model, threads, runs=2 if quick else 3), cores(), force=force, tell=tell)
     found = found and replace(found, crowd=crowd)

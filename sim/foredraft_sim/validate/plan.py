@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from foredraft.api.loading import DEMO
 from foredraft.links.shaping import Shape
 
 TEMPERATURE: Final = 0.8
@@ -53,7 +54,7 @@ class Plan:
     ``least_runs``, ``most_runs``: how often each session is really run, once in each pass over everything, so that slow
     minutes of the machine meet all alike; after the least, only those that are not settled (``repeats``). It is
     simulated as often, each time with other luck. ``paced``: the engines are slowed to the profiles ``target`` and
-    ``draft``, which then need no measuring.
+    ``draft``, which then need no measuring. ``model``, ``draft_model``: what runs.
     """
 
     policies: tuple[str, ...]
@@ -67,6 +68,8 @@ class Plan:
     link_s: float
     target: str = ""
     draft: str = ""
+    model: str = DEMO
+    draft_model: str = DEMO
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -79,10 +82,10 @@ class Plan:
         return bool(self.target)
 
 
-def plan_of(*, quick: bool, paced: bool) -> Plan:
-    """The whole, in about seventeen minutes (paced: longer), or the quick one, in four."""
+def plan_of(*, quick: bool, paced: bool, model: str = DEMO, draft: str = DEMO) -> Plan:
+    """The whole, in about seventeen minutes (paced, or with other models: longer), or the quick one, in four."""
     policies = ("cloud", f"sync:gamma={GAMMA}", f"seed:gamma={GAMMA}", "ahead", "auto")
-    names = ("bench-60ms-target", "bench-6ms-draft") if paced else ("", "")
+    names = (*(("bench-60ms-target", "bench-6ms-draft") if paced else ("", "")), model, draft)
     if quick:
         ways = {name: WAYS[name] for name in list(WAYS)[:2]}
         return Plan(policies[:4], ways, FIT_PROMPTS[:2], REPORT_PROMPTS[:3], 32, 3, 3 if paced else 6, 9, 4.0, *names)

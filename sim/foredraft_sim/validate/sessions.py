@@ -11,7 +11,7 @@ from foredraft.bench.real import places
 from foredraft.edge.session_report import SessionReport
 from foredraft.errors import ForedraftError
 from foredraft.links.emulation import proxies
-from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile, load_profile
+from foredraft.profiles import DraftProfile, LinkProfile, Profile, TargetProfile, load_profile
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import (
@@ -114,13 +114,15 @@ def stage(plan: Plan, where: Cores) -> Iterator[Stage]:
 
     The proxies run beside the edge: on the cloud's core they would take a fifth of its passes' time.
     """
-    serve = ("foredraft", "serve", "--json", "--port", "0", "--threads", "1", "--pace", plan.target)
+    serve = ["foredraft", "serve", "--json", "--port", "0", "--model", plan.model, "--threads", "1"]
+    serve += ["--pace", plan.target]
     with ExitStack() as stack:
         url = stack.enter_context(child(where.cloud, *serve)).read()["url"]
         fronts, edges = {}, {}
         for name, way in plan.ways.items():
             [(fronts[name], _)] = stack.enter_context(proxies([url], way.up, way.down, where.edge))
-            edges[name] = stack.enter_context(child(where.edge, "foredraft.bench.real_edge", fronts[name], plan.draft))
+            asked = (fronts[name], plan.draft_model, plan.draft)
+            edges[name] = stack.enter_context(child(where.edge, "foredraft.bench.real_edge", *asked))
         yield Stage(plan, edges, fronts, where)
 
 
@@ -129,25 +131,27 @@ def measure_devices(plan: Plan, where: Cores, *, force: bool) -> tuple[TargetPro
     if plan.paced:
         return load_profile(plan.target, "target"), load_profile(plan.draft, "draft")
     common = ["--contexts", _CONTEXTS, "--repeats", str(plan.repeats), *(["--force"] if force else [])]
-    target = measured_profile(
-        where.cloud, ["device", "--role", "target", "--tokens", _TARGET_TOKENS, *common], "validate-target"
-    )
-    draft = measured_profile(
-        where.edge, ["device", "--role", "draft", "--tokens", _DRAFT_TOKENS, *common], "validate-draft"
-    )
+
+    def measured(core: int | None, role: str, model: str, tokens: str) -> Profile:
+        what = ["device", "--role", role, "--model", model, "--threads", "1", "--tokens", tokens]
+        return measured_profile(core, [*what, *common], f"validate-{role}")
+
+    target = measured(where.cloud, "target", plan.model, _TARGET_TOKENS)
+    draft = measured(where.edge, "draft", plan.draft_model, _DRAFT_TOKENS)
     if not isinstance(target, TargetProfile) or not isinstance(draft, DraftProfile):
         raise ForedraftError("the measured profiles are of the wrong kind")
     return target, draft
 
 
 def scenario_of(plan: Plan, profiles: Profiles, way: str, prompts: Sequence[str]) -> Scenario:
-    """The sessions over one link, as a scenario: one device, one server, the bundled pair, one request per prompt."""
+    """The sessions over one link, as a scenario: one device, one server, one request per prompt."""
+    pair = ModelPair(plan.model, plan.draft_model)
     file = ScenarioFile(
         policies=plan.policies,
         edge=EdgeTable(profile=profiles.draft.name),
         cloud=CloudTable(profile=profiles.target.name),
         link=Override(profile=way),
-        pair=ModelPair(),
+        pair=pair,
         workload=Workload(requests=len(prompts), prompts=tuple(prompts), new_tokens=plan.new_tokens, end_marks=False),
         sampling=SamplingTable(temperature=TEMPERATURE),
     )
@@ -157,7 +161,7 @@ def scenario_of(plan: Plan, profiles: Profiles, way: str, prompts: Sequence[str]
         draft=profiles.draft,
         target=profiles.target,
         link=profiles.links[way],
-        pair=ModelPair(),
+        pair=pair,
     )
 
 

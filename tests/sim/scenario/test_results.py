@@ -79,6 +79,7 @@ def test_a_summary_has_the_fields_of_generate(tmp_path: Path) -> None:
         "policy",
         "policy_from",
         "exact",
+        "translated",
         "seed",
         "temperature",
         "finish_reason",
