@@ -32,9 +32,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def serve(*arguments: str) -> Iterator[tuple["subprocess.Popen[str]", dict[str, object]]]:
+def serve(*arguments: str, log_format: str = "text") -> Iterator[tuple["subprocess.Popen[str]", dict[str, object]]]:
     """A server process, and what it says when it is ready."""
-    command = [*FOREDRAFT, "serve", "--port", "0", "--threads", "1", "--json", *arguments]
+    command = [*FOREDRAFT, "--log-format", log_format, "serve", "--port", "0", "--threads", "1", "--json", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         assert process.stdout is not None

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from engines.tiny_gguf import needs_llama
 from engines.tiny_models import save_model
 from paths import EXAMPLES
+from real_model import real_gguf
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def run(name: str, *arguments: str, cache: Path) -> str:
 
 def test_every_example_has_a_test() -> None:
     tested = {"in_memory.py", "live_session.py", "own_policy.py", "own_server.py", "own_stop_rule.py"}
-    tested |= {"read_record.py", "seed_report.py"}
+    tested |= {"read_record.py", "seed_report.py", "gguf_edge.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -86,3 +88,13 @@ def test_the_seed_report_puts_claims_beside_simulated_figures(tmp_path: Path) ->
     out = run("seed_report.py", cache=tmp_path)
     assert "claims [published]: up to 35% lower latency" in out
     assert "ASSUMED" in out
+
+
+def test_gguf_edge_says_the_same_with_each_policy_over_40_ms(tmp_path: Path) -> None:
+    needs_llama()
+    lines = run("gguf_edge.py", str(real_gguf()), "6", cache=tmp_path).splitlines()
+    assert lines[-1] == "all texts are equal"
+    assert [line.split()[0] for line in lines[:-1]] == [
+        policy for policy in ("cloud", "sync:gamma=4", "seed:gamma=4", "auto") for _ in range(3)
+    ]
+    assert "Paris" in lines[0]

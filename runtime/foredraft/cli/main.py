@@ -4,8 +4,6 @@ A function is one verb, a typer app a group of verbs, from whatever package. A v
 imported when the verb is used or help is shown, so verbs import what is heavy within functions.
 """
 
-import logging
-import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from foredraft.cli.logs import set_up_logs
 from foredraft.cli.settings import PREFIX, config_file, for_verb, read_settings
 from foredraft.errors import ForedraftError, UnknownNameError, extras_named
 
@@ -106,20 +105,16 @@ def foredraft(
         Path | None, typer.Option("--config", help="A TOML file with options of verbs.", envvar=f"{PREFIX}_CONFIG")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what happens, on stderr.")] = False,
+    log_format: Annotated[
+        str,
+        typer.Option(help="On stderr: text, or json, which has each session, too.", envvar=f"{PREFIX}_LOG_FORMAT"),
+    ] = "text",
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Edge-cloud speculative decoding with early exits: the large model's text, drafted on the device."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    if not verbose:
-        for chatty in ("torchao", "torch.utils._pytree"):  # which tell of kernels that nobody asked for
-            logging.getLogger(chatty).setLevel(logging.ERROR)
+    set_up_logs(log_format, verbose=verbose)
     _settle(context, config_file(config))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 
+from foredraft.cloud import session_log
 from foredraft.cloud.read_back import opening_of, tell
 from foredraft.cloud.session import CloudSession, NewDetokenizer, Shared
 from foredraft.cloud.state import CloudState, Limits
@@ -130,7 +131,7 @@ class _Connection:
         self._outbox = Outbox(link)
         self._session: CloudSession | None = None
         self._owner = ""  # whose texts may share their beginnings
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[object] | None = None
         self._cut: asyncio.Future[None] | None = None
         self._admitted = False
         self._score: Score | None = None  # of the session that is opened next
@@ -233,6 +234,7 @@ class _Connection:
 
     def _refuse(self, session: int, code: str, reason: str, retry_after_s: float | None = None) -> None:
         self._service.counters.refused += 1
+        session_log.refused(self._number, session, code)
         self.say(Refused(session, code, reason, retry_after_s))
 
     def _pass_on(self, message: Grow | Steer) -> None:
@@ -254,8 +256,17 @@ class _Connection:
         session = CloudSession(self._service.shared, state, self.say, self._owner, asked, name)
         session.attach(opened.chains)
         self._session = session
-        work = self._work(opened.session, session.run)
+        work = self._logged(session, name, now_s)
         self._task = asyncio.create_task(work, name=f"cloud {opened.session}")
+
+    async def _logged(self, session: CloudSession, name: str, began_s: float) -> None:
+        """A session's work, and at its end a line for operators."""
+        how = session_log.LEFT
+        try:
+            how = await self._work(session.state.session, session.run) or session.state.finish
+        finally:
+            took_s = asyncio.get_running_loop().time() - began_s
+            session_log.session_ended(name, session.state, session.tally, how, took_s)
 
     async def _read_back(self, read: Read) -> None:
         """Tell what exits and draft say of a finished text, in the place of a session."""
@@ -273,15 +284,18 @@ class _Connection:
         ):
             self.say(predictions)
 
-    async def _work(self, number: int, work: Callable[[], Awaitable[None]]) -> None:
-        """See a session's work to its end, or say why there is none."""
+    async def _work(self, number: int, work: Callable[[], Awaitable[None]]) -> str:
+        """See a session's work to its end, or say why there is none; empty where it came to its end."""
         try:
             await work()
         except RefusedError as error:
             self._refuse(number, error.code, error.reason, error.retry_after_s)
+            return session_log.REFUSED
         except Exception as error:
             log.exception("session %d failed", number)
             self._refuse(number, messages.INTERNAL, f"the target failed: {error}")
+            return session_log.FAILED
+        return ""
 
     async def _end_session(self) -> None:
         """Stop verifying. The session's number is remembered, so that late messages are known as such."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from foredraft.cloud.drafter import CloudDrafter
+from foredraft.cloud.session_log import Tally
 from foredraft.cloud.state import TICK_S, CloudState, Extend, Go, StopSearch, Timing, Wait
 from foredraft.errors import RefusedError
 from foredraft.protocol import messages
@@ -69,6 +70,7 @@ class CloudSession:
         self._owner = owner
         self._logprobs = logprobs
         self._name = name
+        self.tally = Tally()
         self._hints: list[tuple[int, Sequence[int]]] = []  # of the pass that runs: layer, tokens
         self._changed = Signal()
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -152,7 +154,9 @@ class CloudSession:
         self._changed.set()
 
     async def _prefill(self, cached: int, count: int) -> None:
-        self._prefill_s += await self.slot.prefill(self.state.tree.tokens[cached : cached + count])
+        took_s = await self.slot.prefill(self.state.tree.tokens[cached : cached + count])
+        self._prefill_s += took_s
+        self.tally.prefill_s += took_s
 
     async def _verify(self, plan: Go, cached: int, began_s: float) -> None:
         """One target pass: hints on the way, a commit at the end."""
@@ -197,6 +201,7 @@ class CloudSession:
         new = self.state.tree.tokens[commit.position :]
         counters = self._shared.counters
         counters.passed(len(new), commit.drafted, commit.accepted, verdict.pass_s)
+        self.tally.passed(commit.drafted, commit.accepted, len(self._hints), verdict.pass_s, verdict.queue_s)
         for layer, predicted in self._hints:
             counters.judge(layer, predicted, new)
         self._hints.clear()

@@ -7,6 +7,7 @@ two machines.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 Value = bool | int | float | str | list[int]
 
@@ -35,6 +36,10 @@ def together(*observers: Observer | None) -> Observer:
 
     return observe
 
+
+LOG_OF_SESSIONS: Final = "foredraft.sessions"
+"""The logger of a server's operators: a record for each session that ends and each refusal, with sizes and times as
+``fields``, and never a prompt, a token or a key."""
 
 Note = Callable[[str, dict[str, Value]], None]
 """Told the kind and the data of what happened at one place."""

@@ -25,6 +25,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from foredraft.errors import ConfigError
 from foredraft.links.websocket import HEARTBEAT_S, STALL_S
+from foredraft.protocol.events import LOG_OF_SESSIONS
 from foredraft.server.listening import is_loopback
 
 MAX_BODY_BYTES: Final = 8 << 20
@@ -37,6 +38,7 @@ _SPARE_CONNECTIONS: Final = 32
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger("foredraft.server")
+sessions_log = logging.getLogger(LOG_OF_SESSIONS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,15 +101,23 @@ class Door:
 
     @web.middleware
     async def _gate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Nothing but what is open to all without the key."""
+        """Nothing but what is open to all without the key; what is refused is told to operators."""
         if (timer := self._silent.pop(request.protocol, None)) is not None:
             timer.cancel()
         if self._api_key and request.path not in OPEN_TO_ALL:
             scheme, _, key = request.headers.get("Authorization", "").partition(" ")
             right = hmac.compare_digest(key.strip().encode(errors="surrogateescape"), self._api_key)
             if scheme.lower() != "bearer" or not right:
+                _refused(request, 401)
                 return self.refusal(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
-        return await handler(request)
+        try:
+            answer = await handler(request)
+        except web.HTTPException as error:
+            _refused(request, error.status)
+            raise
+        if answer.status >= 400 and request.path not in OPEN_TO_ALL:
+            _refused(request, answer.status)
+        return answer
 
     async def _live(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -151,6 +161,14 @@ class Door:
         for timer in self._silent.values():
             timer.cancel()
         self._silent.clear()
+
+
+def _refused(request: web.Request, status: int) -> None:
+    """A line for operators. Reasons may quote what was sent, and queries may hold anything, so they are left out."""
+    fields = {"event": "refusal", "status": status, "method": request.method, "path": request.path}
+    sessions_log.info(
+        "refused %s %s: %d", request.method, request.path, status, extra={"fields": fields | {"peer": request.remote}}
+    )
 
 
 class _TurnedAway(asyncio.Protocol):

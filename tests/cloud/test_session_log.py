@@ -1,0 +1,59 @@
+"""How sessions ended, as operators are told."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+import foredraft
+from foredraft.cloud import session_log
+from foredraft.engines.scripted import ScriptedTarget
+from foredraft.errors import RefusedError
+from foredraft.protocol.ports import Slot
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [record.__dict__["fields"] for record in caplog.records if record.name == session_log.log.name]
+
+
+def cloud() -> foredraft.Cloud:
+    return foredraft.Cloud(ScriptedTarget(lambda position: position % 100, vocab_size=100))
+
+
+async def test_a_text_that_came_to_its_end_and_one_that_its_edge_left(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, session_log.log.name):
+        async with cloud() as served, foredraft.connect(served, draft="ngram") as edge:
+            await edge.generate([1, 2, 3], policy="sync", max_new_tokens=40, end_marks=False).finish()
+            async with edge.generate([1], policy="cloud", max_new_tokens=1000, end_marks=False) as text:
+                async for _ in text:
+                    break
+            await asyncio.sleep(0)
+    whole, left = told(caplog)
+    assert (whole["ended"], whole["prompt_tokens"], whole["new_tokens"]) == ("length", 3, 40)
+    assert whole["passes"] >= 1
+    assert whole["accepted"] <= whole["drafted"]
+    assert (left["ended"], left["prompt_tokens"]) == (session_log.LEFT, 1)
+    assert 1 <= left["new_tokens"] < 1000
+
+
+@pytest.mark.parametrize(
+    ("error", "how", "code"),
+    [(RuntimeError("oh"), session_log.FAILED, "internal"), (RefusedError("busy", "no room"), "refused", "busy")],
+)
+async def test_a_session_that_failed_or_was_refused_and_why(
+    error: Exception, how: str, code: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_slot(*_: object) -> Slot:
+        raise error
+
+    served = cloud()
+    monkeypatch.setattr(served.target, "slot", no_slot)
+    retry = foredraft.Retry(attempts=1)
+    with caplog.at_level(logging.INFO, session_log.log.name):
+        async with served, foredraft.connect(served, draft="ngram", retry=retry) as edge:
+            with pytest.raises(foredraft.ForedraftError):
+                await edge.generate([1], policy="cloud", end_marks=False).finish()
+    said = told(caplog)
+    assert (said[0]["event"], said[0]["code"]) == ("refusal", code)
+    assert (said[1]["event"], said[1]["ended"]) == ("session", how)
