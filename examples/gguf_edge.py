@@ -15,13 +15,13 @@ from foredraft.api.loading import ModelOptions
 from foredraft.links.emulation import proxies
 from foredraft.links.shaping import Shape
 
-PACE, ONE_WAY_S = "robot-5", 0.020
-QUESTIONS = ("What is the capital of France?", "And of Spain?", "Which of the two is further south?")
+DRAFT_PACE, TARGET_PACE, ONE_WAY_S = "robot-5-draft", "robot-5-target", 0.020
+QUESTIONS = ("What is the capital of France?", "And of Spain?", "Tell me a short story about a robot.")
 
 
 async def talk(url: str, draft: Path, policy: str, new_tokens: int) -> list[str]:
     """The answers, and what each took, in a line."""
-    options = ModelOptions(threads=1, pace=PACE)
+    options = ModelOptions(threads=1, pace=DRAFT_PACE)
     async with foredraft.connect(url, draft=draft, options=options) as edge:
         conversation, answers = Conversation(edge, await edge.chat_card()), []
         for question in QUESTIONS:
@@ -39,7 +39,7 @@ def main(model: Path, new_tokens: int = 48) -> None:
     """Serve, and talk with each policy; all have to say the same."""
     serve = [sys.executable, "-m", "foredraft", "serve", "--model", str(model), "--threads", "1"]
     way = Shape(delay_s=ONE_WAY_S)
-    with subprocess.Popen([*serve, "--pace", PACE, "--port", "0", "--json"], stdout=subprocess.PIPE) as server:
+    with subprocess.Popen([*serve, "--pace", TARGET_PACE, "--port", "0", "--json"], stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout is not None
             url = json.loads(server.stdout.readline())["url"]
