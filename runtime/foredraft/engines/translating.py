@@ -167,13 +167,13 @@ class TranslatingDrafter:
 
         Raises what the inner drafter raises.
         """
-        text, tip = tuple(self._text), self._tip
+        recent = self._text[-_CONTEXT_TOKENS:]
         if not self._followed:
-            await self._follow(text, tip)
+            await self._follow(tuple(self._text), self._tip)
         found = []
         for node in nodes:
             place = self._places.get(node.anchor) if node.alive else None
-            found.append([] if place is None else await self._guesses(text, node, place, width))
+            found.append([] if place is None else await self._guesses(recent, node, place, width))
         return found
 
     async def _follow(self, text: Sequence[int], tip: Anchor) -> None:
@@ -188,8 +188,8 @@ class TranslatingDrafter:
             if not tokens:
                 return
             if self._tree is None or tokens[: len(known)] != known:
-                self._tree, self._children = DraftTree(tokens), {}
                 await self._inner.begin(tokens, Sampling())
+                self._tree, self._children = DraftTree(tokens), {}
                 known = tokens
             grown = tokens[len(known) :]
         if grown:
@@ -217,8 +217,8 @@ class TranslatingDrafter:
             ahead -= len(self._words.of_draft.get(path.pop(), b""))
         return path
 
-    async def _guesses(self, text: Sequence[int], node: Node, place: _Place, width: int) -> list[Guess]:
-        before = [*text, *(step.token for step in _below(node))]
+    async def _guesses(self, recent: Sequence[int], node: Node, place: _Place, width: int) -> list[Guess]:
+        before = [*recent, *(step.token for step in _below(node))]
         siblings: list[_Place] = []
         chosen = len(place.pending)
         for _ in range(_MOST_STEPS):
