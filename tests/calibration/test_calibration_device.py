@@ -84,6 +84,7 @@ def test_the_file_says_machine_versions_range_and_held_out_error(tiny_target: Me
     assert "held-out" in profile.notes
     assert profile.target_pass == tiny_target.fits["target_pass"].curve
     assert profile.target_pass.host_s > 0.0
+    assert profile.host.opening_s > 0.0
 
 
 def test_a_draft_of_random_weights_is_measured(tmp_path: Path) -> None:

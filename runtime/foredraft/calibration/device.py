@@ -9,7 +9,7 @@ import msgspec
 
 from foredraft.calibration.batched import Mixed, Shared, measure_batches
 from foredraft.calibration.fitting import Fit, Samples, fit_curve, spread_over, variation
-from foredraft.calibration.host import drafter_host_s, target_host_s
+from foredraft.calibration.host import drafter_host_s, target_host_s, target_opening_s
 from foredraft.calibration.machine import this_machine
 from foredraft.calibration.measuring import Plan, Progress, Spoken, Taken, measure_drafter, measure_target
 from foredraft.calibration.request import Wanted, load_drafter, load_target
@@ -36,7 +36,7 @@ MOST_LATE: Final = 0.01
 
 _TARGET_TOKENS: Final = (1, 2, 4, 8, 16, 32)
 _DRAFT_TOKENS: Final = (1, 2, 4, 8, 16)
-_ZERO_BY_DEFAULT: Final = {"head_share", "exit_s", "host_s", "flat_tokens", "message_s", "wake_s"} | {
+_ZERO_BY_DEFAULT: Final = {"head_share", "exit_s", "host_s", "flat_tokens", "message_s", "wake_s", "opening_s"} | {
     f"per_{what}_s" for what in ("token", "context", "sequence")
 }
 
@@ -92,7 +92,7 @@ async def _measure_target(wanted: Wanted, progress: Progress | None) -> Measured
         plan = _plan(wanted, target.card.context, _TARGET_TOKENS)
         taken = await measure_target(target, plan, progress=progress)
         host_s = await target_host_s(target)
-        host = _host(await target_wake(target))
+        host = _host(await target_wake(target), await target_opening_s(target))
         batches = tuple(batch for batch in wanted.batches if batch > 1)
         shared = await measure_batches(target, plan, batches, progress=progress) if batches else Shared(Taken(plan))
     finally:
@@ -180,10 +180,10 @@ async def _measure_drafter(wanted: Wanted, progress: Progress | None) -> Measure
     )
 
 
-def _host(wake: tuple[float, float]) -> Host:
-    """What a rest costs. What messages cost shows in sessions only: ``foredraft validate`` finds it."""
+def _host(wake: tuple[float, float], opening_s: float = 0.0) -> Host:
+    """What rests and beginnings cost. What messages cost shows in sessions only: ``foredraft validate`` finds it."""
     wake_s, wake_half_s = wake
-    return Host(wake_s=round(wake_s, 7), wake_half_s=round(wake_half_s, 5))
+    return Host(wake_s=round(wake_s, 7), wake_half_s=round(wake_half_s, 5), opening_s=round(opening_s, 7))
 
 
 def _plan(wanted: Wanted, longest: int, tokens: tuple[int, ...]) -> Plan:
@@ -241,7 +241,8 @@ def _sourced(profile: DeviceProfile, machine: Machine, wanted: Wanted) -> Device
     given = Provenance("published", "the model's configuration")
     rested = Provenance("measured", f"calls after rests of 2 to 100 ms beside calls after calls, {how}")
     sources = {"layers": given, "host_s": host, "cv": spread, "head_share": exits, "exit_s": exits}
-    sources |= {"wake_s": rested, "wake_half_s": rested}
+    begun = Provenance("measured", f"median from a request to the session's place at the target, in memory, {how}")
+    sources |= {"wake_s": rested, "wake_half_s": rested, "opening_s": begun}
     axes = ("new_tokens", "context", "batch")
     plain = msgspec.to_builtins(msgspec.structs.replace(profile, provenance={}, path=None))
     provenance = {}

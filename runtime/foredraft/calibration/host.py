@@ -1,4 +1,4 @@
-"""What the session adds to each call of an engine: the time from the end of one call to the next.
+"""What the session adds to an engine's calls: from the end of one call to the next, and before the first one.
 
 Sessions run in this process, over a link in memory, with a scripted engine at the other end that
 takes no time. What the network and its libraries take is not in it: that belongs to a link's profile.
@@ -20,12 +20,14 @@ from foredraft.protocol.tree import Node
 _TOKENS: Final = 96
 _GAMMA: Final = 4
 _WARM_UP: Final = 8
+_TEXTS: Final = 40
 
 
 class _WatchedTarget:
-    """A target that notes when its passes began and ended. Closing it leaves the engine open."""
+    """A target that notes when places were asked for, and when passes began and ended. Its owner closes the engine."""
 
     def __init__(self, inner: Target, spans_s: list[tuple[float, float]], clock: Stopwatch) -> None:
+        self.asked_s: list[float] = []
         self._inner, self._spans_s, self._clock = inner, spans_s, clock
 
     @property
@@ -33,6 +35,7 @@ class _WatchedTarget:
         return self._inner.card
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
+        self.asked_s.append(self._clock.so_far())
         return _WatchedSlot(await self._inner.slot(tokens, sampling, owner), self._spans_s, self._clock)
 
     async def close(self) -> None:
@@ -86,6 +89,19 @@ async def target_host_s(target: Target) -> float:
             tokens = min(_TOKENS, target.card.context - 2)
             await edge.generate([1], policy="cloud", max_new_tokens=tokens, end_marks=False, seed=0).finish()
     return _gap_s(spans_s)
+
+
+async def target_opening_s(target: Target) -> float:
+    """Seconds from the request for a text to the session's place at the target; the median."""
+    took_s = []
+    with Stopwatch() as clock:
+        watched = _WatchedTarget(target, [], clock)
+        async with Cloud(watched) as cloud, connect(cloud, draft=ScriptedDrafter(lambda position, width: [])) as edge:
+            for _ in range(_TEXTS):
+                began_s = clock.so_far()
+                await edge.generate([1], policy="cloud", max_new_tokens=1, end_marks=False, seed=0).finish()
+                took_s.append(watched.asked_s[-1] - began_s)
+    return median(took_s[_WARM_UP:])
 
 
 async def drafter_host_s(drafter: Drafter, *, vocab_size: int, context: int) -> float:

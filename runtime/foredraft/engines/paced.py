@@ -87,7 +87,8 @@ class PacedTarget:
     wait while the device is busy run as one batch, by the engine's rule, as far as the profile's ranges say so.
     Sessions reserve cache for their text and ``headroom_tokens`` more, and refuse with "busy"
     what the profile's memory does not hold. ``device`` is shared with whatever else runs on it.
-    ``pace``: what calls cost, where the profile alone does not tell.
+    ``pace``: what calls cost, where the profile alone does not tell. ``opening_s``: how long a session waits for its
+    place, where both ends begin a text in no time.
     """
 
     def __init__(
@@ -100,9 +101,11 @@ class PacedTarget:
         outside: Outside = "warn",
         headroom_tokens: int = 256,
         pace: Pace | None = None,
+        opening_s: float = 0.0,
     ) -> None:
         self.device = device or Device()
         self.pace = pace or Pace(profile, residual, outside)
+        self._opening_s = opening_s
         self.pace.chunk = inner.card.prefill_chunk
         self._inner = inner
         self._headroom_tokens = headroom_tokens
@@ -128,6 +131,8 @@ class PacedTarget:
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
         """A place for a session. Raises RefusedError("busy") where the profile's memory is full."""
+        if self._opening_s:
+            await asyncio.sleep(self._opening_s)
         wanted = len(tokens) + self._headroom_tokens
         self.reserve(wanted)
         try:

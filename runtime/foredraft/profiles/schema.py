@@ -137,12 +137,14 @@ class Host(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``message_s``: each message that its end of the link sends or takes, from whatever runs on the device just then, or
     begins next; 0 where the engine has a device of its own. ``wake_s``: what a call takes longer after the
-    device was idle for long (caches gone, clocks down); half of it after ``wake_half_s`` idle.
+    device was idle for long (caches gone, clocks down); half of it after ``wake_half_s`` idle. ``opening_s``: what the
+    two ends take to begin a text, from the request to the target's first call, the link left out.
     """
 
     message_s: Seconds = 0.0
     wake_s: Seconds = 0.0
     wake_half_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.01
+    opening_s: Seconds = 0.0
 
 
 class Residual(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -173,6 +173,7 @@ class _Server:
             outside=scenario.file.outside,
             headroom_tokens=most_of(scenario.workload.new_tokens),
             pace=emulation.new_pace("cloud"),
+            opening_s=scenario.target.host.opening_s,
         )
         self.service = CloudService(
             self.engine,

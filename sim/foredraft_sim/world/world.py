@@ -169,6 +169,7 @@ class _Server:
             device=Device(spin_s=0.0),
             residual=world.residual(scenario.target, "cloud", f"server {self.number}"),
             outside=scenario.file.outside,
+            opening_s=scenario.target.host.opening_s,
         )
         tokenizer = world.tokenizer()
         self._service = CloudService(

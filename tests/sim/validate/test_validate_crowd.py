@@ -4,11 +4,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from foredraft.cli.main import app
-from foredraft.profiles import Line, LinkProfile, Model, Range, TargetProfile, load_profile
+from foredraft.profiles import Host, Line, LinkProfile, Model, Range, TargetProfile, load_profile
 from foredraft_sim.validate.crowd import MOST_OFF, Compared, Crowd, Found, Ran, simulated, validate_crowd
 from foredraft_sim.validate.page import crowd_lines, crowd_rows, page, text_lines
 from foredraft_sim.validate.sessions import Cores
@@ -108,6 +109,13 @@ def test_the_same_crowd_is_simulated_alike_again_and_one_edge_takes_what_the_pro
     first_s = PASS_S + 20 * PREFILL_ROW_S
     assert one.ttft_p90_s > first_s
     assert one.tokens_per_s == pytest.approx(11 / (one.ttft_p90_s + 10 * PASS_S), rel=0.05)
+
+
+def test_what_both_ends_take_to_begin_a_text_comes_before_its_first_token() -> None:
+    crowd = Crowd(requests=1, prompt_tokens=(21,), new_tokens=(11,), think_s=0.0)
+    slower = msgspec.structs.replace(target(), host=Host(opening_s=0.03))
+    soon, late = (simulated(crowd, 1, one, link(), 0).ttft_p90_s for one in (target(), slower))
+    assert late == pytest.approx(soon + 0.03)
 
 
 @pytest.mark.timeout(600)
