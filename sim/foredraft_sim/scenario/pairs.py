@@ -221,7 +221,7 @@ def _places(folder: Path, pair: ModelPair) -> tuple[str, str, Path | None]:
             str(own) if name == "demo" else name
             for name, own in zip(names, (bundled.target, bundled.draft), strict=True)
         ]
-    target, draft = (str(folder / name) if (folder / name).is_dir() else name for name in names)
+    target, draft = (str(folder / name) if (folder / name).exists() else name for name in names)
     return target, draft, exits
 
 

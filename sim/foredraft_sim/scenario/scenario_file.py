@@ -65,7 +65,7 @@ class CloudTable(Override, frozen=True):
 
 
 class ModelPair(Table, frozen=True, tag_field="kind", tag="models"):
-    """Real models that run here, in no simulated time: ``demo`` is the bundled pair; else folders or hub ids."""
+    """Real models that run here, in no simulated time: ``demo`` is the bundled pair; else folders, hub ids or GGUFs."""
 
     target: str = "demo"
     draft: str = "demo"

@@ -3,10 +3,13 @@
 import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
+from foredraft.api.loading import DEMO
 from foredraft.profiles import DeviceProfile
 from foredraft_sim.validate.crowd import MOST_OFF, Found, speed, spread, ttft_p90_s
+from foredraft_sim.validate.plan import Plan
 from foredraft_sim.validate.repeats import SETTLED
 from foredraft_sim.validate.run import Validation
 from foredraft_sim.validate.stats import Errors
@@ -80,6 +83,11 @@ def ranking_rows(found: Validation) -> list[Row]:
     return rows
 
 
+def _names(plan: Plan) -> str:
+    """What ran, as it was asked for, without the folders."""
+    return f"target {Path(plan.model).name} with draft {Path(plan.draft_model).name}"
+
+
 def crowd_rows(found: Found) -> list[Row]:
     """By number of edges at once: tokens per second and p90 of the first token, really and simulated."""
     rows: list[Row] = [
@@ -122,7 +130,8 @@ def summary_lines(found: Validation) -> list[str]:
     """The conclusion, and under which conditions."""
     missed = found.verdict.missed()
     plan, correction = found.plan, found.verdict.correction
-    kind = "EMULATION of devices by pacing" if plan.paced else "the bundled pair, as fast as it runs here"
+    pair = "the bundled pair" if (plan.model, plan.draft_model) == (DEMO, DEMO) else _names(plan)
+    kind = "EMULATION of devices by pacing" if plan.paced else f"{pair}, as fast as it runs here"
     unsteady = found.verdict.unsteady()
     lines = [f"MISSED: {one}" for one in missed] or [
         f"Every target is met: median error of {' and '.join(METRICS[name] for name in JUDGED)} at most "

@@ -9,7 +9,7 @@ from random import Random
 import msgspec
 import pytest
 
-from foredraft import Cloud, connect
+from foredraft import Cloud, SessionReport, connect
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step
 from foredraft.policies.sync import SyncPolicy
@@ -233,3 +233,23 @@ def test_real_models_say_in_simulated_time_what_they_say_on_the_wall_clock(tiny_
 
     assert [finished.report.tokens for finished in simulated.finished] == asyncio.run(real())
     assert all(finished.report.text for finished in simulated.finished)
+
+
+def test_a_gguf_draft_drafts_in_simulated_time_and_the_text_is_the_targets(tiny_models: Path, tmp_path: Path) -> None:
+    from engines.tiny_gguf import needs_llama, tiny_gguf
+    from foredraft.text.tokenizer import Tokenizer
+
+    needs_llama()
+    tokenizer = Tokenizer.from_folder(tiny_models / "target")
+    written = [text for _, text in tokenizer.tokens()]
+    tiny_gguf(tmp_path / "draft.gguf", written, marks=tokenizer.special_ids())
+    (tmp_path / "target").symlink_to(tiny_models / "target")
+
+    def said(draft: str, policy: str) -> SessionReport:
+        pair = (PAIR, f'kind = "models"\ntarget = "target"\ndraft = "{draft}"')
+        few = workload(prompts='["one two"]', requests=1, new_tokens=20)
+        return replicate(scenario(tmp_path, pair, few), policy, 5, texts=True).finished[0].report
+
+    drafted = said("draft.gguf", "sync")
+    assert drafted.drafted > 0
+    assert drafted.tokens == said("target", "cloud").tokens

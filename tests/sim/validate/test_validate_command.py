@@ -28,6 +28,7 @@ from foredraft.profiles import (
     seconds,
 )
 from foredraft.profiles.compute import call_curve
+from foredraft_sim.scenario.scenario_file import ModelPair
 from foredraft_sim.validate import run as running
 from foredraft_sim.validate.calibrate import LEAST, Correction, corrected, longer, opened_later
 from foredraft_sim.validate.page import cell_rows, error_rows, page, ranking_rows, summary_lines, text_lines
@@ -35,7 +36,7 @@ from foredraft_sim.validate.pictures import pictures
 from foredraft_sim.validate.plan import FIT_PROMPTS, REPORT_PROMPTS, Plan, plan_of
 from foredraft_sim.validate.repeats import by_session, fastest_of, settled
 from foredraft_sim.validate.run import Validation, fit, fitted_to, quietest, real_sessions, simulated_sessions
-from foredraft_sim.validate.sessions import Cores, Profiles, Session, simulate
+from foredraft_sim.validate.sessions import Cores, Profiles, Session, scenario_of, simulate
 from foredraft_sim.validate.verdict import verdict_of
 
 REACH = Range(new_tokens=(1, 33), context=(0, 512))
@@ -75,6 +76,14 @@ def validation(off: float = 0.0, swap: bool = False) -> Validation:
     real_again, simulated_again = (list(zip(real, sessions(PLAN, by), strict=True)) for by in (0.01, 0.02))
     found = verdict_of(real, simulated, correction, real_again, simulated_again, real_again)
     return Validation(PLAN, Cores(1, 0, "pinned"), profiles(PLAN), tuple(real), tuple(simulated), found, 3, "idle")
+
+
+def test_another_pair_is_simulated_and_named() -> None:
+    plan = plan_of(quick=True, paced=False, model="/models/big", draft="/models/small.gguf")
+    of = scenario_of(plan, profiles(plan), next(iter(plan.ways)), plan.report_prompts)
+    assert of.pair == of.file.pair == ModelPair("/models/big", "/models/small.gguf")
+    assert "target big with draft small.gguf, as fast as" in "".join(summary_lines(replace(validation(), plan=plan)))
+    assert "the bundled pair, as fast as" in "".join(summary_lines(validation()))
 
 
 def test_a_simulation_that_is_right_misses_nothing() -> None:
