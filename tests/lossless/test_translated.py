@@ -62,7 +62,7 @@ async def test_a_gguf_draft_of_another_family_is_translated_and_helps() -> None:
     needs_llama()
     folder = bundled_pair().target
     async with edge_of(folder, real_gguf()) as edge:
-        assert await acceptance(edge, Oracle.of(folder), "sync:gamma=4", 0.0) > 0.15
+        assert await acceptance(edge, Oracle.of(folder), "sync:gamma=4", 0.0) > 0.05
 
 
 @pytest.mark.parametrize("draft", ["torch", "gguf"])

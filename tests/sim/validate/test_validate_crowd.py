@@ -99,7 +99,7 @@ def test_a_crowd_shares_the_forwards_of_a_target_that_batches() -> None:
     apart = simulated(crowd, 8, target(batch=1), link(), 0)
     assert together.tokens_per_s > 4.0 * alone.tokens_per_s
     assert together.tokens_per_s > 3.0 * apart.tokens_per_s
-    assert together.ttft_p90_s < 0.5 * apart.ttft_p90_s
+    assert together.ttft_p90_s < 0.6 * apart.ttft_p90_s
 
 
 def test_the_same_crowd_is_simulated_alike_again_and_one_edge_takes_what_the_profile_says() -> None:
