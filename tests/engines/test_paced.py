@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
+import msgspec
 import pytest
 
 from foredraft.engines.device import Device, Work
@@ -218,11 +219,28 @@ def test_residuals_stretch_calls_and_are_asked_by_kind() -> None:
     in_simulated_time(main)
 
 
+def test_rows_of_a_trunk_cost_what_they_add_to_a_prefill_since_nobody_reads_them() -> None:
+    profile = msgspec.structs.replace(
+        target_profile(),
+        target_pass=Line(base_s=PASS_S, per_token_s=0.004, range=MOST),
+        prefill=Line(base_s=PREFILL_S, per_token_s=0.001, range=MOST),
+    )
+
+    async def main() -> None:
+        slot = await PacedTarget(script(), profile).slot([1], SAMPLING)
+        prompt = await slot.verify(Pass(tuple(range(20)), (7, 8), (-1, 0)), silent)
+        assert prompt.pass_s == pytest.approx(PASS_S + 3 * 0.004 + 19 * 0.001)
+        alone = await slot.verify(Pass((20,), (7, 8), (-1, 0)), silent)
+        assert alone.pass_s == pytest.approx(PASS_S + 3 * 0.004)
+
+    in_simulated_time(main)
+
+
 def test_outside_the_declared_range_a_strict_run_fails_and_the_device_goes_on() -> None:
     async def main() -> None:
         target = PacedTarget(script(), target_profile(), outside="error")
         slot = await target.slot([1], SAMPLING)
-        with pytest.raises(ProfileError, match=r"'slow'.*a pass outside.*new_tokens 100 \(declared: 1 to 64\)"):
+        with pytest.raises(ProfileError, match=r"'slow'.*a prefill outside.*new_tokens 99 \(declared: 1 to 64\)"):
             await slot.verify(Pass(tuple(range(100))), silent)
         verdict = await slot.verify(Pass((1,)), silent)
         assert verdict.queue_s == 0.0

@@ -32,8 +32,8 @@ class Pace:
     ``residual`` gives the factor by which a batch's duration differs from the profile's; it is
     asked once per batch, with the kind of call ("pass", "prefill" or "step").
 
-    A target whose profile declares batches ``batches``. A forward that calls share then costs a pass of the rows that
-    are read (nodes and tips), and besides what as many more rows as nobody reads add to a prefill.
+    A target whose profile declares batches ``batches``. A forward costs a pass of the rows that are read (nodes and
+    tips), and besides what as many more rows as nobody reads add to a prefill.
     """
 
     chunk = 512
@@ -54,7 +54,7 @@ class Pace:
         """Seconds that these calls take as one batch, after the device was idle for so long."""
         first = works[0]
         kind, exits = first.kind, first.exits
-        if self.batches:
+        if self.batches or (kind == "pass" and first.new_tokens > first.tree + 1):
             rows = _Rows(works)
             kind, exits, taken_s = "pass" if rows.read else "prefill", rows.exits, self._shared_s(rows)
         else:
@@ -67,7 +67,7 @@ class Pace:
         return taken_s if self._residual is None else taken_s * self._residual(kind)
 
     def _shared_s(self, rows: "_Rows") -> float:
-        """Seconds of a forward that calls may share."""
+        """Seconds of a forward that calls may share, or of a pass with a trunk."""
         read, unread, prefill = rows.read, rows.unread, self.profile.prefill
         if not unread or prefill is None:
             usual_s = self._usual.seconds(read + unread, rows.context, rows.count)
