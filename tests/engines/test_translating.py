@@ -75,7 +75,7 @@ class Reciter:
         return [self._guesses(node, width) for node in nodes]
 
     def _guesses(self, node: Node, width: int) -> list[Guess]:
-        path = [step.token for step in path_to(node)]
+        path = [step.token for step in node.path()]
         said = b"".join(self._pieces[token] for token in [*self._text, *path]).lstrip()
         rest = self._by_heart.removeprefix(said)
         if rest == self._by_heart:
@@ -179,15 +179,7 @@ async def test_whatever_is_committed_each_guess_is_a_token_of_the_target_with_a_
         if luck.random() < 0.4:
             nodes = [*tree.nodes()]
             goal = luck.choice(nodes) if nodes and luck.random() < 0.7 else None
-            tokens = [] if goal is None else [step.token for step in path_to(goal)]
+            tokens = [] if goal is None else [step.token for step in goal.path()]
             tokens = tokens or [luck.randrange(1, target.vocab_size)]
             tree.advance(tokens)
             drafter.advance(tokens)
-
-
-def path_to(node: Node) -> list[Node]:
-    path = []
-    while node.parent is not None:
-        path.append(node)
-        node = node.parent
-    return path[::-1]

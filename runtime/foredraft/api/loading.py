@@ -117,17 +117,26 @@ class Draft:
         if self.speaks(digest) or (tokenizer is None and self.speak is not None):
             return self
         try:
-            if self.speak is not None and tokenizer is not None:
-                self.speak(tokenizer)
-                return self
-            mine = "" if self.tokenizer is None else self.tokenizer.digest
-            raise ModelError(
-                f"the tokenizer of the draft {self.name!r} ({mine}) is not the target's ({digest}); "
-                "use a draft of the same family, or 'ngram', or --translate this one"
-            )
+            self._compare(tokenizer, digest)
         except ModelError:
             if tokenizer is None or not translate:
                 raise
+            return self.translating(tokenizer)
+        return self
+
+    def _compare(self, tokenizer: Tokenizer | None, digest: str) -> None:
+        """Raise ModelError where it does not speak the tokens of a tokenizer, by its vocabulary or its own digest."""
+        if self.speak is not None and tokenizer is not None:
+            self.speak(tokenizer)
+            return
+        mine = "" if self.tokenizer is None else self.tokenizer.digest
+        raise ModelError(
+            f"the tokenizer of the draft {self.name!r} ({mine}) is not the target's ({digest}); "
+            "use a draft of the same family, or 'ngram', or --translate this one"
+        )
+
+    def translating(self, tokenizer: Tokenizer) -> "Draft":
+        """The draft translated for a target with this tokenizer. Raises ConfigError where it cannot be."""
         if self.speech is None:
             raise ConfigError(f"the draft {self.name!r} cannot be translated: that takes a model in this process")
         from foredraft.engines.translating import TranslatingDrafter, Words

@@ -22,7 +22,6 @@ from foredraft.bench.child import READY_S
 from foredraft.bench.edge_memory import memory_mb
 from foredraft.bench.result import Figure, Result
 from foredraft.engines.llama_draft import LlamaDrafter
-from foredraft.engines.translating import TranslatingDrafter, Words
 from foredraft.errors import ForedraftError
 from foredraft.protocol.ports import Drafter, Target
 from foredraft.protocol.sampling import Sampling
@@ -55,7 +54,7 @@ async def measure(file: Path, turns: int = 15, new_tokens: int = 64, server: str
     target, tokenizer = load_target(file, None, _OPTIONS, cache_bytes=1 << 30, max_slots=4)
     llama = llama.speaking(tokenizer, tokenizer.digest)
     torch = _torch_draft(file)
-    drafts = {"GGUF": llama, _TORCH: torch, "GGUF, translated": _translated(llama, tokenizer)}
+    drafts = {"GGUF": llama, _TORCH: torch, "GGUF, translated": llama.translating(tokenizer)}
     if server:
         drafts["llama-server"] = load_draft(LLAMA_SERVER + server, _OPTIONS).speaking(tokenizer, tokenizer.digest)
     try:
@@ -78,13 +77,6 @@ def _torch_draft(file: Path) -> Draft:
 
     model, worker = load_model(file), DeviceWorker("draft")
     return Draft(partial(TorchDrafter, model, worker=worker), None, worker)
-
-
-def _translated(draft: Draft, tokenizer: Tokenizer) -> Draft:
-    if draft.speech is None:
-        raise ForedraftError(f"the draft {draft.name!r} cannot be translated")
-    words, inner = Words(tokenizer, draft.speech), draft.new
-    return Draft(lambda: TranslatingDrafter(inner(), words))
 
 
 async def _server_steps(llama: Draft, server: Draft, tokenizer: Tokenizer, turns: int) -> list[Figure]:

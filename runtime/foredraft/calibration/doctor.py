@@ -205,10 +205,12 @@ async def _fits(draft: str, ready: Ready, server: str, api_key: str, context: ss
         return Finding(what, "ok", "looks up; goes with any model")
     try:
         loaded = await asyncio.to_thread(load_draft, draft, ModelOptions())
-        if not loaded.speaks(ready.tokenizer_digest):
-            data = await fetch_tokenizer(server, ready.tokenizer_digest, api_key, ssl=context)
-            await asyncio.to_thread(loaded.speaking, Tokenizer(data), ready.tokenizer_digest)
-        await loaded.close()
+        try:
+            if not loaded.speaks(ready.tokenizer_digest):
+                data = await fetch_tokenizer(server, ready.tokenizer_digest, api_key, ssl=context)
+                await asyncio.to_thread(loaded.speaking, Tokenizer(data), ready.tokenizer_digest)
+        finally:
+            await loaded.close()
     except ForedraftError as error:
         said, _, way_out = str(error).rpartition("; ")
         return Finding(what, "fail", said, way_out)

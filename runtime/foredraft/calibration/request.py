@@ -17,6 +17,7 @@ _CACHE_SHARE: Final = 0.4
 """Of an accelerator's free memory; the model and what batches need come out of the rest."""
 
 _NGRAM_VOCABULARY, _NGRAM_CONTEXT = 32000, 2048
+_EMULATED: Final = "an emulated device cannot be measured: leave the pace out"
 Role = Literal["draft", "target"]
 
 
@@ -73,7 +74,7 @@ def load_target(wanted: Wanted) -> tuple[Target, Named]:
             wanted.model, wanted.exits, wanted.options, cache_bytes=_cache_bytes(wanted.options), max_slots=64
         )
         if not isinstance(target, TorchTarget):
-            raise ConfigError("an emulated device cannot be measured: leave the pace out")
+            raise ConfigError(_EMULATED)
         return target, _named(target.model, wanted)
     from foredraft.calibration.shapes import random_exits, random_model
 
@@ -99,7 +100,7 @@ def load_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
     if not wanted.shape:
         drafter, _ = loading.load_drafter(wanted.model, wanted.options)
         if not isinstance(drafter, TorchDrafter):
-            raise ConfigError("an emulated device cannot be measured: leave the pace out")
+            raise ConfigError(_EMULATED)
         return drafter, _named(drafter.model, wanted)
     from foredraft.calibration.shapes import random_model
 
@@ -113,7 +114,7 @@ def _llama_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
     from foredraft.engines.llama_draft import LlamaDrafter
 
     if not isinstance(drafter, LlamaDrafter):
-        raise ConfigError("an emulated device cannot be measured: leave the pace out")
+        raise ConfigError(_EMULATED)
     model = drafter.model
     return drafter, Named(model.file.stem, model.digest, model.layers, model.vocab_size, model.context)
 
@@ -123,7 +124,7 @@ def _server_drafter(wanted: Wanted) -> tuple[Drafter, Named]:
     from foredraft.engines.llama_server_draft import LlamaServerDrafter
 
     if not isinstance(drafter, LlamaServerDrafter):
-        raise ConfigError("an emulated device cannot be measured: leave the pace out")
+        raise ConfigError(_EMULATED)
     server = drafter.server
     return drafter, Named(Path(server.model).stem or server.url, "", 1, server.vocab_size, server.context)
 

@@ -10,6 +10,7 @@ from foredraft.errors import UnknownNameError
 from foredraft.protocol.events import LOG_OF_SESSIONS
 
 FORMATS: Final = ("text", "json")
+_FOR_PEOPLE: Final = "%(levelname)s %(name)s: %(message)s"
 
 
 class JsonLines(logging.Formatter):
@@ -41,6 +42,3 @@ def set_up_logs(log_format: str, *, verbose: bool) -> None:
     if not verbose:
         for chatty in ("torchao", "torch.utils._pytree"):  # which tell of kernels that nobody asked for
             logging.getLogger(chatty).setLevel(logging.ERROR)
-
-
-_FOR_PEOPLE = "%(levelname)s %(name)s: %(message)s"

@@ -1,14 +1,14 @@
 """llama.cpp's own HTTP server, ``llama-server``: what it says of itself, and what its model predicts.
 
-For whoever runs it with the build for their device, such as CUDA on a Jetson. Asked at once and over again, when
-nothing else is to be done; predictions are asked for on the event loop (``llama_server_draft``).
+For whoever runs it with the build for their device, such as CUDA on a Jetson. It is met once, when the draft is
+loaded, by requests that block; predictions are asked for on the event loop (``llama_server_draft``).
 """
 
 import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -70,7 +70,6 @@ class LlamaServer:
             raise ConfigError(f"{url!r} is no URL of a llama-server; write llama-server:http://127.0.0.1:8080")
         self._decoder = msgspec.json.Decoder(_Completion)
         properties = self._understood(self._now("/props", None), msgspec.json.Decoder(_Properties))
-        self.build = properties.build_info
         self.model = properties.model_path
         self.context = properties.default_generation_settings.n_ctx
         everything = self.candidates(self._now("/completion", self.question([0], _LARGEST_VOCABULARY)))
@@ -131,8 +130,8 @@ class LlamaServer:
         request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=_CONNECT_S if body is None else PROMPT_S) as answer:
-                said: Any = answer.read()
-                return bytes(said)
+                said: bytes = answer.read()
+                return said
         except urllib.error.HTTPError as error:
             raise self.refused(error.code, error.read()) from error
         except (OSError, http.client.HTTPException) as error:

@@ -70,7 +70,7 @@ class LlamaServerDrafter:
         if node is None:
             return []
         wanted = max(width, self._candidates if self._sampling.temperature else 0)
-        found = await self._predicted([*text, *_below(node)], wanted)
+        found = await self._predicted([*text, *(step.token for step in node.path())], wanted)
         if self._sampling.temperature == 0.0:
             known = [one for one in found[:width] if one.id < self.server.spoken]
             return [Guess(one.id, math.exp(one.logprob)) for one in known]
@@ -94,16 +94,6 @@ class LlamaServerDrafter:
         if self._http is not None:
             await self._http.close()
             self._http = None
-
-
-def _below(node: Node) -> list[int]:
-    """The tokens from below the root down to ``node``."""
-    tokens = []
-    while node.parent is not None:
-        tokens.append(node.token)
-        node = node.parent
-    tokens.reverse()
-    return tokens
 
 
 def _with_noise(

@@ -56,7 +56,7 @@ class Pace:
         kind, exits = first.kind, first.exits
         if self.batches or (kind == "pass" and first.new_tokens > first.tree + 1):
             rows = _Rows(works)
-            kind, exits, taken_s = "pass" if rows.read else "prefill", rows.exits, self._shared_s(rows)
+            kind, exits, taken_s = "pass" if rows.read else "prefill", rows.exits, self._forward_s(rows)
         else:
             usual_s = None if kind == "prefill" else self._usual.seconds(first.new_tokens, first.context)
             taken_s = self._unusual_s(kind, first.new_tokens, first.context) if usual_s is None else usual_s
@@ -66,7 +66,7 @@ class Pace:
             taken_s += wake_s(self.profile.host, idle_s)
         return taken_s if self._residual is None else taken_s * self._residual(kind)
 
-    def _shared_s(self, rows: "_Rows") -> float:
+    def _forward_s(self, rows: "_Rows") -> float:
         """Seconds of a forward that calls may share, or of a pass with a trunk."""
         read, unread, prefill = rows.read, rows.unread, self.profile.prefill
         if not unread or prefill is None:

@@ -206,19 +206,14 @@ class TranslatingDrafter:
 
     def _committed(self, place: _Place) -> list[int]:
         """The draft's tokens down to a place, but those that the text has not reached."""
-        path: list[int] = []
-        node = place.node
-        while node.parent is not None:
-            path.append(node.token)
-            node = node.parent
-        path.reverse()
+        path = [step.token for step in place.node.path()]
         ahead = len(place.ahead)
         while path and ahead > 0:
             ahead -= len(self._words.of_draft.get(path.pop(), b""))
         return path
 
     async def _guesses(self, recent: Sequence[int], node: Node, place: _Place, width: int) -> list[Guess]:
-        before = [*recent, *(step.token for step in _below(node))]
+        before = [*recent, *(step.token for step in node.path())]
         siblings: list[_Place] = []
         chosen = len(place.pending)
         for _ in range(_MOST_STEPS):
@@ -281,13 +276,3 @@ def _kinds(text: bytes) -> str:
     """A letter for each character: of a word, a space, a mark, or a piece of a character."""
     shown = text.decode(errors="replace")
     return "".join("?" if one == _BROKEN else " " if one.isspace() else "a" if one.isalnum() else "." for one in shown)
-
-
-def _below(node: Node) -> list[Node]:
-    """The nodes from below the root down to this one."""
-    path = []
-    while node.parent is not None:
-        path.append(node)
-        node = node.parent
-    path.reverse()
-    return path

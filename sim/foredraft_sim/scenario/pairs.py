@@ -165,11 +165,11 @@ class ModelSource(_ScenarioSource):
     def __init__(self, scenario: Scenario, pair: ModelPair) -> None:
         super().__init__(scenario)
         target, draft, self._exits = _places(scenario.path.parent, pair)
-        self._target, self._draft = _loaded(target, pair.threads), _loaded_draft(draft, pair.threads)
-        _check_profiles(scenario, self._target.digest, self._draft.digest)
+        self._target, loaded = _loaded(target, pair.threads), _loaded_draft(draft, pair.threads)
+        _check_profiles(scenario, self._target.digest, loaded.digest)
         self.stop_tokens = self._target.stop_tokens
         self.tokenizer = Tokenizer.from_folder(self._target.folder)
-        self._draft = self._draft.speaking(self.tokenizer, self.tokenizer.digest)
+        self._draft = loaded.speaking(self.tokenizer, self.tokenizer.digest)
         texts = list(scenario.workload.prompts)
         if scenario.workload.prompts_file:
             texts += read_prompts(scenario.path, scenario.workload.prompts_file)
