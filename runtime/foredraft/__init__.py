@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from foredraft.edge.session_report import SessionReport
     from foredraft.errors import (
         ConfigError,
+        DeadlineError,
         EstimatesError,
         ForedraftError,
         LinkClosedError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Cloud",
     "ConfigError",
+    "DeadlineError",
     "Edge",
     "Estimates",
     "EstimatesError",

@@ -117,6 +117,10 @@ class UnreachableError(LinkError):
     """The other machine could not be reached, retries included."""
 
 
+class DeadlineError(ForedraftError):
+    """A text was not complete at its deadline. What was committed by then stays valid."""
+
+
 class ProtocolError(ForedraftError):
     """Bytes or messages that break the protocol."""
 

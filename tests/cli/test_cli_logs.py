@@ -62,10 +62,10 @@ def test_what_a_session_is_refused_for_is_told_by_its_code_alone(
     from foredraft.cloud import session_log
 
     with caplog.at_level(logging.INFO, session_log.log.name):
-        session_log.refused(3, 1, "invalid")
+        session_log.refused(3, 1, "invalid", "robot-7")
     [record] = caplog.records
     said = json.loads(JsonLines().format(record))
-    assert (said["event"], said["session"], said["code"]) == ("refusal", "3.1", "invalid")
+    assert (said["event"], said["session"], said["code"], said["key"]) == ("refusal", "3.1", "invalid", "robot-7")
     assert (said["level"], said["logger"], said["message"]) == ("INFO", "foredraft.sessions", "refused 3.1: invalid")
     assert said["time"].endswith("+00:00")
 

@@ -20,6 +20,7 @@ import pytest
 import uvloop
 
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
+from foredraft.keys import Keys
 from foredraft.links.model_files import fetch_tokenizer
 from foredraft.links.websocket import connect
 from foredraft.protocol.counters import Counters
@@ -85,6 +86,9 @@ class Echo:
             self.links.remove(link)
             self.left.put_nowait(link)
 
+    def turn_out(self) -> None:
+        """Its keys never change."""
+
     async def answer(self, link: Link) -> None:
         try:
             message = await link.receive()
@@ -113,7 +117,9 @@ async def echo_server(
     *, api_key: str = "", bounds: Bounds | None = None, port: int = 0
 ) -> AsyncIterator[tuple[str, Echo]]:
     echo = Echo()
-    server = Server(echo, card=CARD, tokenizer_json=TOKENIZER, api_key=api_key, bounds=bounds or Bounds(grace_s=0.0))
+    server = Server(
+        echo, card=CARD, tokenizer_json=TOKENIZER, keys=Keys.of(api_key), bounds=bounds or Bounds(grace_s=0.0)
+    )
     async with serving(server, port=port) as url:
         yield url, echo
 
@@ -585,7 +591,9 @@ def test_a_signal_drains_the_sessions_and_ends_the_server(run: Run, number: sign
 def test_while_it_drains_it_says_so_and_takes_no_session(run: Run) -> None:
     async def scenario() -> None:
         async with contextlib.AsyncExitStack() as stack:
-            server = Server(Echo(), card=CARD, tokenizer_json=TOKENIZER, api_key="key", bounds=Bounds(grace_s=20.0))
+            server = Server(
+                Echo(), card=CARD, tokenizer_json=TOKENIZER, keys=Keys.of("key"), bounds=Bounds(grace_s=20.0)
+            )
             session = await stack.enter_async_context(aiohttp.ClientSession())
             listening = serving(server)
             url = await listening.__aenter__()
@@ -628,7 +636,7 @@ def test_a_full_server_is_alive_and_well_but_not_ready(run: Run) -> None:
 
 def test_listening_for_everyone_without_a_key_warns_loudly(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def start_and_stop(host: str, key: str) -> None:
-        server = Server(Echo(), card=CARD, tokenizer_json=TOKENIZER, api_key=key)
+        server = Server(Echo(), card=CARD, tokenizer_json=TOKENIZER, keys=Keys.of(key))
         await run_server(server, host=host, port=0, on_ready=lambda _: os.kill(os.getpid(), signal.SIGINT))
 
     with caplog.at_level(logging.WARNING):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from foredraft.cloud.service import CloudService
 from foredraft.edge.connections import Retry
+from foredraft.edge.deadline import Deadline
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
@@ -115,6 +116,7 @@ class Room:
         rules: StopRules | None = None,
         prompt: Sequence[int] = PROMPT,
         sampling: Sampling | None = None,
+        deadline: Deadline | None = None,
     ) -> EdgeSession:
         return EdgeSession(
             prompt,
@@ -124,6 +126,7 @@ class Room:
             sampling=sampling or Sampling(),
             rules=rules or StopRules(length),
             retry=Retry(first_s=0.0),
+            deadline=deadline,
         )
 
     def said(self, *kinds: type) -> list[Message]:

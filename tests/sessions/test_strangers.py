@@ -12,6 +12,7 @@ from foredraft.edge.connections import Retry
 from foredraft.edge.session import EdgeSession
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.errors import ForedraftError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
+from foredraft.keys import Keys
 from foredraft.links.memory import MemoryLink, memory_link
 from foredraft.policies import make_policy
 from foredraft.protocol import messages
@@ -274,7 +275,7 @@ def test_the_service_survives_any_messages_in_any_order(sequence: list[Message])
 
 
 async def test_an_api_key_is_asked_for() -> None:
-    here = room(api_key="geheim")
+    here = room(keys=Keys.of("geheim"))
     edge, cloud = memory_link()
     serving = asyncio.create_task(here.service.handle(cloud))
     await edge.send(Hello(messages.PROTOCOL_VERSION, "gehéim"))

@@ -13,6 +13,7 @@ from foredraft.api.loading import ModelOptions, load_cloud_drafter, load_target
 from foredraft.cloud.service import CloudService
 from foredraft.cloud.state import Limits
 from foredraft.errors import ConfigError
+from foredraft.keys import Keys
 from foredraft.links.memory import memory_link
 from foredraft.observe.live import Live
 from foredraft.policies.recommended import recommendation
@@ -42,8 +43,11 @@ class Cloud:
         new_drafter: NewDrafter | None = None,
         observer: Observer | None = None,
         policy: str | Path = "",
+        keys: Keys | None = None,
     ) -> None:
-        """``new_drafter``: makes a session's drafter in the cloud, for the policies ``colocated`` and ``both``.
+        """``keys``: who may come in, in the place of the one ``api_key`` (``keys.KeyFile``).
+
+        ``new_drafter``: makes a session's drafter in the cloud, for the policies ``colocated`` and ``both``.
 
         ``policy``: a specification or a policy file, recommended to edges that are given no policy of their own.
         Raises ConfigError, UnknownNameError for one that this cloud cannot serve or that no edge would follow.
@@ -53,11 +57,11 @@ class Cloud:
         self.recommends = recommendation(policy, target.card.exits, new_drafter is not None)
         self.target = target
         self.tokenizer = tokenizer
-        self.api_key = api_key
+        self.keys = keys or Keys.of(api_key)
         self.service = CloudService(
             target,
             limits=limits,
-            api_key=api_key,
+            keys=self.keys,
             new_detokenizer=None if tokenizer is None else tokenizer.stream,
             new_drafter=new_drafter,
             observer=observer,
@@ -80,6 +84,7 @@ class Cloud:
         cache_gib: float = 2.0,
         observer: Observer | None = None,
         policy: str | Path = "",
+        keys: Keys | None = None,
     ) -> "Cloud":
         """A cloud with a model of transformers: a folder, a hub id, or ``demo`` for the bundled target.
 
@@ -107,6 +112,7 @@ class Cloud:
             new_drafter=new_drafter,
             observer=observer,
             policy=policy,
+            keys=keys,
         )
 
     async def connect(self) -> Link:
@@ -148,7 +154,7 @@ class Cloud:
     @asynccontextmanager
     async def _door(self, show_text: bool) -> AsyncIterator["Server"]:
         """The HTTP server, with OpenAI's routes over an edge in this process that streams from the target."""
-        from foredraft.api.edge import connect
+        from foredraft.api.own_edge import OwnEdge
         from foredraft.openai_api.routes import OpenAiRoutes
         from foredraft.server.app import Server
         from foredraft.server.door import Bounds
@@ -161,13 +167,13 @@ class Cloud:
             card=self.target.card,
             tokenizer_json=self.tokenizer.json,
             chat=self.tokenizer.chat,
-            api_key=self.api_key,
+            keys=self.keys,
             bounds=Bounds(max_sessions=self._max_sessions),
             load=self._load,
         )
         live = Live(self.service.counters, keep_tokens=show_text)
         self.service.shared.observer = together(self._observer, live.observe)
-        async with connect(self, api_key=self.api_key) as edge:
+        async with OwnEdge(self, self.keys) as edge:
             prefix, chat = "foredraft_openai_", self.tokenizer.chat
             routes = OpenAiRoutes(edge, chat, server.registry, policy="cloud", prefix=prefix)
 

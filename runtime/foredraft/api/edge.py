@@ -26,6 +26,7 @@ from foredraft.api.generation import Generation
 from foredraft.api.loading import NGRAM, Draft, ModelOptions, load_draft
 from foredraft.api.servers import Servers
 from foredraft.edge.connections import Connect, Connections, Retry
+from foredraft.edge.deadline import STOP, Deadline
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
@@ -113,7 +114,7 @@ class Edge:
             self._translated = loaded is not None and loaded.translated
             self._drafters = Drafters(self._draft, loaded)
         except BaseException:
-            await self._connections.close()
+            await self._close_links()
             raise
         return self
 
@@ -162,9 +163,16 @@ class Edge:
             for generation in list(self._running):
                 await generation.aclose()
         finally:
-            await self._connections.close()
+            await self._close_links()
             if self._drafters is not None:
                 await self._drafters.close()
+
+    def _links(self) -> Connections:
+        """The connections that a text is to have."""
+        return self._connections
+
+    async def _close_links(self) -> None:
+        await self._connections.close()
 
     @property
     def round_trip_s(self) -> float:
@@ -187,6 +195,8 @@ class Edge:
         local: LocalText | None = None,
         record: str | Path | Recorder | None = None,
         logprobs: int | None = None,
+        deadline_s: float | None = None,
+        at_deadline: str = STOP,
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
@@ -195,7 +205,9 @@ class Edge:
         ``end_marks``: whether the model's own end tokens end it. ``local``: is told what the draft says while no cloud
         is in reach, and what became of it; none of that is part of the text. ``record``: a file to record the session
         to, for ``read_record`` and ``foredraft replay``, or a recorder. ``logprobs``: each piece tells the
-        log-probabilities of its tokens, and of so many (0 to 20) of the most probable ones.
+        log-probabilities of its tokens, and of so many (0 to 20) of the most probable ones. ``deadline_s``: how long
+        after the iteration begins the text may take; ``at_deadline``: ``stop`` ends it with what is committed by then
+        (its ``finish_reason`` is ``deadline``), ``error`` raises DeadlineError.
         Raises ConfigError, UnknownNameError.
         """
         if self._drafters is None:
@@ -204,13 +216,14 @@ class Edge:
         seed = secrets.randbelow(_MOST_DRAWN_SEED) if seed is None else seed
         if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
             raise ConfigError(f"logprobs must be 0 to {MAX_LOGPROBS}, not {logprobs!r}")
+        deadline = None if deadline_s is None else Deadline(deadline_s, at_deadline)
         self._count += 1
         chosen = self._policy(policy)
         sampling = Sampling(temperature, top_k, top_p, seed)
         rules = StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop))
         mine = self._drafters.take()
         drafter, recorder = mine, None
-        connect: Connect | Connections = self._connections
+        connect: Connect | Connections = self._links()
         if record is not None:
             recorder = record if isinstance(record, Recorder) else Recorder(record)
             of = self._recorded(tokens, sampling, rules, spec_of_running(chosen), drafter, observer)
@@ -229,6 +242,7 @@ class Edge:
             local=local,
             estimates=self.estimates,
             logprobs=logprobs,
+            deadline=deadline,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         return Generation(

@@ -142,6 +142,20 @@ def noise(
 
 
 @app.command()
+def gpu(
+    shape: Annotated[str, typer.Option(help="Shape of the model; its weights are random.")] = "llama2-7b",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="cuda, cuda:1 ...")] = "cuda",
+    passes: Annotated[int, typer.Option(help="Passes of each kind.", min=1)] = 30,
+    as_json: Json = False,
+) -> None:
+    """Passes on a GPU over the time in which it reads the weights once: at most 1.3."""
+    from foredraft.bench.gpu import measure
+
+    show([_run(measure(shape, dtype, device, passes=passes))], as_json)
+
+
+@app.command()
 def drafters(
     gguf: Annotated[Path, typer.Option(help="A GGUF file: as it is on llama.cpp, dequantised on torch.")],
     turns: Annotated[int, typer.Option(help="Steps of each kind; they alternate.", min=3)] = 15,

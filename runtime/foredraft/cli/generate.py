@@ -43,6 +43,10 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Seed of the noise; one is drawn and printed if left out.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The text ends after so many tokens.")] = 128,
     stop: Annotated[list[str] | None, typer.Option(help="A string that ends the text; may be repeated.")] = None,
+    deadline_ms: Annotated[float | None, typer.Option(help="Complete by then, counted from now, or cut short.")] = None,
+    at_deadline: Annotated[
+        str, typer.Option(help="What happens then: 'stop' with what is committed, or an 'error'.")
+    ] = "stop",
     rtt_ms: Annotated[float, typer.Option(help="Emulate a link: its round trip, half of it each way.")] = 0.0,
     jitter_ms: Annotated[float, typer.Option(help="Its jitter, each way: uniform within plus or minus this.")] = 0.0,
     rate_mbps: Annotated[float | None, typer.Option(help="Its rate, each way.")] = None,
@@ -76,6 +80,7 @@ def generate(
     from foredraft.api.loading import ModelOptions
     from foredraft.cli.generated import tell, write_views
     from foredraft.edge.connections import Retry
+    from foredraft.edge.deadline import Deadline
     from foredraft.edge.saved_estimates import load_estimates, save_estimates
     from foredraft.files import check_folders
     from foredraft.links.address import trusting
@@ -85,6 +90,7 @@ def generate(
 
     Sampling(temperature, top_k, top_p, seed or 0)  # what is wrong with them is said before anything is tried
     StopRules(max_new_tokens, strings=tuple(stop or ()))
+    Deadline(1.0 if deadline_ms is None else deadline_ms / 1e3, at_deadline)
     text = _read_prompt(prompt, prompt_file)
     named = _named(policy, gamma=gamma, threshold=threshold, cost_weight=cost_weight)
     asked: dict[str, Any] = {
@@ -95,6 +101,8 @@ def generate(
         "seed": seed,
         "max_new_tokens": max_new_tokens,
         "stop": stop or (),
+        "deadline_s": None if deadline_ms is None else deadline_ms / 1e3,
+        "at_deadline": at_deadline,
     }
     known = load_estimates(estimates) if estimates is not None and estimates.exists() else None
     shape = shape_of(rtt_ms, jitter_ms, rate_mbps)

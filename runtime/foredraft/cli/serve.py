@@ -47,6 +47,9 @@ def serve(
     api_key: Annotated[
         str, typer.Option(help="Edges must show this key.", envvar="FOREDRAFT_API_KEY", show_envvar=True)
     ] = "",
+    api_keys: Annotated[
+        Path | None, typer.Option(help="File of keys, of which edges must show one; see foredraft keys.")
+    ] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(help="PEM certificate: serve over TLS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
     max_sessions: Annotated[int, typer.Option(help="Edges at once; one more is told when to retry.")] = 64,
@@ -59,8 +62,13 @@ def serve(
     from foredraft.api.cloud import Cloud
     from foredraft.api.loading import ModelOptions
     from foredraft.cli import ranks
+    from foredraft.errors import ConfigError
+    from foredraft.keys import KeyFile
     from foredraft.server.listening import tls_context
 
+    if api_key and api_keys is not None:
+        raise ConfigError("give --api-key or --api-keys, not both: put the key into the file")
+    keys = None if api_keys is None else KeyFile(api_keys)
     tls = tls_context(ssl_certfile, ssl_keyfile)
     options = ModelOptions(
         device,
@@ -85,6 +93,7 @@ def serve(
             draft=draft,
             options=options,
             api_key=api_key,
+            keys=keys,
             max_sessions=max_sessions,
             cache_gib=cache_gib,
             policy=policy,

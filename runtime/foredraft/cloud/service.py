@@ -9,7 +9,6 @@ Nothing that an edge sends ends the service: it is answered with Refused, and ot
 
 import asyncio
 import contextlib
-import hmac
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
@@ -20,6 +19,7 @@ from foredraft.cloud.read_back import opening_of, tell
 from foredraft.cloud.session import CloudSession, NewDetokenizer, Shared
 from foredraft.cloud.state import CloudState, Limits
 from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
+from foredraft.keys import EVERYBODY, SERVE, Key, Keys
 from foredraft.protocol import messages
 from foredraft.protocol.counters import Counters
 from foredraft.protocol.events import Observer
@@ -30,6 +30,7 @@ from foredraft.protocol.ports import Link, NewDrafter, Target
 log = logging.getLogger("foredraft.cloud")
 
 HANDSHAKE_S = 10.0
+RETRY_AFTER_S = 1.0
 MAX_UNSENT = 1024
 """Messages waiting for a slow edge; one more and its link is closed (it can resume)."""
 
@@ -48,7 +49,7 @@ class CloudService:
         target: Target,
         *,
         limits: Limits | None = None,
-        api_key: str = "",
+        keys: Keys | None = None,
         new_detokenizer: NewDetokenizer | None = None,
         new_drafter: NewDrafter | None = None,
         observer: Observer | None = None,
@@ -58,7 +59,7 @@ class CloudService:
         if new_drafter is not None:
             self.limits = replace(self.limits, cloud_drafts=target.card.max_pass_nodes)
         self.shared = Shared(target, new_detokenizer, observer, new_drafter)
-        self._api_key = api_key
+        self.keys = keys or Keys.of("")
         self._policy = policy
         self._connections: list[_Connection] = []
         self._met = 0
@@ -88,17 +89,35 @@ class CloudService:
         """Dismiss the first of these connections that carries no text now, for somebody who waits at the door."""
         for connection in self._connections:
             if connection.idle and connection.link in links:
-                connection.dismiss()
+                connection.dismiss(messages.BUSY, "nothing was said, and others need the place")
                 return True
         return False
+
+    def turn_out(self) -> None:
+        """End the connections whose key has been revoked or has expired."""
+        for connection in self._connections:
+            if not self.keys.holds(connection.key):
+                connection.dismiss(messages.UNAUTHORIZED, "the API key was revoked or has expired")
+
+    def texts_of(self, key: Key) -> int:
+        """How many texts are being written for this key."""
+        return sum(one.key.name == key.name and one.busy for one in self._connections)
+
+    def key_of(self, hello: Hello) -> Key:
+        """Whose handshake it is. Raises RefusedError."""
+        key = self.keys.find(hello.api_key)
+        if key is None:
+            raise RefusedError(messages.UNAUTHORIZED, "the API key is missing or wrong")
+        if SERVE not in key.roles:
+            raise RefusedError(messages.UNAUTHORIZED, f"the key {key.name!r} lacks the role {SERVE!r}")
+        return key
 
     def admit(self, hello: Hello) -> Ready:
         """The answer to a handshake. Raises RefusedError."""
         if hello.version != messages.PROTOCOL_VERSION:
             reason = f"protocol {hello.version}; this server speaks {messages.PROTOCOL_VERSION}"
             raise RefusedError(messages.VERSION, reason)
-        if self._api_key and not hmac.compare_digest(hello.api_key.encode(), self._api_key.encode()):
-            raise RefusedError(messages.UNAUTHORIZED, "the API key is missing or wrong")
+        self.key_of(hello)
         card = self.shared.target.card
         return Ready(
             version=messages.PROTOCOL_VERSION,
@@ -130,7 +149,7 @@ class _Connection:
         self._number = number
         self._outbox = Outbox(link)
         self._session: CloudSession | None = None
-        self._owner = ""  # whose texts may share their beginnings
+        self.key = EVERYBODY  # whose texts may share their beginnings
         self._task: asyncio.Task[object] | None = None
         self._cut: asyncio.Future[None] | None = None
         self._admitted = False
@@ -139,15 +158,22 @@ class _Connection:
     @property
     def idle(self) -> bool:
         """Whether it is open, and carries no text at the moment."""
-        return self._admitted and self._cut is None and (self._task is None or self._task.done())
+        return self._admitted and self._cut is None and not self.busy
 
-    def dismiss(self) -> None:
-        """Its place is needed. The edge may connect again when it has something to say."""
-        self._cut = asyncio.ensure_future(self._dismiss())
+    @property
+    def busy(self) -> bool:
+        """Whether a text is being written over it."""
+        return self._task is not None and not self._task.done()
 
-    async def _dismiss(self) -> None:
+    def dismiss(self, code: str, reason: str) -> None:
+        """It ends here. Refused as busy, the edge may connect again when it has something to say."""
+        if self._cut is None:
+            self._cut = asyncio.ensure_future(self._dismiss(code, reason))
+
+    async def _dismiss(self, code: str, reason: str) -> None:
+        session_log.refused(self._number, 0, code, self.key.name)
         with contextlib.suppress(LinkClosedError):
-            await self.link.send(Refused(0, messages.BUSY, "nothing was said, and others need the place"))
+            await self.link.send(Refused(0, code, reason))
         await self.link.close()
 
     def say(self, message: ToEdge) -> None:
@@ -188,7 +214,7 @@ class _Connection:
         if not isinstance(hello, Hello):
             raise RefusedError(messages.INVALID, f"Hello comes first, not {type(hello).__name__}")
         self.say(self._service.admit(hello))
-        self._owner, self._admitted = hello.api_key, True
+        self.key, self._admitted = self._service.key_of(hello), True
         while True:
             await self.link.listen(self._hear)
             await self._take(self._heard)
@@ -234,7 +260,7 @@ class _Connection:
 
     def _refuse(self, session: int, code: str, reason: str, retry_after_s: float | None = None) -> None:
         self._service.counters.refused += 1
-        session_log.refused(self._number, session, code)
+        session_log.refused(self._number, session, code, self.key.name)
         self.say(Refused(session, code, reason, retry_after_s))
 
     def _pass_on(self, message: Grow | Steer) -> None:
@@ -248,12 +274,15 @@ class _Connection:
         """Begin a session; it takes the place of the one before. A repeated Open changes nothing."""
         if self._session is not None and opened.session <= self._session.state.session:
             return
+        if 0 < self.key.sessions <= self._service.texts_of(self.key) - self.busy:
+            reason = f"the key {self.key.name!r} has its {self.key.sessions} texts at once (limit: sessions)"
+            raise RefusedError(messages.BUSY, reason, RETRY_AFTER_S)
         now_s = asyncio.get_running_loop().time()
         state = CloudState(opened, self._service.shared.target.card, self._service.limits, now_s)
         await self._end_session()
         asked = None if self._score is None or self._score.session != opened.session else self._score.logprobs
         name = f"{self._number}.{opened.session}"
-        session = CloudSession(self._service.shared, state, self.say, self._owner, asked, name)
+        session = CloudSession(self._service.shared, state, self.say, self.key.name, asked, name)
         session.attach(opened.chains)
         self._session = session
         work = self._logged(session, name, now_s)
@@ -266,7 +295,7 @@ class _Connection:
             how = await self._work(session.state.session, session.run) or session.state.finish
         finally:
             took_s = asyncio.get_running_loop().time() - began_s
-            session_log.session_ended(name, session.state, session.tally, how, took_s)
+            session_log.session_ended(name, self.key.name, session.state, session.tally, how, took_s)
 
     async def _read_back(self, read: Read) -> None:
         """Tell what exits and draft say of a finished text, in the place of a session."""
@@ -280,7 +309,7 @@ class _Connection:
         shared = self._service.shared
         text, sampling = state.tree.tokens, state.sampling
         async for predictions in tell(
-            state.session, shared.target, shared.new_drafter, text, state.start, sampling, self._owner
+            state.session, shared.target, shared.new_drafter, text, state.start, sampling, self.key.name
         ):
             self.say(predictions)
 

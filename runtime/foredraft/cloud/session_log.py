@@ -39,12 +39,13 @@ class Tally:
         self.queue_s += queue_s
 
 
-def session_ended(name: str, state: CloudState, tally: Tally, how: str, took_s: float) -> None:
-    """One session is over. ``how``: the reason for which its text ended, or one of those above."""
+def session_ended(name: str, key: str, state: CloudState, tally: Tally, how: str, took_s: float) -> None:
+    """One session is over. ``key``: whose. ``how``: the reason for which its text ended, or one of those above."""
     new = state.tree.position - state.start
     fields: dict[str, Value] = {
         "event": "session",
         "session": name,
+        "key": key,
         "ended": how,
         "prompt_tokens": state.start,
         "new_tokens": new,
@@ -64,11 +65,11 @@ def session_ended(name: str, state: CloudState, tally: Tally, how: str, took_s: 
     )
 
 
-def refused(connection: int, session: int, code: str) -> None:
+def refused(connection: int, session: int, code: str, key: str) -> None:
     """Something was refused. Its reason may quote what was sent, so only the code is told."""
     _say(
         f"refused {connection}.{session}: {code}",
-        {"event": "refusal", "session": f"{connection}.{session}", "code": code},
+        {"event": "refusal", "session": f"{connection}.{session}", "key": key, "code": code},
     )
 
 

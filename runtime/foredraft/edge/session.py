@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 
 from foredraft.edge.connections import Connect, Connection, Connections, Retry
+from foredraft.edge.deadline import DEADLINE, ERROR, Deadline
 from foredraft.edge.drafting import Drafting
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.handshake import in_time, same_service, shake_hands, welcome
@@ -56,16 +57,18 @@ class EdgeSession:
         local: LocalText | None = None,
         estimates: Estimates | None = None,
         logprobs: int | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         """``connect``: makes a link, for this text alone; or the connections that it shares with others.
 
         ``estimates``: what earlier sessions over this link learned; this one goes on learning in it. ``logprobs``: how
-        many log-probabilities are to come with each token; None for none (``state.logprobs``).
+        many log-probabilities are to come with each token; None for none (``state.logprobs``). ``deadline``: when the
+        text is to be complete, counted from the begin of the stream.
         """
         self.state = EdgeState(prompt, rules)
         if estimates is not None:
             self.state.estimates = estimates
-        self._local = local
+        self._local, self._deadline = local, deadline
         self.policy = policy
         self.name = name
         self._connections = connect if isinstance(connect, Connections) else Connections(connect, api_key)
@@ -86,7 +89,8 @@ class EdgeSession:
         """The committed tokens, as they come. Closing the generator ends the session at the cloud.
 
         Raises UnreachableError when retries are used up, RefusedError when the cloud says no,
-        ModelError when the two ends' tokenizers differ, or another model would go on with the text.
+        ModelError when the two ends' tokenizers differ, or another model would go on with the text,
+        DeadlineError where that is wanted.
         What was yielded before stays valid.
         """
         self._begin()
@@ -114,10 +118,20 @@ class EdgeSession:
 
     async def _run(self) -> None:
         try:
-            await _first_of(self._talk(), self._drafting.run(self._sampling))
+            timed = () if self._deadline is None else (self._in_time(self._deadline),)
+            await _first_of(self._talk(), self._drafting.run(self._sampling), *timed)
         finally:
             self._over = True
             self._news.set()
+
+    async def _in_time(self, deadline: Deadline) -> None:
+        """End the text at its deadline, as was chosen."""
+        await deadline.pass_by(self.state.tally.began_at_s)
+        if self.state.finish:
+            return
+        self.state.finish = DEADLINE
+        if deadline.then == ERROR:
+            deadline.missed(self.state.position - self.state.start)
 
     # Talking
 

@@ -38,6 +38,7 @@ class Forward(Protocol):
 
 class _Running(threading.local):
     forward: Forward | None = None
+    fuses = False
 
 
 _running = _Running()
@@ -48,14 +49,20 @@ def running() -> Forward | None:
     return _running.forward
 
 
+def fuses() -> bool:
+    """Whether that forward is captured, so that what telling the GPU takes is of no account."""
+    return _running.fuses
+
+
 @contextmanager
-def run(forward: Forward) -> Iterator[None]:
-    """Within, this thread's models run ``forward``."""
-    before, _running.forward = _running.forward, forward
+def run(forward: Forward, *, fuse: bool = False) -> Iterator[None]:
+    """Within, this thread's models run ``forward``; ``fuse``: with small operations compiled into one."""
+    before = _running.forward, _running.fuses
+    _running.forward, _running.fuses = forward, fuse
     try:
         yield
     finally:
-        _running.forward = before
+        _running.forward, _running.fuses = before
 
 
 def register() -> None:

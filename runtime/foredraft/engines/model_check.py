@@ -115,10 +115,9 @@ def check(model: LoadedModel) -> None:
     """A tree beside a chain, through the engine and by the model's own eager attention. Raises ModelError."""
     name = repr(str(model.folder))
     try:
-        apart, rounding = _apart(model), _rounding(model)
+        apart, allowed = _apart(model), most_apart(model)
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
         raise ModelError(f"{name} cannot be run over our attention ({_first_line(error)}); {_WAY_OUT}") from error
-    allowed = max(LEAST_TOLERANCE, ROUNDINGS * rounding)
     if not apart <= allowed:
         raise ModelError(
             f"{name} says through the engine something else than by itself: logits are {apart:.2g} standard "
@@ -127,7 +126,7 @@ def check(model: LoadedModel) -> None:
 
 
 def _apart(model: LoadedModel) -> float:
-    """How far what the engine says is from what the model says by itself; see ``_distance``."""
+    """How far what the engine says is from what the model says by itself; see ``distance``."""
     generator = torch.Generator().manual_seed(1)
     draw = torch.randint(0, model.vocab_size, (20,), generator=generator).tolist()
     text, beside, one, other = draw[:5], draw[5:12], draw[12:14], draw[14:17]
@@ -151,7 +150,13 @@ def _apart(model: LoadedModel) -> float:
         (torch.cat([said[[0, 3, 4, 5]], after]), torch.cat([wanted[0][:1], wanted[1]])),
         (said[6:], wanted[2]),
     ]
-    return max(_distance(one, other) for one, other in pairs)
+    return max(distance(one, other) for one, other in pairs)
+
+
+@torch.inference_mode()
+def most_apart(model: LoadedModel) -> float:
+    """How far apart logits may be that say the same; see ``distance``."""
+    return max(LEAST_TOLERANCE, ROUNDINGS * _rounding(model))
 
 
 def _rounding(model: LoadedModel) -> float:
@@ -163,10 +168,10 @@ def _rounding(model: LoadedModel) -> float:
     moved = embedded * (1 + signs * torch.finfo(embedded.dtype).eps)
     with _eager(model):
         one, other = (model.model(inputs_embeds=part, use_cache=False).logits[0] for part in (moved, embedded))
-    return _distance(one, other)
+    return distance(one, other)
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
+def distance(one: Tensor, other: Tensor) -> float:
     """How far apart the logits of a row are (root of the mean square), in standard deviations: of the typical row.
 
     Rounding may send a single row to another expert of a mixture, and then far away.

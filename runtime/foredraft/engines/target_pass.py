@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from foredraft.engines.captured import CapturedForwards
 from foredraft.engines.exact import run
 from foredraft.engines.kv_memory import KvMemory, Moves
 from foredraft.engines.noise import Noise, sample
@@ -107,8 +108,9 @@ class TargetForward:
         post: Callable[[Said], None],
         *,
         exact: bool = False,
+        captured: CapturedForwards | None = None,
     ) -> None:
-        self._exact = exact
+        self._exact, self._captured = exact, captured
         self._model, self._exits, self._memory, self._post = model, exits, memory, post
         self._given = calls
         self._calls = [call for call, _, _ in calls]
@@ -128,10 +130,10 @@ class TargetForward:
         if model.ranks is not None:
             model.ranks.tell((moves, self._given))
         self._memory.move(moves)
-        rows = Rows(self._memory, self._parts, self._after, exact=self._exact)
-        self._groups = self._grouped()
-        read = run(model, rows, [group.index for group in self._groups])
+        read = self._read()
         self._read_late()
+        if not self._groups and model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)  # nobody else waits for a prefill, and its time is to be known
         said: Said = []
         for group, logits in zip(self._groups, read, strict=True):
             sampled = sample(logits, group.predicted, group.sampling, group.noise)
@@ -139,6 +141,17 @@ class TargetForward:
             tokens = sampled.tolist()
             said += _split(group, len(model.layers), tokens, [1.0] * len(tokens), scored)
         return said
+
+    def _read(self) -> list[Tensor]:
+        """Run the layers, with the exits on the way: the logits of each group."""
+        model, captured = self._model, self._captured
+        if captured is not None and captured.fits(self._parts):
+            self._groups = self._grouped()
+            hidden = captured.run(self._parts, self._after)
+            return [model.output(hidden[group.index]) for group in self._groups]
+        rows = Rows(self._memory, self._parts, self._after, exact=self._exact)
+        self._groups = self._grouped()
+        return run(model, rows, [group.index for group in self._groups])
 
     def _grouped(self) -> list[_Group]:
         groups: dict[tuple[Sampling, tuple[int, ...], int | None], _Group] = {}

@@ -11,6 +11,7 @@ nothing but rows that the next one overwrites.
 from collections.abc import Callable, Sequence
 
 from foredraft.engines.blocks import BLOCK_ROWS, BlockPool, Text
+from foredraft.engines.captured import capture
 from foredraft.engines.exact import is_exact
 from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.target_pass import Call, ExitReader, ignore
@@ -56,14 +57,15 @@ class TorchTarget:
             )
         self.pool = BlockPool(rows, max_slots, retry_after_s)
         try:
-            self.memory = KvMemory(model.kv, self.pool.count * BLOCK_ROWS, model.device)
+            self.memory = KvMemory(model.kv, self.pool.count * BLOCK_ROWS + 1, model.device)
         except RuntimeError as error:  # an accelerator gives the memory at once, a CPU when it is written
             raise ConfigError(
                 f"caches of {cache_bytes / 2**30:.1f} GiB do not fit beside the weights ({first_line(error)}): "
                 "lower cache_bytes (--cache-gib), or take a smaller type or model"
             ) from error
         chunk = prefill_chunk or _CHUNKS.get(model.device.type, 512)
-        self.turns = Turns(model, exits, self.memory, chunk, exact=self.exact)
+        captured = None if self.exact else capture(model, self.memory, exits.layers if exits else ())
+        self.turns = Turns(model, exits, self.memory, chunk, exact=self.exact, captured=captured)
         self._card = TargetCard(
             model_digest=model.run_digest,
             tokenizer_digest=model.tokenizer_digest,

@@ -8,6 +8,7 @@ from functools import partial
 
 from foredraft.engines.batching import Waiting, choose
 from foredraft.engines.blocks import Text
+from foredraft.engines.captured import CapturedForwards
 from foredraft.engines.device import fine_clock
 from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.rows import Part
@@ -33,10 +34,17 @@ class Turns:
     """The calls of all sessions on one device. ``chunk``: rows of long trunks in one forward, in all."""
 
     def __init__(
-        self, model: LoadedModel, exits: ExitReader | None, memory: KvMemory, chunk: int, *, exact: bool
+        self,
+        model: LoadedModel,
+        exits: ExitReader | None,
+        memory: KvMemory,
+        chunk: int,
+        *,
+        exact: bool,
+        captured: CapturedForwards | None = None,
     ) -> None:
         self._model, self._exits, self._memory = model, exits, memory
-        self._chunk, self._exact = chunk, exact
+        self._chunk, self._exact, self.captured = chunk, exact, captured
         self._worker = DeviceWorker("target")
         self._waiting: list[_Wait] = []
         self._task: asyncio.Task[None] | None = None
@@ -106,7 +114,9 @@ class Turns:
             loop.call_soon_threadsafe(deliver)
 
         self.batch = self._in_forward = len(chosen)
-        forward = TargetForward(self._model, self._exits, self._memory, calls, post, exact=self._exact)
+        forward = TargetForward(
+            self._model, self._exits, self._memory, calls, post, exact=self._exact, captured=self.captured
+        )
         try:
             said, began_s, ended_s = await self._worker.run(partial(_timed, forward.run, clock))
         except Exception as error:  # whatever it is, those in the forward must hear of it, and the others go on

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from foredraft.keys import Keys
 from foredraft.observe.live import Live
 from foredraft.openai_api.errors import ApiError
 from foredraft.openai_api.routes import OpenAiRoutes
@@ -38,7 +39,7 @@ class EdgeServer(Door):
         show_text: bool = False,
         local: bool = False,
     ) -> None:
-        super().__init__(api_key, bounds or Bounds(max_sessions=4 * (running + waiting)))
+        super().__init__(Keys.of(api_key), bounds or Bounds(max_sessions=4 * (running + waiting)))
         live = Live(round_trip_s=lambda: texts.round_trip_s, keep_tokens=show_text)
         self.routes = OpenAiRoutes(
             texts,

@@ -13,19 +13,21 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Protocol
 
 from aiohttp import web
 
 from foredraft.errors import ForedraftError
+from foredraft.keys import Keys
 from foredraft.links.address import CHAT_PATH, MODEL_PATH, PROBE_PATH, SESSION_PATH, TOKENIZER_PATH
 from foredraft.links.probing import MOST_CONNECTIONS, serve_probe
 from foredraft.links.websocket import WebSocketLink, accept
 from foredraft.protocol.counters import Counters
 from foredraft.protocol.messages import INTERNAL, PROTOCOL_VERSION, Refused
 from foredraft.protocol.ports import Link, Load, TargetCard
-from foredraft.server.door import RETRY_S, Bounds, Door
+from foredraft.server.door import RETRY_S, Bounds, Door, key_of_request
 from foredraft.server.metrics import DraftCollector, ServiceCollector
 from foredraft.text.chat_card import ChatCard
 from foredraft.text.tokenizer import tokenizer_digest
@@ -49,6 +51,9 @@ class Service(Protocol):
     def drain(self, retry_after_s: float = 0.0) -> None:
         """Tell every edge that this server is going away."""
 
+    def turn_out(self) -> None:
+        """End the connections whose key is no longer valid."""
+
 
 class Server(Door):
     """The routes and the connections of one service."""
@@ -60,18 +65,19 @@ class Server(Door):
         card: TargetCard,
         tokenizer_json: bytes,
         chat: ChatCard | None = None,
-        api_key: str = "",
+        keys: Keys | None = None,
         bounds: Bounds | None = None,
         load: Callable[[], Load | None] = lambda: None,
     ) -> None:
         """``load``: how busy the target is, where that is known."""
-        super().__init__(api_key, bounds)
+        super().__init__(keys or Keys.of(""), bounds)
         self._service = service
         self._card = dataclasses.asdict(card) | {"protocol": PROTOCOL_VERSION}
         self._tokenizer_json = tokenizer_json
         self._tokenizer_digest = tokenizer_digest(tokenizer_json)
         self._chat_json = (chat or ChatCard()).to_json()
         self._taken = 0
+        self._held = Counter[str]()  # connections, by the name of their key
         self._probes = 0
         self._links: set[WebSocketLink] = set()
         self._none_left = asyncio.Event()
@@ -100,12 +106,18 @@ class Server(Door):
         reason = "going away" if self.draining else self.full()
         if self.draining or (reason and not self._service.make_room(self._links)):
             return self.refusal(503, reason, {"Retry-After": str(RETRY_S)})
+        key = key_of_request.get()
+        if 0 < key.connections <= self._held[key.name]:
+            reason = f"the key {key.name!r} has its {key.connections} connections (limit: connections)"
+            return self.refusal(429, reason, {"Retry-After": str(RETRY_S)})
+        self._held[key.name] += 1
         self._taken += 1
         try:
             link, response = await accept(request, heartbeat_s=self.bounds.heartbeat_s, stall_s=self.bounds.stall_s)
             await self._serve(link, request.remote)
         finally:
             self._taken -= 1
+            self._held[key.name] -= 1
         return response
 
     async def _serve(self, link: WebSocketLink, remote: str | None) -> None:
@@ -147,6 +159,10 @@ class Server(Door):
         if any(tag.value == digest for tag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         return web.Response(body=self._tokenizer_json, content_type="application/json", headers=headers)
+
+    def turn_out(self) -> None:
+        """End the connections whose key is no longer valid."""
+        self._service.turn_out()
 
     async def leave(self) -> None:
         """Say Drain to every session, let them leave for ``grace_s``, then close their links."""

@@ -12,11 +12,11 @@ A peer can hurt only itself: connections, silence and the size of bodies are bou
 import asyncio
 import contextlib
 import dataclasses
-import hmac
 import logging
 import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import Final
 
 from aiohttp import web
@@ -24,6 +24,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from foredraft.errors import ConfigError
+from foredraft.keys import EVERYBODY, METRICS, PROBE, SERVE, Key, Keys
+from foredraft.links.address import PROBE_PATH
 from foredraft.links.websocket import HEARTBEAT_S, STALL_S
 from foredraft.protocol.events import LOG_OF_SESSIONS
 from foredraft.server.listening import is_loopback
@@ -31,11 +33,20 @@ from foredraft.server.listening import is_loopback
 MAX_BODY_BYTES: Final = 8 << 20
 RETRY_S: Final = 5
 OPEN_TO_ALL: Final = ("/", "/live", "/ready", "/health")
+ROLE_OF: Final = {"/metrics": METRICS, "/v1/watch": METRICS, f"/{PROBE_PATH}": PROBE}
+"""What a key must be for, where that is not to have texts."""
+
+KEYS_LOOK_S: Final = 0.5
+"""How often a file of keys is looked at."""
+
 _KEEPALIVE_S: Final = 15.0
 # Health checks, scrapes and tokenizers come beside the sessions.
 _SPARE_CONNECTIONS: Final = 32
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+key_of_request: ContextVar[Key] = ContextVar("key_of_request", default=EVERYBODY)
+"""Whose request is answered; what a handler starts is theirs, too."""
 
 log = logging.getLogger("foredraft.server")
 sessions_log = logging.getLogger(LOG_OF_SESSIONS)
@@ -60,12 +71,12 @@ class Bounds:
 class Door:
     """A server's entrance. A subclass adds its routes, says when it is full, and what leaving takes."""
 
-    def __init__(self, api_key: str = "", bounds: Bounds | None = None) -> None:
+    def __init__(self, keys: Keys, bounds: Bounds | None = None) -> None:
+        self.keys = keys
         self.bounds = bounds or Bounds()
         self.registry = CollectorRegistry()
         self.draining = False
         self.more_routes: list[Callable[[web.Application], None]] = []
-        self._api_key = api_key.encode()
         self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
 
     def add_routes(self, app: web.Application) -> None:
@@ -78,6 +89,16 @@ class Door:
     async def leave(self) -> None:
         """Tell whoever is served, and give them ``bounds.grace_s`` to go."""
 
+    def turn_out(self) -> None:
+        """End what is done with keys that are no longer valid."""
+
+    async def watch_keys(self) -> None:
+        """Look at the keys now and then, and turn out whose key has gone or expired."""
+        while self.keys.may_change:
+            await asyncio.sleep(KEYS_LOOK_S)
+            await asyncio.to_thread(self.keys.reload)
+            self.turn_out()
+
     def refusal(self, status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
         """An error as this server's peers expect it."""
         return web.json_response({"error": reason}, status=status, headers=headers)
@@ -85,7 +106,7 @@ class Door:
     @property
     def protected(self) -> bool:
         """Whether a key is needed."""
-        return bool(self._api_key)
+        return self.keys.needed
 
     def app(self) -> web.Application:
         """The aiohttp application."""
@@ -104,19 +125,25 @@ class Door:
         """Nothing but what is open to all without the key; what is refused is told to operators."""
         if (timer := self._silent.pop(request.protocol, None)) is not None:
             timer.cancel()
-        if self._api_key and request.path not in OPEN_TO_ALL:
-            scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-            right = hmac.compare_digest(key.strip().encode(errors="surrogateescape"), self._api_key)
-            if scheme.lower() != "bearer" or not right:
-                _refused(request, 401)
-                return self.refusal(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
+        if request.path in OPEN_TO_ALL:
+            return await handler(request)
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        key = self.keys.find(secret.strip() if scheme.lower() == "bearer" else "")
+        if key is None:
+            _refused(request, 401, "")
+            return self.refusal(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
+        role = ROLE_OF.get(request.path, SERVE)
+        if role not in key.roles:
+            _refused(request, 403, key.name)
+            return self.refusal(403, f"the key {key.name!r} is not for this: it lacks the role {role!r}")
+        key_of_request.set(key)
         try:
             answer = await handler(request)
         except web.HTTPException as error:
-            _refused(request, error.status)
+            _refused(request, error.status, key.name)
             raise
-        if answer.status >= 400 and request.path not in OPEN_TO_ALL:
-            _refused(request, answer.status)
+        if answer.status >= 400:
+            _refused(request, answer.status, key.name)
         return answer
 
     async def _live(self, _: web.Request) -> web.Response:
@@ -163,9 +190,9 @@ class Door:
         self._silent.clear()
 
 
-def _refused(request: web.Request, status: int) -> None:
+def _refused(request: web.Request, status: int, key: str) -> None:
     """A line for operators. Reasons may quote what was sent, and queries may hold anything, so they are left out."""
-    fields = {"event": "refusal", "status": status, "method": request.method, "path": request.path}
+    fields = {"event": "refusal", "key": key, "status": status, "method": request.method, "path": request.path}
     sessions_log.info(
         "refused %s %s: %d", request.method, request.path, status, extra={"fields": fields | {"peer": request.remote}}
     )
@@ -207,9 +234,12 @@ async def serving(
             raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
         real_port = listener.sockets[0].getsockname()[1]
         shown = f"[{host}]" if ":" in host else host or "0.0.0.0"
+        watcher = asyncio.create_task(door.watch_keys(), name="keys")
         try:
             yield f"{'http' if tls is None else 'https'}://{shown}:{real_port}"
         finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
             await door.drain()
             listener.close()
     finally:

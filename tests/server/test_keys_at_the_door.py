@@ -1,0 +1,170 @@
+"""A server with a file of keys: roles, limits, owners of caches, and a key that is revoked while a text is written."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+import foredraft
+from api import clouds
+from foredraft.edge.connections import Retry
+from foredraft.engines.scripted import ScriptedSlot, ScriptedTarget
+from foredraft.errors import RefusedError
+from foredraft.keys import METRICS, PROBE, Key, KeyFile, hash_of, with_key
+from foredraft.links.websocket import connect as link_to
+from foredraft.protocol.sampling import Sampling
+
+KEYS = (
+    Key(name="ada", hash=hash_of("a")),
+    Key(name="bob", hash=hash_of("b"), connections=1),
+    Key(name="graph", hash=hash_of("g"), roles=(METRICS,)),
+    Key(name="ruler", hash=hash_of("r"), roles=(PROBE,)),
+)
+
+
+def write(file: Path, keys: Sequence[Key]) -> None:
+    text = ""
+    for key in keys:
+        text = with_key(text, key)
+    file.write_text(text, encoding="utf-8")
+
+
+class Owned(ScriptedTarget):
+    """Remembers whose texts it was given."""
+
+    owners: list[str]
+
+    async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSlot:
+        self.owners.append(owner)
+        return await super().slot(tokens, sampling, owner)
+
+
+def owned() -> Owned:
+    target = Owned(clouds.truth, vocab_size=257, context=1 << 20, tokenizer_digest=clouds.TOKENIZER.digest)
+    target.owners = []
+    return target
+
+
+@asynccontextmanager
+async def served(tmp_path: Path) -> AsyncIterator[tuple[str, Path, Owned]]:
+    """A server's URL, its file of keys, and its target."""
+    file = tmp_path / "keys.toml"
+    write(file, KEYS)
+    target = owned()
+    async with foredraft.Cloud(target, clouds.TOKENIZER, keys=KeyFile(file)) as cloud, cloud.listen() as url:
+        yield url, file, target
+
+
+def bearing(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+async def status(url: str, secret: str) -> int:
+    async with aiohttp.ClientSession(headers=bearing(secret)) as http, http.get(url) as response:
+        return response.status
+
+
+async def test_a_key_opens_what_its_roles_are_for_and_nothing_else(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, _, _):
+        opened = {
+            (path, secret): await status(f"{url}/{path}", secret)
+            for path in ("v1/model", "metrics", "v1/probe")
+            for secret in ("a", "g", "r", "x", "")
+        }
+    assert opened == {
+        **{("v1/model", secret): code for secret, code in zip("agrx", (200, 403, 403, 401), strict=True)},
+        **{("metrics", secret): code for secret, code in zip("agrx", (403, 200, 403, 401), strict=True)},
+        **{("v1/probe", secret): code for secret, code in zip("agrx", (403, 403, 400, 401), strict=True)},
+        **{(path, ""): 401 for path in ("v1/model", "metrics", "v1/probe")},
+    }
+
+
+async def test_a_key_that_is_revoked_ends_its_texts_within_a_second_and_those_of_others_go_on(tmp_path: Path) -> None:
+    async with (
+        served(tmp_path) as (url, file, _),
+        foredraft.connect(url, draft=clouds.drafter, api_key="a") as ada,
+        foredraft.connect(url, draft=clouds.drafter, api_key="b") as bob,
+    ):
+        going_on = asyncio.create_task(_endless(bob))
+        texts = ada.generate("Boxer", max_new_tokens=10**6, policy="cloud")
+        await anext(texts)
+        write(file, KEYS[1:])
+        began_s = time.monotonic()
+        with pytest.raises(RefusedError, match="revoked"):
+            await texts.finish()
+        assert time.monotonic() - began_s < 5.0  # a second, on a machine that is not busy
+        with pytest.raises(RefusedError, match="does not accept this API key"):
+            await link_to(url, api_key="a")
+        assert not going_on.done()
+        going_on.cancel()
+        await asyncio.gather(going_on, return_exceptions=True)
+
+
+async def _endless(edge: foredraft.Edge) -> None:
+    await edge.generate("Boxer", max_new_tokens=10**6, policy="cloud").finish()
+
+
+async def test_one_connection_beyond_a_keys_limit_is_told_when_to_try_again(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, _, _):
+        held = await link_to(url, api_key="b")
+        async with (
+            aiohttp.ClientSession(headers=bearing("b")) as http,
+            http.get(f"{url}/v1/session") as response,
+        ):
+            assert response.status == 429
+            assert response.headers["Retry-After"].isdecimal()
+            assert "limit: connections" in await response.text()
+        others = await link_to(url, api_key="a")
+        await others.close()
+        await held.close()
+        async with asyncio.timeout(10):
+            while True:  # until the server has seen it go
+                try:
+                    again = await link_to(url, api_key="b")
+                    break
+                except RefusedError:
+                    await asyncio.sleep(0.01)
+        await again.close()
+
+
+async def test_texts_are_their_keys_whichever_way_they_come(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, _, target):
+        asked = {"prompt": "Boxer", "max_tokens": 3}
+        for secret in ("a", "b", "a"):
+            async with (
+                aiohttp.ClientSession(headers=bearing(secret)) as http,
+                http.post(f"{url}/v1/completions", json=asked) as response,
+            ):
+                assert response.status == 200
+        async with foredraft.connect(url, draft=clouds.drafter, api_key="b") as edge:
+            await edge.generate("Boxer", max_new_tokens=3).finish()
+        assert target.owners == ["ada", "bob", "ada", "bob"]
+
+
+async def test_texts_at_once_beyond_a_keys_limit_wait_and_the_limit_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    write(file, [Key(name="ada", hash=hash_of("a"), sessions=1), KEYS[1]])
+    async with (
+        foredraft.Cloud(owned(), clouds.TOKENIZER, keys=KeyFile(file)) as cloud,
+        cloud.listen() as url,
+        foredraft.connect(url, draft=clouds.drafter, api_key="a", retry=Retry(attempts=0)) as ada,
+        foredraft.connect(url, draft=clouds.drafter, api_key="b") as bob,
+    ):
+        first = ada.generate("Boxer", max_new_tokens=10**6, policy="cloud")
+        await anext(first)
+        with pytest.raises(RefusedError, match=r"'ada' has its 1 texts at once \(limit: sessions\)"):
+            await ada.generate("Deich", max_new_tokens=3).finish()
+        assert (await bob.generate("Boxer", max_new_tokens=3).finish()).new_tokens == 3
+        await first.aclose()
+        async with asyncio.timeout(10):
+            while True:  # until the cloud has heard that the first is over
+                try:
+                    report = await ada.generate("Deich", max_new_tokens=3).finish()
+                    break
+                except RefusedError:
+                    await asyncio.sleep(0.01)
+        assert report.new_tokens == 3
