@@ -31,11 +31,13 @@ from foredraft.engines.captured import (
     CapturedForwards,
     Size,
     UncapturableError,
+    apart,
     capture,
     plan,
     tile_rows,
 )
 from foredraft.engines.kv_memory import KvMemory
+from foredraft.engines.model_check import most_apart
 from foredraft.engines.rows import Part
 from foredraft.engines.torch_model import LoadedModel, load_model
 from foredraft.engines.torch_target import TorchTarget
@@ -242,3 +244,17 @@ def compare_kernel(query_heads: int, heads: int, dim: int, rows: int) -> None:
     wanted = plain_attend(query, key, value, own[0], own[1], planned.given, planned.table, None)
     torch.testing.assert_close(torch.stack([keys, values])[:, :, :, :-1], own[:, :, :, :-1])
     torch.testing.assert_close(said, wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_a_kernel_that_says_something_else_in_one_size_is_found_at_load(tiny_model: TinyModel) -> None:
+    model = load_model(tiny_model("llama", head_dim=16))
+    memory = KvMemory(model.kv, 32, model.device)
+
+    def wrong(query: Tensor, *given: Any) -> Tensor:
+        said = plain_attend(query, *given)
+        return said if query.shape[2] != 512 else said * 0.0
+
+    with torch.inference_mode():
+        right = CapturedForwards(model, memory, (), plain_attend, EagerSize)
+        assert apart(model, memory, right) <= most_apart(model)
+        assert apart(model, memory, CapturedForwards(model, memory, (), wrong, EagerSize)) > most_apart(model)

@@ -204,9 +204,9 @@ class CapturedForwards:
         nodes = max((len(part.positions) for part in parts), default=0)
         return first <= SIZES[-1] and nodes <= MOST_NODES and sum(part.end for part in parts) <= len(self._table)
 
-    def run(self, parts: Sequence[Part], after: After | None = None) -> Tensor:
-        """One forward of parts that fit: ``[rows, width]``, and more rows of no meaning."""
-        count = parts[-1].last
+    def run(self, parts: Sequence[Part], after: After | None = None, *, least: int = 0) -> Tensor:
+        """One forward of parts that fit: ``[rows, width]``, and more rows of no meaning, ``least`` in all."""
+        count = max(parts[-1].last, least)
         size = self._sizes[next(rows for rows in SIZES if rows >= count)]
         rows = size.given.shape[1]
         planned = plan(parts, rows, tile_rows(rows, self._groups), self._memory.rows - 1)
@@ -225,25 +225,24 @@ def capture(model: LoadedModel, memory: KvMemory, cuts: Sequence[int]) -> Captur
 
         began_s = time.perf_counter()
         captured = CapturedForwards(model, memory, cuts, attend)
-        apart, allowed = _apart(model, memory, captured), most_apart(model)
-        if apart <= allowed:
+        off, allowed = apart(model, memory, captured), most_apart(model)
+        if off <= allowed:
             took_s = time.perf_counter() - began_s
             _log.info("captured forwards of up to %d rows in %.1f s", SIZES[-1], took_s)
             return captured
-        reason = f"captured, it says something else: {apart:.2g} standard deviations, {allowed:.2g} may be rounding"
+        reason = f"captured, it says something else: {off:.2g} standard deviations, {allowed:.2g} may be rounding"
     except Exception as error:  # whatever a driver, a compiler or a model has against it, there is another way
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
     _log.warning("%s runs one operation after another: %s", model.folder, reason)
     return None
 
 
-def _apart(model: LoadedModel, memory: KvMemory, captured: CapturedForwards) -> float:
-    """How far logits of a tree beside a chain are from those of the forward that is not captured."""
+def apart(model: LoadedModel, memory: KvMemory, captured: CapturedForwards) -> float:
+    """How far logits of a tree beside a chain are from those of the forward that is not captured: in the worst size."""
     generator = torch.Generator().manual_seed(1)
     draw = torch.randint(0, model.vocab_size, (12,), generator=generator).tolist()
     tree = Part(draw[:6], [(0, 3), (4, 7)], 0, 2, [2, 3, 3, 4], [[0], [0, 1], [0, 2], [0, 2, 3]])
     parts = [tree, Part(draw[6:], [(8, 14)], 0, 6)]
     wanted = model.output(model.run(Rows(memory, parts)))
     captured.fits(parts)
-    said = model.output(captured.run(parts)[: len(draw)])
-    return distance(said, wanted)
+    return max(distance(model.output(captured.run(parts, least=rows)[: len(draw)]), wanted) for rows in SIZES)
