@@ -36,10 +36,12 @@ async def measure(
         took_s = {rows: await _pass_s(target, 1, rows, passes) for rows in ROWS}
         for rows, seconds in took_s.items():
             figures.append(Figure(f"a pass of {rows} rows", seconds * 1e3, "ms"))
-            figures.append(Figure("over reading the weights", seconds / reading_s, "x", MOST_OVER_READING))
+            figures.append(
+                Figure(f"a pass of {rows} rows over reading the weights", seconds / reading_s, "x", MOST_OVER_READING)
+            )
         together_s = await _pass_s(target, SESSIONS, SESSION_ROWS, passes)
         figures.append(Figure(f"{SESSIONS} sessions of {SESSION_ROWS} rows", together_s * 1e3, "ms"))
-        figures.append(Figure("over one session", together_s / took_s[SESSION_ROWS], "x", MOST_OVER_ONE))
+        figures.append(Figure(f"{SESSIONS} sessions over one", together_s / took_s[SESSION_ROWS], "x", MOST_OVER_ONE))
         with_exits_s = await _pass_s(target, 1, SESSION_ROWS, passes, target.card.exits)
         figures.append(Figure("a pass with exits over one without", with_exits_s / took_s[SESSION_ROWS], "x"))
         captured, target.turns.captured = target.turns.captured, None
