@@ -43,7 +43,7 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Seed of the noise; one is drawn and printed if left out.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The text ends after so many tokens.")] = 128,
     stop: Annotated[list[str] | None, typer.Option(help="A string that ends the text; may be repeated.")] = None,
-    deadline_ms: Annotated[float | None, typer.Option(help="Complete by then, counted from now, or cut short.")] = None,
+    deadline_ms: Annotated[float | None, typer.Option(help="How long the text may take, in milliseconds.")] = None,
     at_deadline: Annotated[
         str, typer.Option(help="What happens then: 'stop' with what is committed, or an 'error'.")
     ] = "stop",
