@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from engines.ranks_program import told
 from engines.tiny_models import save_model
 from engines.torch_reference import PlainHeads
 from foredraft.cli import ranks
+from foredraft.cli.ranks import cause
 from foredraft.engines.exact import is_exact
 from foredraft.engines.ngram import NgramDrafter
 from foredraft.engines.ranks import LAUNCHED, Ranks
@@ -134,6 +136,23 @@ async def test_a_rank_that_dies_ends_the_server_and_the_edge_goes_on_elsewhere(t
         assert "rank 1 of 2 ended, and the server with it: Signal 9 (SIGKILL)" in process.stderr.read()
     assert shown == wanted.tokens
     assert asked.report.reconnects >= 1
+
+
+@pytest.mark.parametrize(
+    ("failures", "first"),
+    [
+        ({0: (1, 100), 1: (-signal.SIGKILL, 101)}, 1),  # rank 0 lost the other, which was found dead later
+        ({0: (1, 100), 1: (-signal.SIGTERM, 100)}, 0),  # the launcher ended the other
+        ({0: (1, 100), 1: (-signal.SIGKILL, 131)}, 0),  # which did not go
+        ({0: (1, 101), 1: (1, 100)}, 1),
+        ({1: (-signal.SIGSEGV, 100)}, 1),
+    ],
+)
+def test_the_rank_that_ended_first_is_named_whoever_spoke_first(
+    failures: dict[int, tuple[int, int]], first: int
+) -> None:
+    found = {rank: SimpleNamespace(exitcode=code, timestamp=at) for rank, (code, at) in failures.items()}
+    assert cause(found) == first
 
 
 def test_a_server_of_two_ranks_stops_when_it_is_told_to(tiny_model: TinyModel) -> None:

@@ -13,10 +13,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -24,6 +25,7 @@ from foredraft.api.loading import ModelOptions, load_target
 from foredraft.errors import ConfigError, ForedraftError, extras_named
 
 _SLURM_PORT = 20_000
+_FOUND_WITHIN_S = 5
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 _THREADS = "OMP_NUM_THREADS"
 
@@ -81,12 +83,27 @@ def launch(count: int) -> None:
         try:
             launch_agent(config, sys.executable, ["-m", "foredraft", *sys.argv[1:]])
         except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
+            rank = cause(error.failures)
+            failure = error.failures[rank]
             if rank == 0 and failure.exitcode > 0:
                 raise typer.Exit(failure.exitcode) from error
             raise ForedraftError(f"rank {rank} of {count} ended, and the server with it: {failure.message}") from error
         except SignalException:
             pass
+
+
+def cause(failures: Mapping[int, Any]) -> int:
+    """The rank that ended first, of those that failed (torch's ``ProcessFailure``), by rank.
+
+    A rank that was killed left no word of when, and is dated by whoever found it: it comes before those that then
+    lost it and said so. The launcher itself ends ranks with SIGTERM, and much later those that do not go.
+    """
+    first = min(failures, key=lambda rank: failures[rank].timestamp)
+    for rank, failure in failures.items():
+        found_s = failure.timestamp - failures[first].timestamp
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM and found_s <= _FOUND_WITHIN_S:
+            return rank
+    return first
 
 
 def follow(model: str, exits: Path | None, options: ModelOptions, cache_gib: float) -> bool:
