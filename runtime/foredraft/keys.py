@@ -26,6 +26,9 @@ SERVE, METRICS, PROBE = "serve", "metrics", "probe"
 ROLES: Final = (SERVE, METRICS, PROBE)
 """To have texts, to see figures, to measure the link."""
 
+LIMITS: Final = ("sessions", "connections")
+"""What a key may have at once, where it says so."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -106,9 +109,9 @@ class KeyFile(Keys):
     may_change = True
 
     def __init__(self, path: Path, *, now: Clock = _now) -> None:
-        super().__init__(read_keys(path), now=now)
         self._path = path
-        self._seen = _stamp(path)
+        self._seen = _stamp(path)  # before it is read: what is written meanwhile is seen later
+        super().__init__(read_keys(path), now=now)
 
     def reload(self) -> bool:
         """Read the file again if it has changed, and tell operators what has. May be called from any thread."""
@@ -188,7 +191,7 @@ def _key(name: str, table: dict[str, Any]) -> Key:
         raise ConfigError(f"key {name!r} has no hash such as sha256:0123...; foredraft keys add makes one")
     if unknown or not key.roles:
         raise ConfigError(f"key {name!r} has the roles {list(key.roles)}; known: {', '.join(ROLES)}")
-    if min(key.sessions, key.connections) < 0:
+    if min(getattr(key, limit) for limit in LIMITS) < 0:
         raise ConfigError(f"key {name!r} has a limit below 0; 0 is none")
     if key.expires is not None and key.expires.tzinfo is None:
         key = msgspec.structs.replace(key, expires=key.expires.replace(tzinfo=UTC))
@@ -208,7 +211,7 @@ def with_key(text: str, key: Key) -> str:
         lines.append(f"roles = {json.dumps(key.roles)}")
     if key.expires is not None:
         lines.append(f"expires = {key.expires.isoformat()}")
-    lines += [f"{name} = {count}" for name in ("sessions", "connections") if (count := getattr(key, name))]
+    lines += [f"{name} = {count}" for name in LIMITS if (count := getattr(key, name))]
     return "\n".join([*([text.rstrip("\n"), ""] if text.strip() else []), *lines, ""])
 
 

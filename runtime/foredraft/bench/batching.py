@@ -168,7 +168,7 @@ async def _forwards(
             slots = [await target.slot([*text, 1], Sampling()) for text in texts[:count]]
             for slot, text in zip(slots, texts, strict=False):
                 await slot.prefill(text[slot.cached :])
-            times_s[name] += [await _together(slots, batch) for _ in range(BLOCK)][1:]
+            times_s[name] += [await together_s(slots, batch) for _ in range(BLOCK)][1:]
             for slot in slots:
                 slot.close()
     took = {name: median(times) for name, times in times_s.items()}
@@ -183,7 +183,7 @@ async def _forwards(
     return figures
 
 
-async def _together(slots: Sequence[TorchSlot], batch: Pass) -> float:
+async def together_s(slots: Sequence[TorchSlot], batch: Pass) -> float:
     """Seconds on the device of the one forward that these passes share."""
     verdicts = await asyncio.gather(*(slot.verify(batch, lambda prediction: None) for slot in slots))
     return max(verdict.pass_s for verdict in verdicts)

@@ -56,22 +56,20 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the keys: names, roles, limits and when they expire. Secrets are not in the file."""
-    from foredraft.keys import Key, read_keys
+    from foredraft.keys import LIMITS, Key, read_keys
 
     def row(key: Key) -> dict[str, Any]:
         return {
             "roles": list(key.roles),
             "expires": None if key.expires is None else key.expires.isoformat(),
-            "sessions": key.sessions,
-            "connections": key.connections,
-        }
+        } | {limit: getattr(key, limit) for limit in LIMITS}
 
     rows = {name: row(key) for name, key in read_keys(file).items()}
     if as_json:
         typer.echo(json.dumps(rows))
         return
     for name, found in rows.items():
-        limits = [f"{what} {found[what]}" for what in ("sessions", "connections") if found[what]]
+        limits = [f"{what} {found[what]}" for what in LIMITS if found[what]]
         expires = [] if found["expires"] is None else [f"expires {found['expires']}"]
         typer.echo(f"{name:20} {', '.join([*found['roles'], *limits, *expires])}")
 
@@ -82,7 +80,7 @@ def revoke(
     file: File = Path("keys.toml"),
 ) -> None:
     """Take a key out of the file. What a server does for it ends within a second."""
-    from foredraft.errors import UnknownNameError
+    from foredraft.errors import ConfigError, UnknownNameError
     from foredraft.files import written_together
     from foredraft.keys import parse_keys, read_keys, without_key
 
@@ -91,12 +89,6 @@ def revoke(
         raise UnknownNameError("key", name, known)
     text = without_key(file.read_text(encoding="utf-8"), name)
     if parse_keys(text, file) != {other: key for other, key in known.items() if other != name}:
-        raise _by_hand(name, file)
+        raise ConfigError(f"{file} is written in a way of its own: take the table of {name!r} out by hand")
     written_together({file: text.encode()})
     typer.echo(f"revoked {name!r}", err=True)
-
-
-def _by_hand(name: str, file: Path) -> Exception:
-    from foredraft.errors import ConfigError
-
-    return ConfigError(f"{file} is written in a way of its own: take the table of {name!r} out by hand")

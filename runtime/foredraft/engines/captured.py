@@ -19,7 +19,7 @@ from torch import Tensor
 
 from foredraft.engines import attention
 from foredraft.engines.kv_memory import KvMemory
-from foredraft.engines.model_check import distance, most_apart
+from foredraft.engines.model_check import distance, most_apart, reason_of
 from foredraft.engines.rows import Part, Rows
 from foredraft.engines.torch_model import LoadedModel
 
@@ -232,7 +232,7 @@ def capture(model: LoadedModel, memory: KvMemory, cuts: Sequence[int]) -> Captur
             return captured
         reason = f"captured, it says something else: {off:.2g} standard deviations, {allowed:.2g} may be rounding"
     except Exception as error:  # whatever a driver, a compiler or a model has against it, there is another way
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        reason = reason_of(error)
     _log.warning("%s runs one operation after another: %s", model.folder, reason)
     return None
 

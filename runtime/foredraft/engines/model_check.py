@@ -72,7 +72,7 @@ def examine(module: Any, config: Any, folder: Path) -> Anatomy:
         for hook in hooks:
             hook.remove()
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
-        raise ModelError(f"{name} cannot be run over our attention ({_first_line(error)}); {_WAY_OUT}") from error
+        raise ModelError(f"{name} cannot be run over our attention ({reason_of(error)}); {_WAY_OUT}") from error
     if sorted(look.planes) != list(range(len(layers))):
         raise ModelError(
             f"{name} is of the {config.model_type!r} family, of whose {len(layers)} layers only {len(look.planes)} "
@@ -117,7 +117,7 @@ def check(model: LoadedModel) -> None:
     try:
         apart, allowed = _apart(model), most_apart(model)
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
-        raise ModelError(f"{name} cannot be run over our attention ({_first_line(error)}); {_WAY_OUT}") from error
+        raise ModelError(f"{name} cannot be run over our attention ({reason_of(error)}); {_WAY_OUT}") from error
     if not apart <= allowed:
         raise ModelError(
             f"{name} says through the engine something else than by itself: logits are {apart:.2g} standard "
@@ -200,5 +200,6 @@ def _eager(model: LoadedModel) -> Iterator[None]:
         model.model.set_attn_implementation(attention.NAME)
 
 
-def _first_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What went wrong, in one line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
