@@ -114,6 +114,17 @@ def test_the_error_is_that_of_points_that_neither_made_nor_chose_the_curve() -> 
     assert all(error < 0 for _, error in found.held_out)
 
 
+def test_a_line_that_misses_the_points_it_was_fitted_to_is_not_taken() -> None:
+    """One row takes 58 ms and two 107: half-way points beyond the bend say nothing of it."""
+    took_s = {1: 0.058, 2: 0.107, 5: 0.110, 17: 0.150}
+    calls = [Call(count, context) for count in took_s for context in (1, 256)]
+    half_way = [Call(9, 16), Call(10, 16)]
+    samples: Samples = {call: [took_s[call.new_tokens]] * 5 for call in calls}
+    unseen: Samples = {call: [0.117 if call.new_tokens == 9 else 0.120] * 5 for call in half_way}
+    curve = fit_curve(samples, unseen, REACH).curve
+    assert seconds(curve, 1, 256) == pytest.approx(0.058)
+
+
 def test_more_tokens_never_take_less_in_a_grid() -> None:
     falling: Samples = {Call(count, 1): [at_s] for count, at_s in ((1, 0.010), (2, 0.012), (4, 0.010), (8, 0.030))}
     found = fit_curve(falling, {Call(3, 1): [0.011], Call(6, 1): [0.02]}, REACH).curve

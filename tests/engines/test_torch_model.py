@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from engines.conftest import TinyModel
 from engines.tiny_models import EOS, FAMILIES, VOCABULARY
+from foredraft.engines.fast_layers import lay_out_head
 from foredraft.engines.model_files import locate
 from foredraft.engines.torch_model import load_model, run_layers
 from foredraft.errors import ConfigError, ModelError
@@ -77,6 +78,20 @@ def test_joined_weights_leave_the_transformers_model_as_it_was(tiny_model: TinyM
     loaded = load_model(folder)
     for name, tensor in loaded.model.state_dict().items():
         torch.testing.assert_close(tensor, stored[name])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("width", [512, 2048])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_large_output_layer_says_the_same_of_any_number_of_rows(rows: int, width: int, bias: bool) -> None:
+    torch.manual_seed(rows)
+    head = torch.nn.Linear(width, 300, bias=bias)
+    hidden = torch.randn(rows, width)
+    wanted = torch.nn.functional.linear(hidden, head.weight, head.bias)
+    lay_out_head(head)
+    with torch.inference_mode():
+        torch.testing.assert_close(head(hidden), wanted)
+        torch.testing.assert_close(head(hidden[None]), wanted[None])
 
 
 def test_model_says_its_limits_and_end_marks(tiny_model: TinyModel) -> None:

@@ -98,6 +98,18 @@ async def test_another_owner_shares_nothing(target: TorchTarget) -> None:
     assert (await target.slot([*prompt, 1], GREEDY, "one key")).cached == 2 * BLOCK_ROWS
 
 
+async def test_without_a_prefix_cache_nothing_is_shared_or_found_again(target: TorchTarget) -> None:
+    prompt = list(range(10, 10 + 2 * BLOCK_ROWS))
+    apart = TorchTarget(target.model, cache_bytes=1 << 22, prefix_cache=False)
+    slot = await apart.slot([*prompt, 1], GREEDY)
+    await slot.prefill(prompt)
+    assert (await apart.slot([*prompt, 1], GREEDY)).cached == 0
+    slot.close()
+    assert (await apart.slot([*prompt, 1], GREEDY)).cached == 0
+    assert apart.pool.idle_rows == 0
+    await apart.close()
+
+
 def small_target(model: LoadedModel, rows: int, **options: Any) -> TorchTarget:
     """A target whose budget holds ``rows`` rows."""
     return TorchTarget(model, cache_bytes=rows * model.kv.row_bytes, **options)

@@ -34,7 +34,8 @@ class ModelOptions:
     ``quantization``: of a target's weights (``engines.weights.QUANTIZATIONS``); empty: none. ``threads``: torch's,
     for the whole process; 0 leaves them as they are. ``pace``: a hardware profile (a name or a file) whose device
     is emulated by waiting. ``exact``: whether a target's texts are equal to the bit, whatever shares its forwards:
-    on, off, or auto, which is on where it costs little (``engines.exact``). ``tensor_parallel``: how many ranks
+    on, off, or auto, which is on where it costs little (``engines.exact``). ``prefix_cache``: whether a target runs
+    beginnings that texts have in common once, and finds them again later. ``tensor_parallel``: how many ranks
     share a target, where this process is one that torchrun or ``foredraft serve`` started. ``draft``: options of
     a draft on llama.cpp, each ``NAME=VALUE`` (``engines.llama_options``). ``translate``: whether a draft may have
     another tokenizer than the target, and is translated by text then.
@@ -46,6 +47,7 @@ class ModelOptions:
     pace: str | Path = ""
     quantization: str = ""
     exact: str = "auto"
+    prefix_cache: bool = True
     tensor_parallel: int = 1
     draft: tuple[str, ...] = ()
     translate: bool = False
@@ -81,7 +83,14 @@ def load_target(
     if (file := Path(model)).suffix == ".gguf":
         tokenizer.chat = msgspec.structs.replace(tokenizer.chat, name=file.stem)
     heads = ExitHeads.load(Path(exits), loaded) if exits else None
-    target: Target = TorchTarget(loaded, heads, cache_bytes=cache_bytes, max_slots=max_slots, exact=options.exact)
+    target: Target = TorchTarget(
+        loaded,
+        heads,
+        cache_bytes=cache_bytes,
+        max_slots=max_slots,
+        exact=options.exact,
+        prefix_cache=options.prefix_cache,
+    )
     return (target if profile is None else PacedTarget(target, profile)), tokenizer
 
 

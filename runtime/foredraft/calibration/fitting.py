@@ -2,8 +2,8 @@
 
 Two shapes are tried: a ``Line`` (least squares of relative errors, no coefficient negative) and a
 ``Grid``, through the medians, or where batches were measured of what rows, context and sequences take
-in sum. Half of the points that neither has seen decide between them; the error that is reported is
-that of the other half.
+in sum. Half of the points that neither has seen decide between them, and those that a curve was fitted to without
+going through them; the error that is reported is that of the other half.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,10 +104,11 @@ def fit_curve(fitted: Samples, held_out: Samples, reach: Range) -> Fit:
     """The better shape of curve through ``fitted``, declared for ``reach``."""
     points, unseen = points_of(fitted), points_of(held_out)
     chooses, reports = unseen[::2], unseen[1::2] or unseen
-    curves: list[Curve] = [fit_line(points, reach)]
+    tells = [*points, *chooses]
     alone = all(point.call.batch == 1 for point in points)
-    curves.append(fit_grid(points, reach) if alone else fit_sums(points, reach))
-    curve = min(curves, key=lambda curve: round(_mean_error(curve, chooses or points), 4))
+    curves: list[tuple[Curve, Sequence[Point]]] = [(fit_line(points, reach), tells)]
+    curves.append((fit_grid(points, reach), chooses or points) if alone else (fit_sums(points, reach), tells))
+    curve, _ = min(curves, key=lambda one: round(_mean_error(*one), 4))
     return Fit(curve, tuple(points), tuple((point, error_at(curve, point)) for point in reports))
 
 

@@ -54,6 +54,13 @@ def serve(
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
     max_sessions: Annotated[int, typer.Option(help="Edges at once; one more is told when to retry.")] = 64,
     cache_gib: Annotated[float, typer.Option(help="Memory for the caches of all sessions, in GiB.")] = 2.0,
+    prefix_cache: Annotated[
+        bool,
+        typer.Option(
+            "--prefix-cache/--no-prefix-cache",
+            help="Run beginnings that a key's texts have in common once, and find them again later.",
+        ),
+    ] = True,
     threads: Annotated[int, typer.Option(help="Threads of the models; 0 leaves the default.")] = 0,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show texts on the server's page, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
@@ -77,9 +84,10 @@ def serve(
         pace,
         quantization,
         exact,
-        tensor_parallel=tensor_parallel,
-        draft=tuple(draft_option or ()),
-        translate=translate,
+        prefix_cache,
+        tensor_parallel,
+        tuple(draft_option or ()),
+        translate,
     )
     if tensor_parallel > 1 and not ranks.is_launched(tensor_parallel):
         ranks.launch(tensor_parallel)

@@ -105,7 +105,7 @@ class Text:
 
     def ahead(self, tokens: Sequence[int]) -> bytes | None:
         """Names a beginning of ``tokens`` that another text could take over, if it is worth a wait."""
-        if len(self.tokens) % BLOCK_ROWS or len(tokens) <= WORTH_WAITING_ROWS:
+        if not self._pool.prefix_cache or len(self.tokens) % BLOCK_ROWS or len(tokens) <= WORTH_WAITING_ROWS:
             return None
         packed = array("q", tokens[:WORTH_WAITING_ROWS]).tobytes()
         return hashlib.blake2b(self._digests[-1] + packed, digest_size=16).digest()
@@ -122,10 +122,13 @@ class Text:
 
 
 class BlockPool:
-    """Blocks for ``rows`` tokens of at most ``max_slots`` sessions."""
+    """Blocks for ``rows`` tokens of at most ``max_slots`` sessions.
 
-    def __init__(self, rows: int, max_slots: int, retry_after_s: float) -> None:
-        self.count = rows // BLOCK_ROWS
+    ``prefix_cache``: whether texts share and find again what is held of their beginnings.
+    """
+
+    def __init__(self, rows: int, max_slots: int, retry_after_s: float, *, prefix_cache: bool = True) -> None:
+        self.count, self.prefix_cache = rows // BLOCK_ROWS, prefix_cache
         self._max_slots, self._retry_after_s = max_slots, retry_after_s
         self._gaps = Gaps(self.count)
         self._users: dict[int, int] = {}
@@ -207,6 +210,8 @@ class BlockPool:
 
     def _share(self, digest: bytes, block: int) -> int:
         """A block is full: the one to use from now on, which is another one if that was there before."""
+        if not self.prefix_cache:
+            return block
         known = self._find(digest)
         if known is None:
             self._known[digest], self._digest[block] = block, digest

@@ -33,6 +33,7 @@ class TorchTarget:
     ``cache_bytes``: what the caches of all sessions may take, and what is kept of those that are over.
     ``prefill_chunk``: by how many rows of long prompts a forward may delay others; by default as the device likes it.
     ``exact``: on, off, or auto: whether texts are equal to the bit whatever shares a forward (``exact``).
+    ``prefix_cache``: whether beginnings that texts have in common are run once, and found again later.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class TorchTarget:
         max_pass_nodes: int = 32,
         prefill_chunk: int | None = None,
         exact: str = "off",
+        prefix_cache: bool = True,
     ) -> None:
         self.model, self.exits = model, exits
         self.exact = is_exact(model, exact)
@@ -55,7 +57,7 @@ class TorchTarget:
                 f"cache_bytes {cache_bytes} hold {rows} tokens of {model.folder.name!r}: "
                 f"give {BLOCK_ROWS * model.kv.row_bytes} or more"
             )
-        self.pool = BlockPool(rows, max_slots, retry_after_s)
+        self.pool = BlockPool(rows, max_slots, retry_after_s, prefix_cache=prefix_cache)
         try:
             self.memory = KvMemory(model.kv, self.pool.count * BLOCK_ROWS + 1, model.device)
         except RuntimeError as error:  # an accelerator gives the memory at once, a CPU when it is written

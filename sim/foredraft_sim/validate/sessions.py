@@ -112,10 +112,11 @@ def cores() -> Cores:
 def stage(plan: Plan, where: Cores) -> Iterator[Stage]:
     """Everything that real sessions need, until the block ends. Raises ForedraftError, ConfigError.
 
-    The proxies run beside the edge: on the cloud's core they would take a fifth of its passes' time.
+    No session finds in the cloud what another one left there, since no simulated one does. The proxies run beside the
+    edge: on the cloud's core they would take a fifth of its passes' time.
     """
     serve = ["foredraft", "serve", "--json", "--port", "0", "--model", plan.model, "--threads", "1"]
-    serve += ["--pace", plan.target]
+    serve += ["--pace", plan.target, "--no-prefix-cache"]
     with ExitStack() as stack:
         url = stack.enter_context(child(where.cloud, *serve)).read()["url"]
         fronts, edges = {}, {}
