@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     )
     from foredraft.observe.record.reading import Record, read_record
     from foredraft.policies import make_policy, policy_names
+    from foredraft.text.constraint import Constraint, constraint_of
 
 __all__ = [
     "Cloud",
     "ConfigError",
+    "Constraint",
     "DeadlineError",
     "Edge",
     "Estimates",
@@ -62,6 +64,7 @@ __all__ = [
     "UnknownNameError",
     "UnreachableError",
     "connect",
+    "constraint_of",
     "estimates_from_profiles",
     "load_estimates",
     "make_policy",
@@ -72,6 +75,7 @@ __all__ = [
 
 _HOMES = {
     "Cloud": "api.cloud",
+    "Constraint": "text.constraint",
     "Edge": "api.edge",
     "Estimates": "edge.estimates",
     "Generation": "api.generation",
@@ -81,6 +85,7 @@ _HOMES = {
     "Retry": "edge.session",
     "SessionReport": "edge.session_report",
     "connect": "api.edge",
+    "constraint_of": "text.constraint",
     "estimates_from_profiles": "edge.saved_estimates",
     "load_estimates": "edge.saved_estimates",
     "make_policy": "policies",

@@ -33,6 +33,7 @@ EXTRA_OF: Final = {
     **dict.fromkeys(("optuna", "sqlalchemy"), "tune"),
     **dict.fromkeys(("psycopg",), "postgres"),
     **dict.fromkeys(("jinja2",), "openai"),
+    **dict.fromkeys(("llguidance",), "grammar"),
 }
 """Which extra of Foredraft brings a package: pip install 'foredraft[EXTRA]'."""
 
@@ -77,6 +78,10 @@ def needs(*packages: str, extra: str = "") -> None:
     for package in packages:
         if find_spec(package) is None:
             raise MissingExtraError(package, extra)
+
+
+class GrammarError(ConfigError):
+    """A constraint that cannot be followed, or a text that does not keep to it."""
 
 
 class UnknownNameError(ConfigError):

@@ -140,6 +140,19 @@ def test_the_text_ends_at_a_stop_string(url: str) -> None:
     assert (code, out) == (0, clouds.TEXT[13:].partition("Viktor")[0] + "\n")
 
 
+def test_a_text_is_held_to_the_rule_that_is_named_or_refused_with_the_reason(url: str, tmp_path: Path) -> None:
+    asked = ("--server", url, "--prompt", PROMPT, "--max-new-tokens", "9")
+    assert generate(*asked, "--regex", r"(.|\n)*")[:2] == (0, clouds.text_between(START, START + 9) + "\n")
+    (schema := tmp_path / "schema.json").write_text('{"type": 3}')
+    code, _, err = generate(*asked, "--json-schema", str(schema))
+    assert code == 1
+    assert "the json_schema '{\"type\": 3}' cannot be followed" in err
+    code, _, err = generate(*asked, "--json-schema", str(schema), "--regex", "a")
+    assert (code, "json_schema and regex were given" in err) == (2, True)
+    code, _, err = generate(*asked, "--grammar", str(tmp_path / "none.lark"))
+    assert (code, "cannot read --grammar" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

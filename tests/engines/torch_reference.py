@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from engines.tiny_models import FAMILIES, VOCABULARY
+from foredraft.engines.masks import held_to
 from foredraft.engines.noise import Noise, sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
 from foredraft.protocol.ports import Pass, Prediction, Slot
@@ -30,9 +31,15 @@ class PlainHeads:
         self._model = model
 
     def read(
-        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Noise | None = None
+        self,
+        layer: int,
+        hidden: Tensor,
+        positions: Tensor,
+        sampling: Sampling,
+        noise: Noise | None = None,
+        allowed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        logits = self._model.logits(hidden)
+        logits = held_to(self._model.logits(hidden), allowed)
         return sample(logits, positions, sampling, noise), logits.softmax(-1).amax(-1)
 
 

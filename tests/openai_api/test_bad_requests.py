@@ -21,6 +21,7 @@ from foredraft.text.chat_card import ChatCard
 from openai_api.test_official_clients import CARD, edge_server
 
 HELLO = [{"role": "user", "content": "Hello"}]
+SCHEMA_PATH = "response_format.json_schema"
 STRICT = {"type": "function", "function": {"name": "go", "strict": True}}
 OLD_CALL = {"role": "assistant", "content": "", "function_call": {"name": "go", "arguments": "{}"}}
 NAMELESS = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"arguments": "{}"}}]}
@@ -77,7 +78,19 @@ async def post(base: str, path: str, body: bytes | dict[str, Any]) -> tuple[int,
         (COMPLETIONS, {"prompt": "a", "logprobs": 2, "echo": True}, "echo", "logprobs of a prompt"),
         (CHAT, {"messages": HELLO, "presence_penalty": 0.5}, "presence_penalty", "not supported"),
         (CHAT, {"messages": HELLO, "logit_bias": {"5": 100}}, "logit_bias", "not supported"),
-        (CHAT, {"messages": HELLO, "response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        (CHAT, {"messages": HELLO, "response_format": {"type": "yaml"}}, "response_format.type", "must be text"),
+        (CHAT, {"messages": HELLO, "response_format": {"type": "json_schema"}}, SCHEMA_PATH, "must be an object"),
+        (CHAT, {"messages": HELLO, "response_format": "json"}, "response_format", "must be an object"),
+        (CHAT, {"messages": HELLO, "structured_outputs": {}}, "structured_outputs", "one of json, regex, grammar"),
+        (CHAT, {"messages": HELLO, "structured_outputs": {"regex": 7}}, "structured_outputs", "must be a string"),
+        (CHAT, {"messages": HELLO, "structured_outputs": {"regex": "a", "json": {}}}, "structured_outputs", "one of"),
+        (
+            CHAT,
+            {"messages": HELLO, "structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
+            "structured_outputs",
+            "give one",
+        ),
+        (COMPLETIONS, {"prompt": "a", "structured_outputs": {"regex": "a" * 70_000}}, "structured_outputs", "65536"),
         (CHAT, {"messages": HELLO, "tool_choice": "required"}, "tool_choice", "'auto' or 'none'"),
         (CHAT, {"messages": HELLO, "tools": [{"type": "function"}]}, "tools[0].function", "a name"),
         (CHAT, {"messages": HELLO, "reasoning_effort": "high"}, "reasoning_effort", "not supported"),

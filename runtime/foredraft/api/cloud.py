@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 from foredraft.api.loading import ModelOptions, load_cloud_drafter, load_target
 from foredraft.cloud.service import CloudService
 from foredraft.cloud.state import Limits
-from foredraft.errors import ConfigError
+from foredraft.errors import ConfigError, GrammarError, MissingExtraError
 from foredraft.keys import Keys
 from foredraft.links.memory import memory_link
 from foredraft.observe.live import Live
 from foredraft.policies.recommended import recommendation
 from foredraft.protocol.events import Observer, together
-from foredraft.protocol.ports import Link, Load, NewDrafter, Target, load_of
+from foredraft.protocol.ports import Link, Load, NewDrafter, Target, TargetCard, load_of
+from foredraft.text.grammar import Grammars
 from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ class Cloud:
         self.target = target
         self.tokenizer = tokenizer
         self.keys = keys or Keys.of(api_key)
+        self._grammars = None if tokenizer is None else _grammars(tokenizer, target.card)
         self.service = CloudService(
             target,
             limits=limits,
             keys=self.keys,
             new_detokenizer=None if tokenizer is None else tokenizer.stream,
             new_drafter=new_drafter,
+            new_grammar=None if self._grammars is None else self._grammars.begin,
             observer=observer,
             policy=self.recommends,
         )
@@ -104,7 +107,7 @@ class Cloud:
             model, exits, options or ModelOptions(), cache_bytes=cache_bytes, max_slots=max_sessions
         )
         new_drafter = load_cloud_drafter(draft, options or ModelOptions(), target.card, tokenizer) if draft else None
-        return cls(
+        cloud = cls(
             target,
             tokenizer,
             api_key=api_key,
@@ -114,6 +117,10 @@ class Cloud:
             policy=policy,
             keys=keys,
         )
+        if cloud._grammars is not None:
+            with suppress(GrammarError):  # a text that asks for one is told
+                cloud._grammars.ready()  # it holds up the whole process, which later is full of sessions
+        return cloud
 
     async def connect(self) -> Link:
         """A link to this cloud from within the process."""
@@ -203,3 +210,11 @@ class Cloud:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _grammars(tokenizer: Tokenizer, card: TargetCard) -> Grammars | None:
+    """What holds texts to grammars; None without the library."""
+    try:
+        return Grammars(tokenizer.json, card.vocab_size, card.stop_tokens)
+    except MissingExtraError:
+        return None

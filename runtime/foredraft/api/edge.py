@@ -12,6 +12,7 @@ Several texts may run at once, each with a connection and a drafter of its own; 
 """
 
 import asyncio
+import logging
 import secrets
 import ssl as ssl_module
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ from foredraft.edge.estimates import Estimates
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession
-from foredraft.errors import ConfigError, ForedraftError
+from foredraft.engines.constrained_draft import ConstrainedDrafter
+from foredraft.errors import ConfigError, ForedraftError, MissingExtraError
 from foredraft.links import websocket
 from foredraft.links.address import SESSION_PATH, endpoint
 from foredraft.links.model_files import fetch_chat_card, fetch_tokenizer
@@ -44,7 +46,11 @@ from foredraft.protocol.messages import MAX_LOGPROBS, Ready
 from foredraft.protocol.ports import Drafter, Link, NewDrafter
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.text.chat_card import ChatCard
+from foredraft.text.constraint import Constraint
+from foredraft.text.grammar import Grammars
 from foredraft.text.tokenizer import Tokenizer
+
+log = logging.getLogger("foredraft.edge")
 
 
 class Host(Protocol):
@@ -101,6 +107,7 @@ class Edge:
         self._translated = False
         self._running: WeakSet[Generation] = WeakSet()
         self.estimates = Estimates() if estimates is None else estimates
+        self._grammars: Grammars | None = None
         self._count = 0
 
     async def __aenter__(self) -> Self:
@@ -197,6 +204,7 @@ class Edge:
         logprobs: int | None = None,
         deadline_s: float | None = None,
         at_deadline: str = STOP,
+        constraint: Constraint | None = None,
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
@@ -207,7 +215,8 @@ class Edge:
         to, for ``read_record`` and ``foredraft replay``, or a recorder. ``logprobs``: each piece tells the
         log-probabilities of its tokens, and of so many (0 to 20) of the most probable ones. ``deadline_s``: how long
         after the iteration begins the text may take; ``at_deadline``: ``stop`` ends it with what is committed by then
-        (its ``finish_reason`` is ``deadline``), ``error`` raises DeadlineError.
+        (its ``finish_reason`` is ``deadline``), ``error`` raises DeadlineError. ``constraint``: what the text must
+        be (``constraint_of``); the draft keeps to it, too, where foredraft[grammar] is installed here.
         Raises ConfigError, UnknownNameError.
         """
         if self._drafters is None:
@@ -222,7 +231,7 @@ class Edge:
         sampling = Sampling(temperature, top_k, top_p, seed)
         rules = StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop))
         mine = self._drafters.take()
-        drafter, recorder = mine, None
+        drafter, recorder = self._constrained(mine, constraint, len(tokens)), None
         connect: Connect | Connections = self._links()
         if record is not None:
             recorder = record if isinstance(record, Recorder) else Recorder(record)
@@ -243,11 +252,24 @@ class Edge:
             estimates=self.estimates,
             logprobs=logprobs,
             deadline=deadline,
+            constraint=constraint,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         return Generation(
             session, text, seed, self._begins, partial(self._ended, mine), recorder, translated=self._translated
         )
+
+    def _constrained(self, drafter: Drafter, constraint: Constraint | None, start: int) -> Drafter:
+        """The drafter, kept to the text's grammar where that can be done here; the cloud does in any case."""
+        if constraint is None or self.tokenizer is None:
+            return drafter
+        try:
+            if self._grammars is None:
+                self._grammars = Grammars(self.tokenizer.json, self.ready.vocab_size, self.ready.stop_tokens)
+        except MissingExtraError as error:
+            log.warning("drafting without the grammar: %s", error)
+            return drafter
+        return ConstrainedDrafter(drafter, partial(self._grammars.begin, constraint), start)
 
     def _policy(self, given: str | Path | Policy | None) -> Policy:
         if given is None:

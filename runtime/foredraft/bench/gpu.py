@@ -33,19 +33,19 @@ async def measure(
     try:
         reading_s = _reading_s(model)
         figures.append(Figure("reading the weights once", reading_s * 1e3, "ms"))
-        took_s = {rows: await _pass_s(target, 1, rows, passes) for rows in ROWS}
+        took_s = {rows: await pass_s(target, 1, rows, passes) for rows in ROWS}
         for rows, seconds in took_s.items():
             figures.append(Figure(f"a pass of {rows} rows", seconds * 1e3, "ms"))
             figures.append(
                 Figure(f"a pass of {rows} rows over reading the weights", seconds / reading_s, "x", MOST_OVER_READING)
             )
-        together_s = await _pass_s(target, SESSIONS, SESSION_ROWS, passes)
+        together_s = await pass_s(target, SESSIONS, SESSION_ROWS, passes)
         figures.append(Figure(f"{SESSIONS} sessions of {SESSION_ROWS} rows", together_s * 1e3, "ms"))
         figures.append(Figure(f"{SESSIONS} sessions over one", together_s / took_s[SESSION_ROWS], "x", MOST_OVER_ONE))
-        with_exits_s = await _pass_s(target, 1, SESSION_ROWS, passes, target.card.exits)
+        with_exits_s = await pass_s(target, 1, SESSION_ROWS, passes, target.card.exits)
         figures.append(Figure("a pass with exits over one without", with_exits_s / took_s[SESSION_ROWS], "x"))
         captured, target.turns.captured = target.turns.captured, None
-        eager_s = await _pass_s(target, 1, SESSION_ROWS, passes)
+        eager_s = await pass_s(target, 1, SESSION_ROWS, passes)
         target.turns.captured = captured
         figures.append(Figure("a pass that is not captured over one that is", eager_s / took_s[SESSION_ROWS], "x"))
         for sessions in (1, 8):
@@ -78,7 +78,7 @@ def _now_s(device: torch.device) -> float:
     return time.perf_counter()
 
 
-async def _pass_s(target: TorchTarget, sessions: int, rows: int, passes: int, exits: Sequence[int] = ()) -> float:
+async def pass_s(target: TorchTarget, sessions: int, rows: int, passes: int, exits: Sequence[int] = ()) -> float:
     """Median seconds on the device of the one forward of so many sessions with a pass of ``rows`` rows each."""
     vocabulary = target.card.vocab_size
     texts = [[(7 * number + 31 * place) % vocabulary for place in range(CONTEXT)] for number in range(sessions)]

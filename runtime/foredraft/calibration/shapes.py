@@ -21,6 +21,14 @@ SHAPES: Final[Mapping[str, Mapping[str, Any]]] = {
         "num_attention_heads": 12,
         "max_position_embeddings": 2048,
     },
+    "qwen2.5-0.5b": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151_936,
+    },
     "tiny": {
         "hidden_size": 64,
         "intermediate_size": 128,

@@ -142,6 +142,16 @@ def noise(
 
 
 @app.command()
+def grammar(passes: Annotated[int, typer.Option(help="Passes to time.", min=3)] = 30, as_json: Json = False) -> None:
+    """Masks of 152k tokens over a pass of a 0.5B model: at most a twentieth; and the passes that they save."""
+    from foredraft.bench.grammar import measure
+    from foredraft.errors import needs
+
+    needs("torch", "llguidance")
+    show([_run(measure(passes))], as_json)
+
+
+@app.command()
 def gpu(
     shape: Annotated[str, typer.Option(help="Shape of the model; its weights are random.")] = "llama2-7b",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",

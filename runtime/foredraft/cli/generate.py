@@ -47,6 +47,11 @@ def generate(
     at_deadline: Annotated[
         str, typer.Option(help="What happens then: 'stop' with what is committed, or an 'error'.")
     ] = "stop",
+    json_schema: Annotated[Path | None, typer.Option(help="Hold the text to the JSON schema in this file.")] = None,
+    regex: Annotated[str | None, typer.Option(help="Hold the text to this regular expression.")] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(help="Hold the text to the grammar (Lark, GBNF) in this file.")
+    ] = None,
     rtt_ms: Annotated[float, typer.Option(help="Emulate a link: its round trip, half of it each way.")] = 0.0,
     jitter_ms: Annotated[float, typer.Option(help="Its jitter, each way: uniform within plus or minus this.")] = 0.0,
     rate_mbps: Annotated[float | None, typer.Option(help="Its rate, each way.")] = None,
@@ -87,11 +92,13 @@ def generate(
     from foredraft.links.emulation import proxies, shape_of
     from foredraft.policies import make_policy
     from foredraft.protocol.sampling import Sampling, StopRules
+    from foredraft.text.constraint import constraint_of
 
     Sampling(temperature, top_k, top_p, seed or 0)  # what is wrong with them is said before anything is tried
     StopRules(max_new_tokens, strings=tuple(stop or ()))
     Deadline(1.0 if deadline_ms is None else deadline_ms / 1e3, at_deadline)
     text = _read_prompt(prompt, prompt_file)
+    rules = {"json_schema": _read("--json-schema", json_schema), "grammar": _read("--grammar", grammar)}
     named = _named(policy, gamma=gamma, threshold=threshold, cost_weight=cost_weight)
     asked: dict[str, Any] = {
         "policy": None if named is None else make_policy(named),
@@ -103,6 +110,7 @@ def generate(
         "stop": stop or (),
         "deadline_s": None if deadline_ms is None else deadline_ms / 1e3,
         "at_deadline": at_deadline,
+        "constraint": constraint_of(regex=regex, **rules),
     }
     known = load_estimates(estimates) if estimates is not None and estimates.exists() else None
     shape = shape_of(rtt_ms, jitter_ms, rate_mbps)
@@ -163,6 +171,16 @@ def _recorder(record: Path | None, private: bool, shape: "Shape | None", *, want
         raise ConfigError("--private is about what is recorded: give --record FILE, too")
     link = None if shape is None else link_profile(shape)
     return Recorder(record, private=private, ask=record is not None, link=link) if wanted else None
+
+
+def _read(option: str, file: Path | None) -> str | None:
+    """What is in the file of an option; None where none is given."""
+    from foredraft.errors import ConfigError
+
+    try:
+        return None if file is None else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {option} {file}: {error}") from error
 
 
 def _read_prompt(prompt: str | None, prompt_file: str | None) -> str:

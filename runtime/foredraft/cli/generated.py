@@ -38,12 +38,13 @@ def summary(report: "SessionReport", policy_spec: str) -> list[str]:
     """What a session did, in a few lines for people."""
     policy = f"{policy_spec} (recommended by the server)" if report.policy_from == SERVER else report.policy
     translated = ", translated from another tokenizer" if report.translated else ""
+    forced = f", {report.forced} tokens forced by the grammar" if report.forced else ""
     lines = [
         f"{policy}, seed {report.seed}, temperature {report.temperature:g}: "
         f"{report.new_tokens} tokens, ended by {report.finish_reason}",
         f"first token {report.ttft_s:.3f} s, then {report.tpot_s * 1e3:.1f} ms per token, {report.e2e_s:.2f} s in all",
         f"{report.passes} passes, {report.tokens_per_pass:.2f} tokens per pass, "
-        f"{report.accepted} of {report.drafted} drafted tokens accepted{translated}",
+        f"{report.accepted} of {report.drafted} drafted tokens accepted{translated}{forced}",
     ]
     if report.hints:
         tried = report.predraft_hits + report.predraft_misses

@@ -18,14 +18,28 @@ from foredraft.cloud import session_log
 from foredraft.cloud.read_back import opening_of, tell
 from foredraft.cloud.session import CloudSession, NewDetokenizer, Shared
 from foredraft.cloud.state import CloudState, Limits
-from foredraft.errors import LinkClosedError, ProtocolError, RefusedError
+from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError
 from foredraft.keys import EVERYBODY, SERVE, Key, Keys
 from foredraft.protocol import messages
 from foredraft.protocol.counters import Counters
 from foredraft.protocol.events import Observer
-from foredraft.protocol.messages import Close, Drain, Grow, Hello, Open, Read, Ready, Refused, Score, Steer, ToEdge
+from foredraft.protocol.messages import (
+    Close,
+    Constrain,
+    Drain,
+    Grow,
+    Hello,
+    Open,
+    Read,
+    Ready,
+    Refused,
+    Score,
+    Steer,
+    ToEdge,
+)
 from foredraft.protocol.outbox import Outbox
-from foredraft.protocol.ports import Link, NewDrafter, Target
+from foredraft.protocol.ports import Link, NewDrafter, NewGrammar, Target
+from foredraft.text.constraint import Constraint
 
 log = logging.getLogger("foredraft.cloud")
 
@@ -39,7 +53,8 @@ class CloudService:
     """Serves one target to any number of edges.
 
     ``new_detokenizer`` makes the detokenizer that finds stop strings after a prompt; without one,
-    a request with stop strings is refused. ``new_drafter`` makes a session's drafter in the cloud;
+    a request with stop strings is refused. ``new_grammar`` makes the grammar of a text that is held to one; without
+    it, such a text is refused. ``new_drafter`` makes a session's drafter in the cloud;
     without one, orders to draft there are refused. ``policy``: the specification that edges without a policy of
     their own are to take up; what the runtime knows of policies is elsewhere (``policies.recommended``).
     """
@@ -52,13 +67,14 @@ class CloudService:
         keys: Keys | None = None,
         new_detokenizer: NewDetokenizer | None = None,
         new_drafter: NewDrafter | None = None,
+        new_grammar: NewGrammar | None = None,
         observer: Observer | None = None,
         policy: str = "",
     ) -> None:
         self.limits = limits or Limits()
         if new_drafter is not None:
             self.limits = replace(self.limits, cloud_drafts=target.card.max_pass_nodes)
-        self.shared = Shared(target, new_detokenizer, observer, new_drafter)
+        self.shared = Shared(target, new_detokenizer, observer, new_drafter, new_grammar)
         self.keys = keys or Keys.of("")
         self._policy = policy
         self._connections: list[_Connection] = []
@@ -154,6 +170,7 @@ class _Connection:
         self._cut: asyncio.Future[None] | None = None
         self._admitted = False
         self._score: Score | None = None  # of the session that is opened next
+        self._constrain: Constrain | None = None  # likewise
 
     @property
     def idle(self) -> bool:
@@ -238,6 +255,8 @@ class _Connection:
             match message:
                 case Score():
                     self._score = message
+                case Constrain():
+                    self._constrain = message
                 case Open():
                     await self._open(message)
                 case Close():
@@ -282,11 +301,21 @@ class _Connection:
         await self._end_session()
         asked = None if self._score is None or self._score.session != opened.session else self._score.logprobs
         name = f"{self._number}.{opened.session}"
-        session = CloudSession(self._service.shared, state, self.say, self.key.name, asked, name)
+        held = self._held_to(opened.session)
+        session = CloudSession(self._service.shared, state, self.say, self.key.name, asked, name, held)
         session.attach(opened.chains)
         self._session = session
         work = self._logged(session, name, now_s)
         self._task = asyncio.create_task(work, name=f"cloud {opened.session}")
+
+    def _held_to(self, session: int) -> Constraint | None:
+        """What the text of this session must be. Raises RefusedError."""
+        if self._constrain is None or self._constrain.session != session:
+            return None
+        try:
+            return Constraint(self._constrain.kind, self._constrain.rule)
+        except ConfigError as error:
+            raise RefusedError(messages.INVALID, str(error)) from error
 
     async def _logged(self, session: CloudSession, name: str, began_s: float) -> None:
         """A session's work, and at its end a line for operators."""

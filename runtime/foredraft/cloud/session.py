@@ -12,15 +12,26 @@ from functools import partial
 from foredraft.cloud.drafter import CloudDrafter
 from foredraft.cloud.session_log import Tally
 from foredraft.cloud.state import TICK_S, CloudState, Extend, Go, StopSearch, Timing, Wait
-from foredraft.errors import RefusedError
+from foredraft.errors import GrammarError, RefusedError
 from foredraft.protocol import messages
 from foredraft.protocol.counters import Counters
 from foredraft.protocol.events import Event, Observer, Value
 from foredraft.protocol.messages import Chain, Grow, Hint, Steer, ToEdge
-from foredraft.protocol.ports import Detokenizer, NewDrafter, Pass, Prediction, Slot, Target, Verdict
+from foredraft.protocol.ports import (
+    Detokenizer,
+    Grammar,
+    NewDrafter,
+    NewGrammar,
+    Pass,
+    Prediction,
+    Slot,
+    Target,
+    Verdict,
+)
 from foredraft.protocol.signal import Signal
 from foredraft.protocol.tree import Node
 from foredraft.protocol.walk import predict
+from foredraft.text.constraint import Constraint
 from foredraft.text.stops import StopScanner
 
 NewDetokenizer = Callable[[Sequence[int]], Detokenizer]
@@ -38,6 +49,7 @@ class Shared:
     new_detokenizer: NewDetokenizer | None
     observer: Observer | None
     new_drafter: NewDrafter | None = None
+    new_grammar: NewGrammar | None = None
     counters: Counters = field(default_factory=Counters)
 
 
@@ -54,10 +66,12 @@ class CloudSession:
         owner: str = "",
         logprobs: int | None = None,
         name: str = "",
+        constraint: Constraint | None = None,
     ) -> None:
         """Made while the loop runs. ``owner``: whose texts may share their beginnings, an API key.
 
-        ``logprobs``: how many to tell of each token, None for none. ``name``: of its events.
+        ``logprobs``: how many to tell of each token, None for none. ``name``: of its events. ``constraint``: what the
+        text must be.
         """
         self.state = state
         self._shared = shared
@@ -69,6 +83,8 @@ class CloudSession:
         self._say = say
         self._owner = owner
         self._logprobs = logprobs
+        self._constraint = constraint
+        self._grammar: Grammar | None = None
         self._name = name
         self.tally = Tally()
         self._hints: list[tuple[int, Sequence[int]]] = []  # of the pass that runs: layer, tokens
@@ -99,8 +115,17 @@ class CloudSession:
 
     async def run(self) -> None:
         """Take a slot, verify to the end of the text, and give the slot up whatever happens."""
+        try:
+            await self._run()
+        except GrammarError as error:
+            raise RefusedError(messages.INVALID, str(error)) from error
+
+    async def _run(self) -> None:
         shared, counters = self._shared, self._shared.counters
         self._stops = await _stop_search(shared.new_detokenizer, self.state)
+        if self._constraint is not None:
+            self._grammar = await _grammar_of(shared.new_grammar, self._constraint)
+            self._hold_to(self._grammar)
         self.slot = await shared.target.slot(self.state.tree.tokens, self.state.sampling, self._owner)
         counters.sessions += 1
         counters.active += 1
@@ -133,6 +158,12 @@ class CloudSession:
             else:
                 await self._wait(plan, now_s)
 
+    def _hold_to(self, grammar: Grammar) -> None:
+        """The text so far must be of the grammar; what comes next of itself is said at once."""
+        forced = self.state.begin(grammar, self._clock.time() - self._heard_at_s, self._stops)
+        if forced is not None:
+            self._say(forced)
+
     async def _extend(self, node: Node) -> None:
         if self._drafter is not None:  # else no such orders were accepted
             began_s = self._clock.time()
@@ -161,13 +192,15 @@ class CloudSession:
     async def _verify(self, plan: Go, cached: int, began_s: float) -> None:
         """One target pass: hints on the way, a commit at the end."""
         state = self.state
-        position, exits = state.tree.position, state.steer.exits
+        position, exits, grammar = state.tree.position, state.steer.exits, self._grammar
+        masks = () if grammar is None else await asyncio.to_thread(grammar.masks, plan.tokens, plan.parents)
         batch = Pass(
             trunk=tuple(state.tree.tokens[cached:]),
             tokens=plan.tokens,
             parents=plan.parents,
             exits=tuple(sorted(set(exits))) if exits else (),
             logprobs=self._logprobs,
+            masks=masks,
         )
 
         if self._shared.observer is not None:
@@ -189,7 +222,7 @@ class CloudSession:
     def _commit(self, plan: Go, verdict: Verdict, now_s: float) -> None:
         heard_s = now_s - self._heard_at_s
         timing = Timing(self._prefill_s, self._waited_s, self._heard, heard_s, self._draft_us)
-        commit, kept = self.state.commit(plan, verdict, timing, now_s, self._stops)
+        commit, kept = self.state.commit(plan, verdict, timing, now_s, self._stops, self._grammar)
         self._prefill_s = self._waited_s = 0.0
         self._draft_us = ()
         self.slot.keep(kept)
@@ -223,6 +256,14 @@ class CloudSession:
         if observer is not None:
             now_s = self._clock.time()
             observer(Event(now_s, "cloud", self._name, kind, data))
+
+
+async def _grammar_of(new_grammar: NewGrammar | None, constraint: Constraint) -> Grammar:
+    if new_grammar is None:
+        raise GrammarError(
+            "this server holds no text to a grammar: it has no tokenizer, or not the extra foredraft[grammar]"
+        )
+    return await asyncio.to_thread(new_grammar, constraint)
 
 
 async def _stop_search(new_detokenizer: NewDetokenizer | None, state: CloudState) -> StopSearch | None:

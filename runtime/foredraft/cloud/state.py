@@ -14,7 +14,7 @@ from foredraft.cloud.ledger import Ledger
 from foredraft.errors import ConfigError, ProtocolError, RefusedError
 from foredraft.protocol import messages
 from foredraft.protocol.messages import Chain, Commit, Open, Refused, Steer
-from foredraft.protocol.ports import TargetCard, Verdict
+from foredraft.protocol.ports import Grammar, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.tree import DraftTree, Node
 from foredraft.protocol.walk import TIP, accept
@@ -256,15 +256,21 @@ class CloudState:
         timing: Timing,
         now_s: float,
         stops: StopSearch | None = None,
+        grammar: Grammar | None = None,
     ) -> tuple[Commit, list[int]]:
-        """Turn the verdict on a plan into a commit: the message, and which nodes (indices) the cache keeps."""
+        """Turn the verdict on a plan into a commit: the message, and which nodes (indices) the cache keeps.
+
+        What the ``grammar`` forces after it is committed with it. Raises GrammarError where it forbids the verdict.
+        """
         tokens = plan.tokens
         path, bonus = accept(tokens, plan.parents, verdict.prediction.tokens)
         position = self.tree.position
-        said = self._cut([tokens[index] for index in path] + [bonus], stops)
+        verified = [tokens[index] for index in path] + [bonus]
+        said = self._cut(verified + self._forced(grammar, verified), stops)
+        self._end_with(grammar)
         self.tree.advance(said)
         self.idle_since_s = now_s
-        self._ledger.book(len(tokens), len(said), verdict.pass_s, timing.waited_s)
+        self._ledger.book(len(tokens), min(len(verified), len(said)), verdict.pass_s, timing.waited_s)
         accepted = min(len(path), len(said))
         commit = Commit(
             session=self.session,
@@ -280,8 +286,32 @@ class CloudState:
             heard=timing.heard,
             heard_s=timing.heard_s,
             draft_us=timing.draft_us,
+            forced=max(0, len(said) - len(verified)),
         )
         return commit, path[:accepted]
+
+    def _forced(self, grammar: Grammar | None, tokens: Sequence[int]) -> list[int]:
+        """What must come after ``tokens``, the next ones."""
+        return [] if grammar is None else grammar.follow(tokens, self.end - self.tree.position - len(tokens))
+
+    def _end_with(self, grammar: Grammar | None) -> None:
+        if grammar is not None and grammar.complete and not self.finish:
+            self.finish = messages.STOP
+
+    def begin(self, grammar: Grammar, heard_s: float, stops: StopSearch | None) -> Commit | None:
+        """Commit what the grammar forces before any pass; None where that is nothing. ``heard_s``: since Open.
+
+        Raises GrammarError where it forbids the text so far.
+        """
+        position = self.tree.position
+        grammar.follow(self.tree.tokens[self.start :])
+        said = self._cut(self._forced(grammar, ()), stops)
+        self._end_with(grammar)
+        if not said:
+            return None
+        self.tree.advance(said)
+        packed, forced = messages.pack(said), len(said)
+        return Commit(self.session, position, packed, 0, 0, 0, 0, 0, self.finish, heard_s=heard_s, forced=forced)
 
     def _cut(self, tokens: list[int], stops: StopSearch | None) -> list[int]:
         """What of ``tokens`` still belongs to the text; sets ``finish`` where it ends here."""

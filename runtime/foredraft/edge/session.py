@@ -32,6 +32,7 @@ from foredraft.protocol.outbox import Outbox
 from foredraft.protocol.ports import Drafter, Link
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.signal import Signal
+from foredraft.text.constraint import Constraint
 
 log = logging.getLogger("foredraft.edge")
 
@@ -58,12 +59,13 @@ class EdgeSession:
         estimates: Estimates | None = None,
         logprobs: int | None = None,
         deadline: Deadline | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         """``connect``: makes a link, for this text alone; or the connections that it shares with others.
 
         ``estimates``: what earlier sessions over this link learned; this one goes on learning in it. ``logprobs``: how
         many log-probabilities are to come with each token; None for none (``state.logprobs``). ``deadline``: when the
-        text is to be complete, counted from the begin of the stream.
+        text is to be complete, counted from the begin of the stream. ``constraint``: what the text must be.
         """
         self.state = EdgeState(prompt, rules)
         if estimates is not None:
@@ -79,7 +81,7 @@ class EdgeSession:
         self._retry = retry or Retry()
         self._observer = observer
         note = None if observer is None else self._note
-        self._shipping = Shipping(self.state, policy, sampling, note, logprobs)
+        self._shipping = Shipping(self.state, policy, sampling, note, logprobs, constraint)
         self._drafting = Drafting(self.state, drafter, policy, self._shipping.ship, local, note)
         self._fresh: deque[list[int]] | None = None  # where somebody watches
         self._news = Signal()

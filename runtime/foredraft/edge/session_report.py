@@ -19,6 +19,7 @@ class Tally:
     passes: int = 0
     drafted: int = 0
     accepted: int = 0
+    forced: int = 0
     hints: int = 0
     hints_right: int = 0
     predraft_hits: int = 0
@@ -55,6 +56,7 @@ class SessionReport:
     WebSocket framing, all connections; ``opening_bytes_up`` of it were handshakes and prompts.
     ``policy_from``: who named the policy: EDGE, SERVER or NOBODY. ``exact``: whether every server that it was on
     promises texts to the bit. ``translated``: whether the draft has another tokenizer, and is translated by text.
+    ``forced``: tokens that a grammar left no choice about, and that took no pass.
     """
 
     text: str
@@ -86,6 +88,7 @@ class SessionReport:
     policy_from: str = EDGE
     exact: bool = False
     translated: bool = False
+    forced: int = 0
 
 
 def exactness(exact: bool) -> str:
@@ -135,4 +138,5 @@ def report_of(
         reconnects=tally.reconnects,
         finish_reason=finish,
         exact=exact,
+        forced=tally.forced,
     )

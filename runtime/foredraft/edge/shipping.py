@@ -13,11 +13,12 @@ from foredraft.edge.state import EdgeState
 from foredraft.edge.step import VerifyParams
 from foredraft.protocol import messages
 from foredraft.protocol.events import Note, Value
-from foredraft.protocol.messages import Chain, Commit, Grow, Open, Score, Steer
+from foredraft.protocol.messages import Chain, Commit, Constrain, Grow, Open, Score, Steer
 from foredraft.protocol.outbox import Outbox
 from foredraft.protocol.ports import Link
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
+from foredraft.text.constraint import Constraint
 
 
 class Shipping:
@@ -32,8 +33,9 @@ class Shipping:
         sampling: Sampling,
         note: Note | None,
         logprobs: int | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
-        self._logprobs = logprobs
+        self._logprobs, self._constraint = logprobs, constraint
         self._state = state
         self._policy = policy
         self._sampling = sampling
@@ -51,6 +53,8 @@ class Shipping:
         self._said_s = [self._clock.time()]
         if self._logprobs is not None:
             await link.send(Score(self._state.session, self._logprobs))
+        if (held := self._constraint) is not None:
+            await link.send(Constrain(self._state.session, held.kind, held.rule))
         await link.send(self._opening(self._chains(self._policy.ship(self._state))))
         self._state.tally.opening_bytes_up += link.bytes_sent
         if self._note is not None:

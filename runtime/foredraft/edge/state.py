@@ -192,7 +192,9 @@ class EdgeState:
             if self._hinted_tokens:
                 self._judge_hints(tokens)
             self._judge_guesses(new)
-            self._count(commit, len(new))
+            self.tally.forced += commit.forced
+            if len(tokens) > commit.forced:
+                self._count(commit, max(1, len(new) - commit.forced))
             self._advance(new)
         if commit.finish and commit.position + len(tokens) == self.position:
             self.finish = commit.finish

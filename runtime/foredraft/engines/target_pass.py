@@ -10,6 +10,7 @@ from torch import Tensor
 from foredraft.engines.captured import CapturedForwards
 from foredraft.engines.exact import run
 from foredraft.engines.kv_memory import KvMemory, Moves
+from foredraft.engines.masks import allowed_tokens, held_to
 from foredraft.engines.noise import Noise, sample
 from foredraft.engines.rows import Part, Rows
 from foredraft.engines.torch_model import LoadedModel
@@ -28,12 +29,19 @@ class ExitReader(Protocol):
         """Where the heads sit."""
 
     def read(
-        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Noise | None = None
+        self,
+        layer: int,
+        hidden: Tensor,
+        positions: Tensor,
+        sampling: Sampling,
+        noise: Noise | None = None,
+        allowed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Tokens and confidences, both ``[rows]``, from hidden states ``[rows, width]``.
 
         ``positions``: ``[rows]``, the position in the text of the token that each row predicts. ``noise``: the
         pass's own, where it has some; the seed in ``sampling`` is then of no account, since rows have their own.
+        ``allowed``: the tokens that each row may say, ``[rows, vocab]``; None for all.
         """
 
 
@@ -78,11 +86,15 @@ class AbandonedError(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Passes that are read together, for they sample alike (but for their seeds) and want the same exits."""
+    """Passes that are read together, for they sample alike (but for their seeds) and want the same exits.
+
+    ``masked``: whether what they may say is limited.
+    """
 
     sampling: Sampling
     exits: tuple[int, ...]
     logprobs: int | None
+    masked: bool
     calls: list[Call] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
@@ -91,6 +103,7 @@ class _Group:
     index: Tensor | slice | None = None
     predicted: Tensor = field(default_factory=Tensor)
     noise: Noise | None = None
+    allowed: Tensor | None = None
 
 
 Said = list[tuple[Call, Prediction]]
@@ -136,7 +149,7 @@ class TargetForward:
             torch.cuda.synchronize(model.device)  # nobody else waits for a prefill, and its time is to be known
         said: Said = []
         for group, logits in zip(self._groups, read, strict=True):
-            sampled = sample(logits, group.predicted, group.sampling, group.noise)
+            sampled = sample(held_to(logits, group.allowed), group.predicted, group.sampling, group.noise)
             scored = [] if group.logprobs is None else _scored(logits, sampled, group.logprobs)
             tokens = sampled.tolist()
             said += _split(group, len(model.layers), tokens, [1.0] * len(tokens), scored)
@@ -154,11 +167,11 @@ class TargetForward:
         return run(model, rows, [group.index for group in self._groups])
 
     def _grouped(self) -> list[_Group]:
-        groups: dict[tuple[Sampling, tuple[int, ...], int | None], _Group] = {}
+        groups: dict[tuple[Sampling, tuple[int, ...], int | None, bool], _Group] = {}
         for call, part in self._whole:
             batch = call.batch or Pass(())
             sampling = replace(call.sampling, seed=0) if call.sampling.temperature else Sampling()
-            key = sampling, batch.exits, batch.logprobs
+            key = sampling, batch.exits, batch.logprobs, bool(batch.masks)
             group = groups.setdefault(key, _Group(*key))
             count = len(batch.tokens) + 1
             group.seeds += [call.sampling.seed] * count
@@ -179,6 +192,9 @@ class TargetForward:
         if group.sampling.temperature:
             seeds = torch.tensor(group.seeds, device=device)
             group.noise = Noise(group.predicted, self._model.vocab_size, seeds)
+        if group.masked:
+            masks = [mask for call in group.calls if call.batch for mask in call.batch.masks]
+            group.allowed = allowed_tokens(masks, self._model.vocab_size, device)
 
     def _after(self, layers: int, hidden: Tensor) -> None:
         self._read_late()
@@ -201,7 +217,7 @@ class TargetForward:
             raise ValueError("exits without heads")
         groups = [group for group in self._groups if layer in group.exits]
         read = [
-            self._exits.read(layer, hidden[group.index], group.predicted, group.sampling, group.noise)
+            self._exits.read(layer, hidden[group.index], group.predicted, group.sampling, group.noise, group.allowed)
             for group in groups
         ]
 

@@ -182,6 +182,8 @@ class TorchSlot:
             not -1 <= parent < node for node, parent in enumerate(batch.parents)
         ):
             raise RefusedError(INVALID, f"parents {batch.parents} make no tree of {len(batch.tokens)} nodes")
+        if batch.masks and len(batch.masks) != len(batch.tokens) + 1:
+            raise RefusedError(INVALID, f"{len(batch.masks)} masks for a tip and {len(batch.tokens)} nodes")
         unknown = set(batch.exits) - set(card.exits)
         if unknown:
             raise RefusedError(INVALID, f"no exit after layers {sorted(unknown)}; there are {list(card.exits)}")

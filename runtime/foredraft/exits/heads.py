@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foredraft.engines.masks import held_to
 from foredraft.engines.noise import Noise, best
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.errors import ModelError
@@ -135,16 +136,23 @@ class ExitHeads:
         return cls(model, heads, card)
 
     def read(
-        self, layer: int, hidden: Tensor, positions: Tensor, sampling: Sampling, noise: Noise | None = None
+        self,
+        layer: int,
+        hidden: Tensor,
+        positions: Tensor,
+        sampling: Sampling,
+        noise: Noise | None = None,
+        allowed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What comes next, as seen after ``layer`` layers.
 
         ``hidden``: ``[rows, d]``, before any norm. ``positions``: ``[rows]``, the position of the token that each
-        row predicts. ``noise``: as for ``noise.best``, to share it with other readings of the pass. Returns tokens
+        row predicts. ``noise``: as for ``noise.best``, to share it with other readings of the pass. ``allowed``:
+        ``[rows, vocab]``, the tokens that each row may say, None for all. Returns tokens
         ``[rows]`` int64, sampled with the noise that the whole model will use, and the calibrated probability
         ``[rows]`` that the whole model's token is the same.
         """
-        logits = self._to_logits[layer](hidden)
+        logits = held_to(self._to_logits[layer](hidden), allowed)
         found = best(logits, positions, sampling, noise, count=2)
         return found.tokens[:, 0], self._map(layer, sampling.temperature)(found.values)
 

@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from foredraft.openai_api.errors import invalid
 from foredraft.openai_api.fields import Fields, parse, strings
+from foredraft.openai_api.formats import answer_format
 from foredraft.protocol.messages import MAX_LOGPROBS
 from foredraft.protocol.sampling import MAX_STOP_CHARACTERS, MAX_STOPS, SEED_BITS
+from foredraft.text.constraint import Constraint
 
 MAX_CHOICES: Final = 16
 MAX_PROMPTS: Final = 64
@@ -47,6 +49,7 @@ class Asked:
     deadline_s: float | None
     logprobs: int | None
     ignore_eos: bool
+    constraint: Constraint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,6 @@ def chat_request(data: bytes) -> ChatRequest:
             f"tool_choice {choice!r} is not supported here: 'auto' or 'none'", "tool_choice", "unsupported_value"
         )
     logprobs = _chat_logprobs(fields)
-    fields.only("response_format", {"type": "text"})
     fields.only("modalities", ["text"])
     asked = _asked(fields, "max_completion_tokens", logprobs)
     return ChatRequest(asked, messages, [] if choice == "none" else tools)
@@ -139,6 +141,7 @@ def _asked(fields: Fields, second_name: str | None, logprobs: int | None) -> Ask
         deadline_s=deadline_s,
         logprobs=logprobs,
         ignore_eos=bool(fields.take("ignore_eos", bool)),
+        constraint=answer_format(fields),
     )
     for name in ("presence_penalty", "frequency_penalty"):
         fields.only(name, 0, 0.0)

@@ -178,6 +178,7 @@ class OpenAiRoutes:
             logprobs=asked.logprobs,
             observer=self._observer,
             local=local,
+            constraint=asked.constraint,
         )
 
     def _checked_policy(self, spec: str | None) -> str | None:

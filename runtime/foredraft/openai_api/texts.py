@@ -8,6 +8,7 @@ from foredraft.edge.session_report import SessionReport
 from foredraft.edge.state import Scored
 from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import Ready
+from foredraft.text.constraint import Constraint
 from foredraft.text.tokenizer import Tokenizer
 
 
@@ -78,5 +79,6 @@ class Texts(Protocol):
         logprobs: int | None,
         observer: Observer | None,
         local: LocalText | None,
+        constraint: Constraint | None,
     ) -> Text:
         """Begin a text. Raises ConfigError."""

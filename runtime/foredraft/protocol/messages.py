@@ -177,6 +177,8 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     the Grow and Steer messages of this session that had come, and ``heard_s`` is how long ago
     the last one came (or Open, if none did): what the edge needs to measure a round trip.
     ``draft_us``: microseconds of each draft step in the cloud since the commit before, none where the edge drafts.
+    ``forced``: how many of ``tokens``, the last ones, the text's grammar left no choice about; where all, there was
+    no pass.
     """
 
     session: Count
@@ -192,6 +194,7 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     heard: Count = 0
     heard_s: Seconds = 0.0
     draft_us: tuple[Count, ...] = ()
+    forced: Count = 0
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=8):
@@ -261,7 +264,18 @@ class Scores(msgspec.Struct, frozen=True, array_like=True, tag=13):
     tokens: tuple[tuple[tuple[Count, LogProbability], ...], ...]
 
 
-ToCloud = Hello | Open | Grow | Steer | Close | Read | Score
+class Constrain(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Edge to cloud, before the Open of ``session``: its text must be of a JSON schema, a regex or a grammar.
+
+    ``kind``: json_schema, regex or grammar; ``rule``: that itself. A cloud of before there was Constrain refuses it.
+    """
+
+    session: Count
+    kind: str
+    rule: str
+
+
+ToCloud = Hello | Open | Grow | Steer | Close | Read | Score | Constrain
 ToEdge = Ready | Hint | Commit | Refused | Drain | Predictions | Scores
 Message = ToCloud | ToEdge
 

@@ -16,6 +16,7 @@ import msgspec
 from foredraft.protocol.messages import Message
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
+from foredraft.text.constraint import Constraint
 
 
 class Link(Protocol):
@@ -105,7 +106,8 @@ class Pass(msgspec.Struct, frozen=True, gc=False):
     ``trunk``: committed tokens that the cache does not hold yet, the tip last; never empty.
     ``tokens[i]`` is a draft node and ``parents[i]`` the index of its parent in ``tokens``, -1
     for the tip; parents come before children. ``exits``: the layers after which to report. ``logprobs``: how many
-    log-probabilities the verdict is to tell of each row; None for none.
+    log-probabilities the verdict is to tell of each row; None for none. ``masks``: what may come below the tip and
+    below each node, where that is limited: bit ``n`` of a mask is token ``n``'s (``Grammar.masks``).
     """
 
     trunk: tuple[int, ...]
@@ -113,6 +115,7 @@ class Pass(msgspec.Struct, frozen=True, gc=False):
     parents: tuple[int, ...] = ()
     exits: tuple[int, ...] = ()
     logprobs: int | None = None
+    masks: tuple[bytes, ...] = ()
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -229,6 +232,30 @@ class Target(Protocol):
 def load_of(target: Target) -> Load | None:
     """How busy a target is, if it says so."""
     return target.load if isinstance(target, Loaded) else None
+
+
+class Grammar(Protocol):
+    """One text that is held to a constraint: where it is, and what may come next."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text has ended."""
+
+    def follow(self, tokens: Sequence[int], most: int = 0) -> list[int]:
+        """The text grew by ``tokens``; the next ones that are forced, up to ``most``, are part of it then, too.
+
+        Raises GrammarError for a token that is forbidden, and where the grammar grows too large.
+        """
+
+    def masks(self, tokens: Sequence[int], parents: Sequence[int]) -> tuple[bytes, ...]:
+        """What may come at the end of the text, and below each draft node (``Pass``). Takes up to milliseconds.
+
+        Raises GrammarError where the grammar grows too large.
+        """
+
+
+NewGrammar = Callable[[Constraint], Grammar]
+"""Makes the grammar of a text before its first token. Raises GrammarError; takes up to seconds."""
 
 
 class Detokenizer(Protocol):
