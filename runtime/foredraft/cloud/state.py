@@ -286,7 +286,6 @@ class CloudState:
             heard=timing.heard,
             heard_s=timing.heard_s,
             draft_us=timing.draft_us,
-            forced=max(0, len(said) - len(verified)),
         )
         return commit, path[:accepted]
 
@@ -310,8 +309,7 @@ class CloudState:
         if not said:
             return None
         self.tree.advance(said)
-        packed, forced = messages.pack(said), len(said)
-        return Commit(self.session, position, packed, 0, 0, 0, 0, 0, self.finish, heard_s=heard_s, forced=forced)
+        return Commit(self.session, position, messages.pack(said), 0, 0, 0, 0, 0, self.finish, heard_s=heard_s)
 
     def _cut(self, tokens: list[int], stops: StopSearch | None) -> list[int]:
         """What of ``tokens`` still belongs to the text; sets ``finish`` where it ends here."""

@@ -68,6 +68,7 @@ class EdgeSession:
         text is to be complete, counted from the begin of the stream. ``constraint``: what the text must be.
         """
         self.state = EdgeState(prompt, rules)
+        self.state.constrained = constraint is not None
         if estimates is not None:
             self.state.estimates = estimates
         self._local, self._deadline = local, deadline

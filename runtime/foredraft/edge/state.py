@@ -74,6 +74,7 @@ class EdgeState:
         self.deepest = self.useful_depth
         self.verifying = False
         self.resting = False
+        self.constrained = False  # a grammar holds the text
         self.draftless = False  # the drafter failed: the text goes on without
         self.logprobs: list[Scored] = []  # of the tokens from ``start`` on, where they were asked for
         self._held: dict[int, Commit] = {}
@@ -192,9 +193,10 @@ class EdgeState:
             if self._hinted_tokens:
                 self._judge_hints(tokens)
             self._judge_guesses(new)
-            self.tally.forced += commit.forced
-            if len(tokens) > commit.forced:
-                self._count(commit, max(1, len(new) - commit.forced))
+            forced = self._forced(commit, len(tokens))
+            self.tally.forced += forced
+            if forced < len(tokens):
+                self._count(commit, max(1, len(new) - forced))
             self._advance(new)
         if commit.finish and commit.position + len(tokens) == self.position:
             self.finish = commit.finish
@@ -241,6 +243,12 @@ class EdgeState:
                     said.append((child.guessed, right))
             self.estimates.saw_guesses(said)
             node = heir
+
+    def _forced(self, commit: Commit, tokens: int) -> int:
+        """How many of the commit's tokens a grammar left no choice about; where all, there was no pass."""
+        if not self.constrained:
+            return 0
+        return max(0, tokens - commit.accepted - 1) if commit.pass_s > 0.0 else tokens
 
     def _count(self, commit: Commit, tokens: int) -> None:
         if self._opened:  # the first pass carries the prompt as well

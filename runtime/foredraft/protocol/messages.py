@@ -177,8 +177,8 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     the Grow and Steer messages of this session that had come, and ``heard_s`` is how long ago
     the last one came (or Open, if none did): what the edge needs to measure a round trip.
     ``draft_us``: microseconds of each draft step in the cloud since the commit before, none where the edge drafts.
-    ``forced``: how many of ``tokens``, the last ones, the text's grammar left no choice about; where all, there was
-    no pass.
+    Beyond the accepted tokens and the bonus token come those that the text's grammar leaves no choice about; where all
+    are such, there was no pass, and ``pass_s`` is 0.
     """
 
     session: Count
@@ -194,7 +194,6 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     heard: Count = 0
     heard_s: Seconds = 0.0
     draft_us: tuple[Count, ...] = ()
-    forced: Count = 0
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=8):

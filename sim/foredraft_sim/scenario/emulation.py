@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from foredraft.cloud.service import CloudService
-from foredraft.edge.connections import Retry
+from foredraft.edge.connections import Connections, Retry
 from foredraft.edge.session import EdgeSession
 from foredraft.edge.session_report import SessionReport
 from foredraft.engines.device import Device
@@ -206,6 +206,8 @@ class _Edge:
             outside=scenario.file.outside,
             pace=emulation.new_pace("edge"),
         )
+        self._retry = Retry(attempts=scenario.file.edge.retries)
+        self._connections = Connections(self._connect, most_idle=int(scenario.file.edge.connected), retry=self._retry)
         self._network = SimNetwork(scenario.link, emulation.streams.child(f"link {number}"), self._accept)
         journal = emulation.journal
         self._observer: Observer | None = None if journal is None else journal.observer(number)
@@ -222,6 +224,20 @@ class _Edge:
 
     async def run(self, arrivals_s: Sequence[float]) -> None:
         """This device's requests. Raises ScenarioError naming the one that fails."""
+        if self._emulation.scenario.file.edge.connected:
+            await self._meet()
+        await self._requests(arrivals_s)
+        await self._connections.close()
+
+    async def _meet(self) -> None:
+        """Connect before the first request."""
+        try:
+            await self._connections.meet()
+        except ForedraftError as error:
+            where = f"{self._emulation.scenario.path}: policies: {self._emulation.policy!r}"
+            raise ScenarioError(f"{where}: device {self.number} finds no server: {error}") from error
+
+    async def _requests(self, arrivals_s: Sequence[float]) -> None:
         scenario, seed = self._emulation.scenario, self._emulation.seed
         loop, pace = asyncio.get_running_loop(), scenario.workload.arrivals
         for request in range(self.number, scenario.workload.requests, scenario.workload.devices):
@@ -263,12 +279,12 @@ class _Edge:
         scenario = self._emulation.scenario
         return EdgeSession(
             asked.prompt,
-            connect=self._connect,
+            connect=self._connections if scenario.file.edge.connected else self._connect,
             drafter=self.engine,
             policy=scenario.policy(self._emulation.policy),
             sampling=asked.sampling,
             rules=asked.rules,
-            retry=Retry(attempts=scenario.file.edge.retries),
+            retry=self._retry,
             observer=self._observer,
             name=str(request),
             estimates=asked.estimates,

@@ -41,9 +41,14 @@ class Override(Table, frozen=True):
 
 
 class EdgeTable(Override, frozen=True):
-    """The devices, all alike. ``retries``: how often a session tries again in a row."""
+    """The devices, all alike. ``retries``: how often a session tries again in a row.
+
+    ``connected``: whether a device connects before its first request and keeps its connection, as an ``Edge`` does;
+    else each request makes a connection of its own.
+    """
 
     retries: Annotated[int, Meta(ge=0, le=1_000_000)] = 8
+    connected: bool = False
 
 
 class CloudTable(Override, frozen=True):

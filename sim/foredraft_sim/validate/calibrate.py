@@ -14,14 +14,13 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from foredraft.profiles import Curve, DeviceProfile, Host, Line, LinkProfile, Provenance, Setup
+from foredraft.profiles import Curve, DeviceProfile, Host, Line, Provenance
 from foredraft_sim.validate.sessions import Profiles, Session
 
 LEAST: Final = 0.1
 """No correction takes a call below this share of what was measured."""
 
 _FITTED: Final = Provenance("derived", "measured, and then fitted to real sessions by foredraft validate")
-_MESSAGES: Final = {"host.message_s": _FITTED}
 
 _C = TypeVar("_C", bound=Curve)
 
@@ -63,21 +62,29 @@ def opening_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> f
 
 
 def corrected(profiles: Profiles, correction: Correction) -> Profiles:
-    """The profiles with the correction in them."""
+    """The profiles with the correction in them. An opening is not made shorter than nothing."""
+    opening_s = max(0.0, profiles.target.host.opening_s + correction.opening_s)
     target = msgspec.structs.replace(
         profiles.target,
         target_pass=longer(profiles.target.target_pass, correction.pass_s),
-        host=_host(profiles.target, correction),
-        provenance={**profiles.target.provenance, "target_pass.host_s": _FITTED, **_MESSAGES},
+        host=msgspec.structs.replace(_host(profiles.target, correction), opening_s=opening_s),
+        provenance={
+            **profiles.target.provenance,
+            "target_pass.host_s": _FITTED,
+            "host.opening_s": _FITTED,
+            "host.message_s": _FITTED,
+        },
     )
     draft = msgspec.structs.replace(
         profiles.draft,
         draft_step=longer(profiles.draft.draft_step, correction.step_s),
         host=_host(profiles.draft, correction),
-        provenance={**profiles.draft.provenance, "draft_step.host_s": _FITTED, **_MESSAGES},
+        provenance={
+            **profiles.draft.provenance,
+            **dict.fromkeys(("draft_step.host_s", "host.message_s"), _FITTED),
+        },
     )
-    links = {name: opened_later(link, correction.opening_s) for name, link in profiles.links.items()}
-    return replace(profiles, target=target, draft=draft, links=links)
+    return replace(profiles, target=target, draft=draft)
 
 
 def _host(profile: DeviceProfile, correction: Correction) -> Host:
@@ -95,10 +102,3 @@ def longer(curve: Curve, by_s: float) -> Curve:
         tuple(tuple(max(at_s + host_s, LEAST * at_s) for at_s in row) for row in rows) for rows in curve.seconds_s
     )
     return msgspec.structs.replace(curve, host_s=0.0, seconds_s=planes)
-
-
-def opened_later(link: LinkProfile, by_s: float) -> LinkProfile:
-    """The link with connections that take ``by_s`` longer to make; never less than none."""
-    trips = 0.0 if link.setup is None else link.setup.round_trips
-    more = trips + by_s / link.round_trip_s if link.round_trip_s > 0.0 else trips
-    return msgspec.structs.replace(link, setup=Setup(round_trips=max(0.0, more)))

@@ -149,7 +149,7 @@ def scenario_of(plan: Plan, profiles: Profiles, way: str, prompts: Sequence[str]
     pair = ModelPair(plan.model, plan.draft_model)
     file = ScenarioFile(
         policies=plan.policies,
-        edge=EdgeTable(profile=profiles.draft.name),
+        edge=EdgeTable(profile=profiles.draft.name, connected=True),
         cloud=CloudTable(profile=profiles.target.name),
         link=Override(profile=way),
         pair=pair,

@@ -80,6 +80,7 @@ def test_a_summary_has_the_fields_of_generate(tmp_path: Path) -> None:
         "policy_from",
         "exact",
         "translated",
+        "forced",  # no simulated text is held to a grammar
         "seed",
         "temperature",
         "finish_reason",

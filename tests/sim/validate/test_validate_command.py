@@ -30,7 +30,7 @@ from foredraft.profiles import (
 from foredraft.profiles.compute import call_curve
 from foredraft_sim.scenario.scenario_file import ModelPair
 from foredraft_sim.validate import run as running
-from foredraft_sim.validate.calibrate import LEAST, Correction, corrected, longer, opened_later
+from foredraft_sim.validate.calibrate import LEAST, Correction, corrected, longer
 from foredraft_sim.validate.page import cell_rows, error_rows, page, ranking_rows, summary_lines, text_lines
 from foredraft_sim.validate.pictures import pictures
 from foredraft_sim.validate.plan import FIT_PROMPTS, REPORT_PROMPTS, Plan, plan_of
@@ -231,13 +231,21 @@ def test_calls_become_longer_and_shorter_but_never_free() -> None:
         assert seconds(longer(curve, -1.0), 1, 0) >= LEAST * 0.010
 
 
-def test_an_opening_takes_the_round_trips_that_its_seconds_are() -> None:
-    link = load_profile("robot-5", "link")
-    trips = 0.0 if link.setup is None else link.setup.round_trips
-    later = opened_later(link, link.round_trip_s).setup
-    assert later is not None
-    assert later.round_trips == pytest.approx(trips + 1.0)
-    assert opened_later(link, -10.0).setup == Setup(round_trips=0.0)
+def test_an_opening_takes_as_much_longer_and_never_less_than_nothing() -> None:
+    known = profiles(PLAN)
+    before_s = known.target.host.opening_s
+    assert corrected(known, Correction(opening_s=0.25)).target.host.opening_s == pytest.approx(before_s + 0.25)
+    assert corrected(known, Correction(opening_s=-10.0)).target.host.opening_s == 0.0
+
+
+def test_a_simulated_session_finds_its_connection_made_as_a_real_one_does() -> None:
+    known, way = profiles(PLAN), next(iter(PLAN.ways))
+    far = msgspec.structs.replace(known.links[way], setup=Setup(round_trips=9))
+    near, later = (
+        simulate(PLAN, replace(known, links={way: link}), way, "cloud", PLAN.report_prompts)
+        for link in (known.links[way], far)
+    )
+    assert [one.ttft_s for one in near] == pytest.approx([one.ttft_s for one in later])
 
 
 def test_no_prompt_is_both_fitted_on_and_reported_on() -> None:
