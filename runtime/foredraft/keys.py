@@ -26,17 +26,21 @@ SERVE, METRICS, PROBE = "serve", "metrics", "probe"
 ROLES: Final = (SERVE, METRICS, PROBE)
 """To have texts, to see figures, to measure the link."""
 
-LIMITS: Final = ("sessions", "connections")
-"""What a key may have at once, where it says so."""
+LIMITS: Final = ("sessions", "connections", "tokens_per_minute", "context")
+"""What a key may have, where it says so."""
+
+MAX_WEIGHT: Final = 1000.0
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One key. ``sessions``: texts at once; ``connections``: edges at once; 0 is no limit of its own.
+    """One key. ``expires``: when it ends to be one. ``weight``: of its share of the device, beside others that want it.
 
-    ``expires``: when it ends to be one. What shares the beginning of its texts with others is the name.
+    Limits, of which 0 is none of its own: ``sessions``: texts at once; ``connections``: edges at once;
+    ``tokens_per_minute``: of prompts and texts; ``context``: the longest prompt with its text. What shares the
+    beginning of its texts with others is the name.
     """
 
     name: str = ""
@@ -45,6 +49,9 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     expires: datetime | None = None
     sessions: int = 0
     connections: int = 0
+    tokens_per_minute: int = 0
+    context: int = 0
+    weight: float = 1.0
 
 
 EVERYBODY: Final = Key(roles=ROLES)
@@ -93,6 +100,11 @@ class Keys:
 
     def _valid(self, key: Key | None) -> Key | None:
         return None if key is None or (key.expires is not None and key.expires <= self._now()) else key
+
+    def weight_of(self, name: str) -> float:
+        """The weight of the key of that name, as it is now."""
+        key = self._keys.get(name)
+        return 1.0 if key is None else key.weight
 
     def vouch(self, key: Key) -> str:
         """What stands for its secret within this process, where another door has seen it."""
@@ -193,6 +205,8 @@ def _key(name: str, table: dict[str, Any]) -> Key:
         raise ConfigError(f"key {name!r} has the roles {list(key.roles)}; known: {', '.join(ROLES)}")
     if min(getattr(key, limit) for limit in LIMITS) < 0:
         raise ConfigError(f"key {name!r} has a limit below 0; 0 is none")
+    if not 0.0 < key.weight <= MAX_WEIGHT:
+        raise ConfigError(f"key {name!r} has the weight {key.weight}: it must be above 0 and at most {MAX_WEIGHT:g}")
     if key.expires is not None and key.expires.tzinfo is None:
         key = msgspec.structs.replace(key, expires=key.expires.replace(tzinfo=UTC))
     return key
@@ -212,6 +226,8 @@ def with_key(text: str, key: Key) -> str:
     if key.expires is not None:
         lines.append(f"expires = {key.expires.isoformat()}")
     lines += [f"{name} = {count}" for name in LIMITS if (count := getattr(key, name))]
+    if key.weight != 1.0:
+        lines.append(f"weight = {key.weight!r}")
     return "\n".join([*([text.rstrip("\n"), ""] if text.strip() else []), *lines, ""])
 
 

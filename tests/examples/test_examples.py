@@ -42,7 +42,7 @@ def run(name: str, *arguments: str, cache: Path) -> str:
 
 def test_every_example_has_a_test() -> None:
     tested = {"in_memory.py", "live_session.py", "own_policy.py", "own_server.py", "own_stop_rule.py"}
-    tested |= {"read_record.py", "seed_report.py", "gguf_edge.py"}
+    tested |= {"read_record.py", "seed_report.py", "gguf_edge.py", "robot_commands.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -56,6 +56,12 @@ def test_in_memory_says_the_same_with_each_policy(tmp_path: Path) -> None:
     lines = run("in_memory.py", cache=tmp_path).splitlines()
     assert [line.split(":")[0] for line in lines] == ["cloud", "sync", "seed"]
     assert lines[0].startswith("cloud: 60 passes")
+
+
+def test_robot_commands_parse_and_cost_fewer_passes_than_they_have_tokens(tmp_path: Path) -> None:
+    lines = run("robot_commands.py", cache=tmp_path).splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("Command(action=") for line in lines)
 
 
 def test_own_stop_rule_ends_the_text_and_takes_a_second_turn(url: str, tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import pytest
 import foredraft
 from api import clouds
 from foredraft.edge.connections import Retry
+from foredraft.engines.paced import PacedTarget
 from foredraft.engines.scripted import ScriptedSlot, ScriptedTarget
-from foredraft.errors import RefusedError
-from foredraft.keys import METRICS, PROBE, Key, KeyFile, hash_of, with_key
+from foredraft.errors import ConfigError, RefusedError
+from foredraft.keys import METRICS, PROBE, Key, KeyFile, hash_of, parse_keys, with_key
 from foredraft.links.websocket import connect as link_to
+from foredraft.profiles import load_profile
 from foredraft.protocol.sampling import Sampling
 
 KEYS = (
@@ -168,3 +170,47 @@ async def test_texts_at_once_beyond_a_keys_limit_wait_and_the_limit_is_named(tmp
                 except RefusedError:
                     await asyncio.sleep(0.01)
         assert report.new_tokens == 3
+
+
+async def test_a_limit_of_tokens_a_minute_lets_a_text_end_and_the_next_one_wait(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, file, _):
+        write(file, [Key(name="ada", hash=hash_of("a"), tokens_per_minute=60), Key(name="bob", hash=hash_of("b"))])
+        await asyncio.sleep(1.0)
+        hasty = Retry(attempts=0)
+        async with (
+            foredraft.connect(url, api_key="a", retry=hasty) as ada,
+            foredraft.connect(url, api_key="b", retry=hasty) as bob,
+        ):
+            report = await ada.generate(clouds.TEXT[:13], max_new_tokens=70).finish()
+            assert report.new_tokens == 70
+            with pytest.raises(RefusedError, match=r"60 tokens a minute \(limit: tokens_per_minute\)") as caught:
+                await ada.generate(clouds.TEXT[:13], max_new_tokens=4).finish()
+            assert caught.value.retry_after_s is not None
+            assert 15.0 < caught.value.retry_after_s < 30.0
+            assert (await bob.generate(clouds.TEXT[:13], max_new_tokens=4).finish()).new_tokens == 4
+
+
+async def test_a_limit_of_the_context_is_told_at_the_handshake_and_ends_the_text(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, file, _):
+        write(file, [Key(name="ada", hash=hash_of("a"), context=40)])
+        await asyncio.sleep(1.0)
+        async with foredraft.connect(url, api_key="a") as ada:
+            assert ada.ready.context == 40
+            report = await ada.generate(clouds.TEXT[:13], max_new_tokens=200).finish()
+            assert (report.prompt_tokens + report.new_tokens, report.finish_reason) == (40, "context")
+            with pytest.raises(RefusedError, match="leaves no room in the context of 40"):
+                await ada.generate(clouds.TEXT[:60], max_new_tokens=4).finish()
+
+
+async def test_the_device_is_divided_by_the_weights_of_the_file_as_they_are_now(tmp_path: Path) -> None:
+    write(file := tmp_path / "keys.toml", [Key(name="ada", hash=hash_of("a"), weight=3.0)])
+    keys = KeyFile(file)
+    assert (keys.weight_of("ada"), keys.weight_of("nobody")) == (3.0, 1.0)
+    write(file, [Key(name="ada", hash=hash_of("a"), weight=0.5)])
+    keys.reload()
+    assert keys.weight_of("ada") == 0.5
+    paced = PacedTarget(owned(), load_profile("robot-5-target", "target"))
+    async with foredraft.Cloud(paced, clouds.TOKENIZER, keys=keys):
+        assert paced.shares.weight_of("ada") == 0.5
+    with pytest.raises(ConfigError, match=r"key 'ada' has the weight 0\.0: it must be above 0"):
+        parse_keys(with_key("", Key(name="ada", hash=hash_of("a"), weight=0.0)), file)

@@ -152,6 +152,16 @@ def grammar(passes: Annotated[int, typer.Option(help="Passes to time.", min=3)] 
 
 
 @app.command()
+def trust(texts: Annotated[int, typer.Option(help="Texts of each way.", min=3)] = 24, as_json: Json = False) -> None:
+    """A quiet key beside keys that flood: at most 2.2 times as long per token beside one."""
+    from foredraft.bench.trust import measure
+    from foredraft.errors import needs
+
+    needs("torch")
+    show([_run(measure(texts))], as_json)
+
+
+@app.command()
 def gpu(
     shape: Annotated[str, typer.Option(help="Shape of the model; its weights are random.")] = "llama2-7b",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",

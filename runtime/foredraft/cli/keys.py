@@ -23,6 +23,9 @@ def add(
     days: Annotated[float | None, typer.Option(help="It expires after so many days.", min=0.0)] = None,
     sessions: Annotated[int, typer.Option(help="Texts at once; 0 for no limit.", min=0)] = 0,
     connections: Annotated[int, typer.Option(help="Connections at once; 0 for no limit.", min=0)] = 0,
+    tokens_per_minute: Annotated[int, typer.Option(help="Of prompts and texts; 0 for no limit.", min=0)] = 0,
+    context: Annotated[int, typer.Option(help="Longest prompt with its text; 0 for the model's.", min=0)] = 0,
+    weight: Annotated[float, typer.Option(help="Of its share of the device, beside others' that want it.")] = 1.0,
 ) -> None:
     """Add a key, and print its secret: once, for it is kept nowhere. A server takes it up within a second."""
     from foredraft.errors import ConfigError
@@ -42,6 +45,9 @@ def add(
         expires=expires,
         sessions=sessions,
         connections=connections,
+        tokens_per_minute=tokens_per_minute,
+        context=context,
+        weight=weight,
     )
     text = with_key(text, key)
     parse_keys(text, file)
@@ -62,6 +68,7 @@ def list_(
         return {
             "roles": list(key.roles),
             "expires": None if key.expires is None else key.expires.isoformat(),
+            "weight": key.weight,
         } | {limit: getattr(key, limit) for limit in LIMITS}
 
     rows = {name: row(key) for name, key in read_keys(file).items()}
@@ -71,7 +78,8 @@ def list_(
     for name, found in rows.items():
         limits = [f"{what} {found[what]}" for what in LIMITS if found[what]]
         expires = [] if found["expires"] is None else [f"expires {found['expires']}"]
-        typer.echo(f"{name:20} {', '.join([*found['roles'], *limits, *expires])}")
+        weight = [] if found["weight"] == 1.0 else [f"weight {found['weight']:g}"]
+        typer.echo(f"{name:20} {', '.join([*found['roles'], *limits, *weight, *expires])}")
 
 
 @app.command()

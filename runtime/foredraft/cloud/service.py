@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 from foredraft.cloud import session_log
+from foredraft.cloud.quota import Quota
 from foredraft.cloud.read_back import opening_of, tell
 from foredraft.cloud.session import CloudSession, NewDetokenizer, Shared
 from foredraft.cloud.state import CloudState, Limits
@@ -38,13 +39,15 @@ from foredraft.protocol.messages import (
     ToEdge,
 )
 from foredraft.protocol.outbox import Outbox
-from foredraft.protocol.ports import Link, NewDrafter, NewGrammar, Target
+from foredraft.protocol.ports import Link, NewDrafter, NewGrammar, Target, TargetCard
 from foredraft.text.constraint import Constraint
 
 log = logging.getLogger("foredraft.cloud")
 
 HANDSHAKE_S = 10.0
 RETRY_AFTER_S = 1.0
+MOST_WAIT_S = 3600.0
+"""As long as the protocol lets an edge be told to wait."""
 MAX_UNSENT = 1024
 """Messages waiting for a slow edge; one more and its link is closed (it can resume)."""
 
@@ -76,6 +79,7 @@ class CloudService:
             self.limits = replace(self.limits, cloud_drafts=target.card.max_pass_nodes)
         self.shared = Shared(target, new_detokenizer, observer, new_drafter, new_grammar)
         self.keys = keys or Keys.of("")
+        self.quota = Quota()
         self._policy = policy
         self._connections: list[_Connection] = []
         self._met = 0
@@ -128,13 +132,17 @@ class CloudService:
             raise RefusedError(messages.UNAUTHORIZED, f"the key {key.name!r} lacks the role {SERVE!r}")
         return key
 
+    def card_for(self, key: Key) -> TargetCard:
+        """What is served to this key."""
+        card = self.shared.target.card
+        return replace(card, context=min(key.context, card.context)) if key.context else card
+
     def admit(self, hello: Hello) -> Ready:
         """The answer to a handshake. Raises RefusedError."""
         if hello.version != messages.PROTOCOL_VERSION:
             reason = f"protocol {hello.version}; this server speaks {messages.PROTOCOL_VERSION}"
             raise RefusedError(messages.VERSION, reason)
-        self.key_of(hello)
-        card = self.shared.target.card
+        card = self.card_for(self.key_of(hello))
         return Ready(
             version=messages.PROTOCOL_VERSION,
             model_digest=card.model_digest,
@@ -297,12 +305,28 @@ class _Connection:
             reason = f"the key {self.key.name!r} has its {self.key.sessions} texts at once (limit: sessions)"
             raise RefusedError(messages.BUSY, reason, RETRY_AFTER_S)
         now_s = asyncio.get_running_loop().time()
-        state = CloudState(opened, self._service.shared.target.card, self._service.limits, now_s)
+        spend, wait_s = self._service.quota.spend, self._service.quota.wait_s(self.key, now_s)
+        if wait_s:
+            reason = f"the key {self.key.name!r} has had its {self.key.tokens_per_minute} tokens a minute"
+            raise RefusedError(messages.BUSY, f"{reason} (limit: tokens_per_minute)", min(wait_s, MOST_WAIT_S))
+        state = CloudState(opened, self._service.card_for(self.key), self._service.limits, now_s)
+        if state.tree.position == state.start:  # and not one that goes on
+            spend(self.key, state.start, now_s)
         await self._end_session()
         asked = None if self._score is None or self._score.session != opened.session else self._score.logprobs
         name = f"{self._number}.{opened.session}"
         held = self._held_to(opened.session)
-        session = CloudSession(self._service.shared, state, self.say, self.key.name, asked, name, held)
+        clock = asyncio.get_running_loop().time
+        session = CloudSession(
+            self._service.shared,
+            state,
+            self.say,
+            self.key.name,
+            asked,
+            name,
+            held,
+            lambda tokens: spend(self.key, tokens, clock()),
+        )
         session.attach(opened.chains)
         self._session = session
         work = self._logged(session, name, now_s)
@@ -329,7 +353,7 @@ class _Connection:
     async def _read_back(self, read: Read) -> None:
         """Tell what exits and draft say of a finished text, in the place of a session."""
         now_s = asyncio.get_running_loop().time()
-        state = CloudState(opening_of(read), self._service.shared.target.card, self._service.limits, now_s)
+        state = CloudState(opening_of(read), self._service.card_for(self.key), self._service.limits, now_s)
         await self._end_session()
         work = self._work(read.session, partial(self._tell, state))
         self._task = asyncio.create_task(work, name=f"reader {read.session}")

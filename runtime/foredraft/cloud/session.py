@@ -67,11 +67,12 @@ class CloudSession:
         logprobs: int | None = None,
         name: str = "",
         constraint: Constraint | None = None,
+        spend: Callable[[int], None] = lambda tokens: None,
     ) -> None:
         """Made while the loop runs. ``owner``: whose texts may share their beginnings, an API key.
 
         ``logprobs``: how many to tell of each token, None for none. ``name``: of its events. ``constraint``: what the
-        text must be.
+        text must be. ``spend``: told how many tokens each commit has.
         """
         self.state = state
         self._shared = shared
@@ -83,7 +84,7 @@ class CloudSession:
         self._say = say
         self._owner = owner
         self._logprobs = logprobs
-        self._constraint = constraint
+        self._constraint, self._spend = constraint, spend
         self._grammar: Grammar | None = None
         self._name = name
         self.tally = Tally()
@@ -232,6 +233,7 @@ class CloudSession:
             self._say(self._scores(verdict, commit.position, kept))
         self._say(commit)
         new = self.state.tree.tokens[commit.position :]
+        self._spend(len(new))
         counters = self._shared.counters
         counters.passed(len(new), commit.drafted, commit.accepted, verdict.pass_s)
         self.tally.passed(commit.drafted, commit.accepted, len(self._hints), verdict.pass_s, verdict.queue_s)

@@ -17,11 +17,18 @@ class Waiting(NamedTuple):
     """A call that waits. ``trunk``: committed tokens to run; ``tree``: draft nodes, which run with the last of them.
 
     ``tip``: whether somebody waits for what the last of the trunk says, so that it needs its turn in any case.
+    ``owner``: whose call it is (``shares``).
     """
 
     trunk: int
     tree: int = 0
     tip: bool = True
+    owner: str = ""
+
+    @property
+    def rows(self) -> int:
+        """All of it."""
+        return self.trunk + self.tree
 
 
 class Share(NamedTuple):

@@ -31,6 +31,7 @@ class Text:
 
     def __init__(self, pool: "BlockPool", owner: str) -> None:
         self.tokens: list[int] = []
+        self.owner = owner
         self._pool = pool
         self._blocks: list[int] = []
         self._digests = [hashlib.blake2b(owner.encode(), digest_size=16).digest()]

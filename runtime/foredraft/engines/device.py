@@ -13,7 +13,8 @@ from typing import Protocol
 
 import msgspec
 
-from foredraft.engines.batching import Waiting, choose
+from foredraft.engines.batching import Waiting
+from foredraft.engines.shares import Shares
 from foredraft.errors import ForedraftError
 
 TICK_S = 1e-9  # below the resolution of any loop's clock; "now", as far as anyone can tell
@@ -44,7 +45,8 @@ class Work(msgspec.Struct, gc=False):
     """What is left of a call, as its device sees it. ``kind`` is "pass", "prefill" or "step".
 
     ``tree``: how many of the new tokens are draft nodes, which run with the last of the others. ``began_s``: when it
-    got the device; ``earlier_s``: how long the forwards took that ran the parts of it that are behind.
+    got the device; ``earlier_s``: how long the forwards took that ran the parts of it that are behind. ``owner``: whose
+    it is (``shares``).
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Work(msgspec.Struct, gc=False):
     tree: int = 0
     began_s: float = -1.0
     earlier_s: float = 0.0
+    owner: str = ""
 
     def part(self, tokens: int) -> "Work":
         """The next so many tokens of its trunk."""
@@ -128,6 +131,7 @@ class Device:
         self.spin_s = spin_s
         self.now: Callable[[], float] = self._first_now
         """The running loop's time, in seconds."""
+        self.shares = Shares()
         self._waiting: list[tuple[Work, asyncio.Future[Turn]]] = []
         self._turn: Turn | None = None  # while it is busy
         self._granting = False  # as soon as all that is ready now has run
@@ -257,8 +261,8 @@ class Device:
             work, waiter = waiting.pop(0)
             return [(work, waiter, work.new_tokens, True)]
         same = [one for one in waiting if one[0].pricing is pricing]
-        calls = [Waiting(work.new_tokens - work.tree, work.tree, work.kind == "pass") for work, _ in same]
-        chosen = [(*same[share.call], share.trunk, share.whole) for share in choose(calls, pricing.chunk)]
+        calls = [Waiting(work.new_tokens - work.tree, work.tree, work.kind == "pass", work.owner) for work, _ in same]
+        chosen = [(*same[share.call], share.trunk, share.whole) for share in self.shares.choose(calls, pricing.chunk)]
         chosen = _fitting(chosen, pricing)
         over = {id(waiter) for _, waiter, _, whole in chosen if whole}
         self._waiting = [one for one in waiting if id(one[1]) not in over]

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from foredraft.engines.device import TICK_S, Device, Turn, Work
 from foredraft.engines.pace import Outside, Overruns, Pace, Residual
+from foredraft.engines.shares import Shares
 from foredraft.errors import RefusedError
 from foredraft.profiles.compute import seconds
 from foredraft.profiles.schema import DraftProfile, TargetProfile
@@ -125,6 +126,11 @@ class PacedTarget:
         return self.pace.overruns
 
     @property
+    def shares(self) -> Shares:
+        """Who of the owners gets how much of the device."""
+        return self.device.shares
+
+    @property
     def load(self) -> Load | None:
         """How busy the inner target is."""
         return load_of(self._inner)
@@ -136,7 +142,7 @@ class PacedTarget:
         wanted = len(tokens) + self._headroom_tokens
         self.reserve(wanted)
         try:
-            return _PacedSlot(self, await self._inner.slot(tokens, sampling, owner), wanted)
+            return _PacedSlot(self, await self._inner.slot(tokens, sampling, owner), wanted, owner)
         except BaseException:
             self.release(wanted)
             raise
@@ -165,10 +171,10 @@ class PacedTarget:
 class _PacedSlot:
     """A Slot on a paced target."""
 
-    __slots__ = ("_inner", "_reserved_tokens", "_target")
+    __slots__ = ("_inner", "_owner", "_reserved_tokens", "_target")
 
-    def __init__(self, target: PacedTarget, inner: Slot, reserved_tokens: int) -> None:
-        self._target = target
+    def __init__(self, target: PacedTarget, inner: Slot, reserved_tokens: int, owner: str) -> None:
+        self._target, self._owner = target, owner
         self._inner = inner
         self._reserved_tokens = reserved_tokens
 
@@ -235,7 +241,7 @@ class _PacedSlot:
         if more > 0:
             self._target.reserve(more)
             self._reserved_tokens += more
-        return Work(kind, new_tokens, context, exits, self._target.pace, tree)
+        return Work(kind, new_tokens, context, exits, self._target.pace, tree, owner=self._owner)
 
 
 class PacedDrafter:

@@ -14,6 +14,7 @@ from foredraft.engines.blocks import BLOCK_ROWS, BlockPool, Text
 from foredraft.engines.captured import capture
 from foredraft.engines.exact import is_exact
 from foredraft.engines.kv_memory import KvMemory
+from foredraft.engines.shares import Shares
 from foredraft.engines.target_pass import Call, ExitReader, ignore
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.turns import Turns
@@ -91,6 +92,11 @@ class TorchTarget:
         """How busy it is."""
         held = self.pool.held_rows - self.pool.idle_rows
         return Load(self.turns.waiting, self.turns.batch, held / (self.pool.count * BLOCK_ROWS))
+
+    @property
+    def shares(self) -> Shares:
+        """Who of the owners gets how much of the device."""
+        return self.turns.shares
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "TorchSlot":
         """A place for a session over ``tokens``. What is held of their beginning for the same owner is shared.

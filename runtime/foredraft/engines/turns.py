@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from foredraft.engines.batching import Waiting, choose
+from foredraft.engines.batching import Waiting
 from foredraft.engines.blocks import Text
 from foredraft.engines.captured import CapturedForwards
 from foredraft.engines.device import fine_clock
 from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.rows import Part
+from foredraft.engines.shares import Shares
 from foredraft.engines.target_pass import Call, ExitReader, Said, TargetForward
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.worker import DeviceWorker
@@ -48,6 +49,7 @@ class Turns:
         self._worker = DeviceWorker("target")
         self._waiting: list[_Wait] = []
         self._task: asyncio.Task[None] | None = None
+        self.shares = Shares()
         self.batch = 0  # calls in the forward that runs, or ran last
         self._in_forward = 0
 
@@ -87,7 +89,7 @@ class Turns:
     async def _turn(self) -> None:
         self._waiting = [wait for wait in self._waiting if not wait.call.cancelled]
         ready = self._ready()
-        shares = choose([_size(wait.call) for wait in ready], self._chunk)
+        shares = self.shares.choose([_size(wait) for wait in ready], self._chunk)
         chosen = [(ready[share.call], share.trunk, share.whole) for share in shares]
         if not chosen:
             return
@@ -171,8 +173,10 @@ class Turns:
             await asyncio.wait([self._task])
 
 
-def _size(call: Call) -> Waiting:
-    return Waiting(len(call.trunk), len(call.batch.tokens) if call.batch else 0, call.batch is not None)
+def _size(wait: _Wait) -> Waiting:
+    call = wait.call
+    tree = len(call.batch.tokens) if call.batch else 0
+    return Waiting(len(call.trunk), tree, call.batch is not None, wait.text.owner)
 
 
 def _timed(job: Callable[[], Said], clock: Callable[[], float]) -> tuple[Said, float, float]:

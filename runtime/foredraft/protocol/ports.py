@@ -212,6 +212,22 @@ class Loaded(Protocol):
         """At the moment; None where it cannot be known."""
 
 
+class ByWeight(Protocol):
+    """What divides a device among the owners of its calls."""
+
+    weight_of: Callable[[str], float]
+    """An owner's weight, above 0; asked whenever it matters."""
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A target whose device is divided among owners by weight, as not every one is."""
+
+    @property
+    def shares(self) -> ByWeight:
+        """How it is divided."""
+
+
 class Target(Protocol):
     """The cloud's engine: one model on one device, serving many sessions at once."""
 

@@ -168,6 +168,10 @@ def table_of(summary: dict[str, Any]) -> "Table":
         for rank in summary["policies"][0]["percentiles"][name]:
             cells = (f"{said['percentiles'][name][rank] * scale:,.2f}" for said in summary["policies"])
             table.add_row(title.format(rank), *cells)
+    for key in summary["policies"][0]["by_key"]:
+        for name, title in (("ttft_s", "TTFT p99 of {}, ms"), ("tpot_s", "TPOT p99 of {}, ms")):
+            found = (said["by_key"][key].get(name) for said in summary["policies"])
+            table.add_row(title.format(key), *("none" if one is None else f"{one['p99'] * _MS:,.2f}" for one in found))
     return table
 
 

@@ -21,6 +21,7 @@ from foredraft.engines.device import Device
 from foredraft.engines.pace import Pace, Residual
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.errors import ForedraftError
+from foredraft.keys import Key, Keys, hash_of
 from foredraft.observe.record.frames import Frame, encode_frame
 from foredraft.observe.record.journal import Journal
 from foredraft.profiles import DeviceProfile, residual_factor
@@ -34,7 +35,7 @@ from foredraft_sim.scenario.finished import Finished
 from foredraft_sim.scenario.islands import Island, IslandDone
 from foredraft_sim.scenario.pairs import Request, TokenSource
 from foredraft_sim.scenario.scenario import Scenario
-from foredraft_sim.scenario.scenario_file import Closed, Poisson, most_of
+from foredraft_sim.scenario.scenario_file import Closed, Poisson
 from foredraft_sim.scenario.simulated_record import closed, head_of
 from foredraft_sim.streams import Streams
 
@@ -75,6 +76,7 @@ class _Emulation:
         self.journal = Journal(self._write, REQUEST.get) if run.log else None
         self._recorded = bytearray()
         self._draft_nodes = 0  # what a draft step may expand
+        self.keys = keys_of(run.scenario)
         self.streams = Streams(run.seed).child(f"luck {run.luck}") if run.luck else Streams(run.seed)
         self.finished: list[Finished] = []
         self._serving: dict[asyncio.Task[None], None] = {}  # in the order in which they began
@@ -117,7 +119,8 @@ class _Emulation:
 
     def _record(self) -> bytes:
         server, nodes = self._servers[0], self._draft_nodes
-        ready, chunk = server.service.admit(Hello(PROTOCOL_VERSION)), server.engine.card.prefill_chunk
+        hello = Hello(PROTOCOL_VERSION, secret_of(self.scenario, 0))
+        ready, chunk = server.service.admit(hello), server.engine.card.prefill_chunk
         head = head_of(self.scenario, self.policy, self.seed, ready, prefill_chunk=chunk, draft_nodes=nodes)
         return closed(head + self._recorded)
 
@@ -171,12 +174,14 @@ class _Server:
             device=Device(spin_s=0.0),
             residual=emulation.residual(scenario.target, f"server {number}"),
             outside=scenario.file.outside,
-            headroom_tokens=most_of(scenario.workload.new_tokens),
+            headroom_tokens=scenario.longest[1],
             pace=emulation.new_pace("cloud"),
             opening_s=scenario.target.host.opening_s,
         )
+        self.engine.shares.weight_of = emulation.keys.weight_of
         self.service = CloudService(
             self.engine,
+            keys=emulation.keys,
             new_detokenizer=emulation.source.new_detokenizer,
             new_drafter=self._new_drafter(emulation),
             observer=None if journal is None else journal.observer(number),
@@ -207,7 +212,9 @@ class _Edge:
             pace=emulation.new_pace("edge"),
         )
         self._retry = Retry(attempts=scenario.file.edge.retries)
-        self._connections = Connections(self._connect, most_idle=int(scenario.file.edge.connected), retry=self._retry)
+        self._secret = secret_of(scenario, number)
+        idle = int(scenario.file.edge.connected)
+        self._connections = Connections(self._connect, self._secret, most_idle=idle, retry=self._retry)
         self._network = SimNetwork(scenario.link, emulation.streams.child(f"link {number}"), self._accept)
         journal = emulation.journal
         self._observer: Observer | None = None if journal is None else journal.observer(number)
@@ -284,11 +291,25 @@ class _Edge:
             policy=scenario.policy(self._emulation.policy),
             sampling=asked.sampling,
             rules=asked.rules,
+            api_key=self._secret,
             retry=self._retry,
             observer=self._observer,
             name=str(request),
             estimates=asked.estimates,
         )
+
+
+def keys_of(scenario: Scenario) -> Keys:
+    """The servers' keys."""
+    tables = scenario.file.keys
+    keys = {one.name: Key(name=one.name, hash=hash_of(one.name), weight=one.weight) for one in tables}
+    return Keys(keys, needed=bool(keys))
+
+
+def secret_of(scenario: Scenario, device: int) -> str:
+    """What a device shows: in a simulation a key's name is its secret."""
+    found = scenario.key_of(device)
+    return "" if found is None else found.name
 
 
 def arrivals(scenario: Scenario, seed: int) -> list[float]:

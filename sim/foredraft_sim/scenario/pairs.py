@@ -98,7 +98,8 @@ class _ScenarioSource(ABC):
     def request(self, seed: int, request: int) -> Request:
         """By the scenario's workload and sampling."""
         work = self._scenario.workload
-        most = length_of(work.new_tokens, seed, "new tokens", request)
+        _, new_tokens = self._scenario.lengths_of(request)
+        most = length_of(new_tokens, seed, "new tokens", request)
         rules = StopRules(most, self.stop_tokens if work.end_marks else ())
         return Request(self.prompt(seed, request), self._scenario.sampling(seed, request), rules)
 
@@ -122,7 +123,8 @@ class SyntheticSource(_ScenarioSource):
     def prompt(self, seed: int, request: int) -> list[int]:
         """Random tokens, as long as the workload says."""
         own = self._scenario.sampling(seed, request).seed
-        count = length_of(self._scenario.workload.prompt_tokens, seed, "prompt tokens", request)
+        prompt_tokens, _ = self._scenario.lengths_of(request)
+        count = length_of(prompt_tokens, seed, "prompt tokens", request)
         return [self._pair.truth(own, position) for position in range(count)]
 
     def text(self, tokens: list[int]) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from foredraft.observe.aggregate import COUNTS, TIMES, percentile
 from foredraft.profiles import Profile
-from foredraft_sim.scenario.finished import Replication
+from foredraft_sim.scenario.finished import Finished, Replication
 from foredraft_sim.scenario.scenario import Scenario, assumed_in
 
 PERCENTILES: Final = (50, 90, 99)
@@ -124,16 +124,24 @@ def _of_policy(scenario: Scenario, spec: str, ones: Sequence[Replication], basel
     said["speed_against_first"] = fmean(speeds)
     said["intervals"] = {name: interval(values) for name, values in columns.items()}
     said["intervals"]["speed_against_first"] = interval(speeds)
-    said["percentiles"] = {
-        name: {
-            f"p{percent}": percentile([pick(f) for one in ones for f in one.finished], percent)
-            for percent in PERCENTILES
-        }
-        for name, pick in _PICKS.items()
+    finished = [f for one in ones for f in one.finished]
+    said["percentiles"] = _percentiles(finished)
+    said["by_key"] = {
+        table.name: _percentiles([f for f in finished if scenario.key_of(f.request) is table])
+        for table in scenario.file.keys
     }
     said["finish_reasons"] = dict(Counter(f.report.finish_reason for one in ones for f in one.finished))
     said["first_request"] = asdict(ones[0].finished[0].report) | {"text_digest": ones[0].finished[0].digest}
     return said
+
+
+def _percentiles(finished: Sequence[Finished]) -> dict[str, dict[str, float]]:
+    """Of the times of these requests; none of none."""
+    return {
+        name: {f"p{percent}": percentile(list(map(pick, finished)), percent) for percent in PERCENTILES}
+        for name, pick in _PICKS.items()
+        if finished
+    }
 
 
 def _end_to_end_s(one: Replication) -> float:

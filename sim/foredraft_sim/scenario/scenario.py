@@ -30,6 +30,8 @@ from foredraft_sim.errors import ScenarioError
 from foredraft_sim.network.channel import Channel
 from foredraft_sim.network.traces import read_trace
 from foredraft_sim.scenario.scenario_file import (
+    KeyTable,
+    Length,
     ModelPair,
     Override,
     Pair,
@@ -68,6 +70,29 @@ class Scenario:
     def workload(self) -> Workload:
         """What is asked."""
         return self.file.workload
+
+    def key_of(self, request: int) -> KeyTable | None:
+        """Whose request it is; None where there are no keys."""
+        device = request % self.workload.devices
+        for table in self.file.keys:
+            if device < table.devices:
+                return table
+            device -= table.devices
+        return None
+
+    def lengths_of(self, request: int) -> tuple[Length, Length]:
+        """Of a request's prompt and text."""
+        found, work = self.key_of(request), self.workload
+        prompt = None if found is None else found.prompt_tokens
+        new = None if found is None else found.new_tokens
+        return prompt or work.prompt_tokens, new or work.new_tokens
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """The most tokens of a prompt, and of a text."""
+        every = [(self.workload.prompt_tokens, self.workload.new_tokens)]
+        every += [(table.prompt_tokens or every[0][0], table.new_tokens or every[0][1]) for table in self.file.keys]
+        return max(most_of(prompt) for prompt, _ in every), max(most_of(new) for _, new in every)
 
     def sampling(self, seed: int, request: int) -> Sampling:
         """The sampling of a request: the same luck whatever the policy."""
@@ -198,6 +223,7 @@ def _check_link(scenario: Scenario) -> None:
 def _check_workload(scenario: Scenario) -> None:
     """What can be seen to be impossible before anything runs."""
     path, work = scenario.path, scenario.workload
+    _check_keys(scenario)
     if isinstance(scenario.pair, ModelPair):
         if not work.prompts and not work.prompts_file:
             raise ScenarioError(f"{path}: workload.prompts is missing: models need texts (or workload.prompts_file)")
@@ -209,7 +235,7 @@ def _check_workload(scenario: Scenario) -> None:
     if isinstance(scenario.pair, RecordedPair):
         _check_recording(scenario, scenario.pair)
         return
-    longest = most_of(work.prompt_tokens) + most_of(work.new_tokens)
+    longest = sum(scenario.longest)
     if longest > scenario.pair.context:
         raise ScenarioError(
             f"{path}: workload: {longest} tokens of prompt and text are more than pair.context = "
@@ -225,12 +251,23 @@ def _check_workload(scenario: Scenario) -> None:
             )
 
 
+def _check_keys(scenario: Scenario) -> None:
+    keys, path, devices = scenario.file.keys, scenario.path, scenario.workload.devices
+    held = sum(table.devices for table in keys)
+    if keys and held != devices:
+        raise ScenarioError(f"{path}: keys: {held} devices have one, and workload.devices is {devices}")
+    if len({table.name for table in keys}) < len(keys):
+        raise ScenarioError(f"{path}: keys: two have the same name")
+    if any(table.prompt_tokens for table in keys) and not isinstance(scenario.pair, SyntheticPair):
+        raise ScenarioError(f"{path}: keys: prompt_tokens are a synthetic pair's; leave them out")
+
+
 def _check_recording(scenario: Scenario, pair: RecordedPair) -> None:
     try:
         replays = read_replays(scenario.path.parent / pair.file)
     except RecordError as error:
         raise ScenarioError(f"{scenario.path}: pair.file = {pair.file!r}: {error}") from error
-    most = most_of(scenario.workload.new_tokens)
+    _, most = scenario.longest
     for number, text in enumerate(replays.texts):
         ended = text.tokens[-1] in replays.record.setup.models.stop_tokens and scenario.workload.end_marks
         if not ended and len(text.tokens) < most:

@@ -125,6 +125,19 @@ class Workload(Table, frozen=True):
     arrivals: AtOnce | Poisson | Closed = AtOnce()
 
 
+class KeyTable(Table, frozen=True):
+    """An API key: how many devices have it, the next ones in order, and the weight of its share of each server.
+
+    ``prompt_tokens``, ``new_tokens``: of its requests, where they are not the workload's.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    devices: AtLeastOne = 1
+    weight: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0
+    prompt_tokens: Length | None = None
+    new_tokens: Length | None = None
+
+
 class SamplingTable(Table, frozen=True):
     """How the target samples; each request has a seed of its own, from the scenario's."""
 
@@ -134,7 +147,10 @@ class SamplingTable(Table, frozen=True):
 
 
 class ScenarioFile(Table, frozen=True, kw_only=True):
-    """What the file says. ``outside``: what happens to a call outside the range of its profile."""
+    """What the file says. ``outside``: what happens to a call outside the range of its profile.
+
+    ``keys``: whose devices they are, if not everybody's; servers then divide their time among the keys.
+    """
 
     title: str = ""
     notes: str = ""
@@ -147,6 +163,7 @@ class ScenarioFile(Table, frozen=True, kw_only=True):
     pair: str | SyntheticPair | ModelPair | RecordedPair
     workload: Workload = Workload()
     sampling: SamplingTable = SamplingTable()
+    keys: tuple[KeyTable, ...] = ()
 
 
 def length_of(length: Length, seed: int, name: str, request: int) -> int:
