@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 from weakref import WeakSet
 
 from foredraft.api.drafters import Drafters
 from foredraft.api.generation import Generation
+from foredraft.api.latest import Latest
 from foredraft.api.loading import NGRAM, Draft, ModelOptions, load_draft
 from foredraft.api.servers import Servers
 from foredraft.edge.connections import Connect, Connections, Retry
@@ -258,6 +259,13 @@ class Edge:
         return Generation(
             session, text, seed, self._begins, partial(self._ended, mine), recorder, translated=self._translated
         )
+
+    def latest(self, *, let_finish: bool = False, **asked: Any) -> Latest:
+        """Asks of which only the newest matters, with these options of ``generate``: ``await latest.ask(prompt)``.
+
+        ``let_finish``: a text that is being written is finished before the newest ask has its turn.
+        """
+        return Latest(self, asked, let_finish=let_finish)
 
     def _constrained(self, drafter: Drafter, constraint: Constraint | None, start: int) -> Drafter:
         """The drafter, kept to the text's grammar where that can be done here; the cloud does in any case."""
