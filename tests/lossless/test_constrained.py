@@ -124,6 +124,19 @@ async def test_forced_tokens_cost_no_pass_at_either_end(edge: foredraft.Edge) ->
     assert report.forced == len(report.tokens)
 
 
+async def test_each_token_has_its_own_log_probability_and_a_forced_one_has_none(edge: foredraft.Edge) -> None:
+    for policy in ("cloud", "seed"):
+        generation = edge.generate(
+            PROMPT, policy=policy, max_new_tokens=LENGTH, constraint=RULES["schema"], logprobs=2, seed=0
+        )
+        pieces = [piece async for piece in generation]
+        told = [scored for piece in pieces for scored in piece.logprobs]
+        report = generation.report
+        assert [scored[0][0] for scored in told] == report.tokens
+        assert sum(len(scored) == 1 for scored in told) == report.forced > 0
+        assert all(scored[0][1] == 0.0 for scored in told if len(scored) == 1)
+
+
 async def test_texts_with_and_without_a_constraint_share_forwards(edge: foredraft.Edge, alone: Alone) -> None:
     prompt = alone.tokenizer.encode(PROMPT)
     free = edge.generate(prompt, policy="cloud", max_new_tokens=24, end_marks=False)

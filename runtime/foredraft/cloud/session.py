@@ -163,7 +163,11 @@ class CloudSession:
         """The text so far must be of the grammar; what comes next of itself is said at once."""
         forced = self.state.begin(grammar, self._clock.time() - self._heard_at_s, self._stops)
         if forced is not None:
+            new = self.state.tree.tokens[forced.position :]
+            if self._logprobs is not None:
+                self._say(messages.Scores(self.state.session, forced.position, _certain(new)))
             self._say(forced)
+            self._spend(len(new))
 
     async def _extend(self, node: Node) -> None:
         if self._drafter is not None:  # else no such orders were accepted
@@ -245,19 +249,27 @@ class CloudSession:
             self._note("verdict", position=commit.position, tokens=new, **times)
 
     def _scores(self, verdict: Verdict, position: int, kept: Sequence[int]) -> messages.Scores:
-        """What the target says of the tokens from ``position`` on: its tip's row, and those of the accepted nodes."""
+        """What the target says of the tokens from ``position`` on: its tip's row, and those of the accepted nodes.
+
+        What the grammar forces after them the target was not asked about.
+        """
         rows = verdict.prediction.logprobs
         if not rows:
             raise RefusedError(messages.INVALID, "this server's target tells no log-probabilities")
-        count = self.state.tree.position - position
-        told = [rows[row] for row in (0, *(node + 1 for node in kept))]
-        return messages.Scores(self.state.session, position, tuple(told[:count]))
+        new = self.state.tree.tokens[position:]
+        told = tuple(rows[row] for row in (0, *(node + 1 for node in kept)))
+        return messages.Scores(self.state.session, position, told[: len(new)] + _certain(new[len(told) :]))
 
     def _note(self, kind: str, **data: Value) -> None:
         observer = self._shared.observer
         if observer is not None:
             now_s = self._clock.time()
             observer(Event(now_s, "cloud", self._name, kind, data))
+
+
+def _certain(tokens: Sequence[int]) -> tuple[tuple[tuple[int, float], ...], ...]:
+    """The log-probabilities of tokens that nothing else could be."""
+    return tuple(((token, 0.0),) for token in tokens)
 
 
 async def _grammar_of(new_grammar: NewGrammar | None, constraint: Constraint) -> Grammar:
