@@ -26,7 +26,7 @@ SERVE, METRICS, PROBE = "serve", "metrics", "probe"
 ROLES: Final = (SERVE, METRICS, PROBE)
 """To have texts, to see figures, to measure the link."""
 
-LIMITS: Final = ("sessions", "connections", "tokens_per_minute", "context")
+LIMITS: Final = ("sessions", "connections", "tokens_per_minute", "context", "cache")
 """What a key may have, where it says so."""
 
 MAX_WEIGHT: Final = 1000.0
@@ -39,8 +39,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """One key. ``expires``: when it ends to be one. ``weight``: of its share of the device, beside others that want it.
 
     Limits, of which 0 is none of its own: ``sessions``: texts at once; ``connections``: edges at once;
-    ``tokens_per_minute``: of prompts and texts; ``context``: the longest prompt with its text. What shares the
-    beginning of its texts with others is the name.
+    ``tokens_per_minute``: of prompts and texts; ``context``: the longest prompt with its text; ``cache``: tokens that
+    its texts hold at once. What shares the beginning of its texts with others is the name.
     """
 
     name: str = ""
@@ -51,6 +51,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     connections: int = 0
     tokens_per_minute: int = 0
     context: int = 0
+    cache: int = 0
     weight: float = 1.0
 
 
@@ -105,6 +106,11 @@ class Keys:
         """The weight of the key of that name, as it is now."""
         key = self._keys.get(name)
         return 1.0 if key is None else key.weight
+
+    def cache_of(self, name: str) -> int:
+        """How many tokens the texts of the key of that name may hold; 0: any number."""
+        key = self._keys.get(name)
+        return 0 if key is None else key.cache
 
     def vouch(self, key: Key) -> str:
         """What stands for its secret within this process, where another door has seen it."""

@@ -98,6 +98,21 @@ async def test_another_owner_shares_nothing(target: TorchTarget) -> None:
     assert (await target.slot([*prompt, 1], GREEDY, "one key")).cached == 2 * BLOCK_ROWS
 
 
+async def test_an_owner_s_texts_hold_no_more_than_they_may_and_others_do(target: TorchTarget) -> None:
+    most = 3 * BLOCK_ROWS + GROWTH_ROWS + BLOCK_ROWS
+    apart = TorchTarget(target.model, cache_bytes=1 << 24)
+    apart.divide(lambda owner: 1.0, lambda owner: most if owner == "small" else 0)
+    text, other = list(range(10, 10 + 3 * BLOCK_ROWS)), list(range(20, 20 + 2 * BLOCK_ROWS))
+    first = await apart.slot(text, GREEDY, "small")
+    error = await refused(lambda: apart.slot(other, GREEDY, "small"))
+    assert (error.code, error.retry_after_s) == ("busy", 1.0)
+    assert "limit: cache" in error.reason
+    await apart.slot(other, GREEDY, "large")
+    first.close()
+    await apart.slot(other, GREEDY, "small")
+    await apart.close()
+
+
 async def test_without_a_prefix_cache_nothing_is_shared_or_found_again(target: TorchTarget) -> None:
     prompt = list(range(10, 10 + 2 * BLOCK_ROWS))
     apart = TorchTarget(target.model, cache_bytes=1 << 22, prefix_cache=False)

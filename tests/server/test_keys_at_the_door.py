@@ -211,6 +211,6 @@ async def test_the_device_is_divided_by_the_weights_of_the_file_as_they_are_now(
     assert keys.weight_of("ada") == 0.5
     paced = PacedTarget(owned(), load_profile("robot-5-target", "target"))
     async with foredraft.Cloud(paced, clouds.TOKENIZER, keys=keys):
-        assert paced.shares.weight_of("ada") == 0.5
+        assert paced.device.shares.weight_of("ada") == 0.5
     with pytest.raises(ConfigError, match=r"key 'ada' has the weight 0\.0: it must be above 0"):
         parse_keys(with_key("", Key(name="ada", hash=hash_of("a"), weight=0.0)), file)

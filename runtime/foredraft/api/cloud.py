@@ -18,7 +18,7 @@ from foredraft.links.memory import memory_link
 from foredraft.observe.live import Live
 from foredraft.policies.recommended import recommendation
 from foredraft.protocol.events import Observer, together
-from foredraft.protocol.ports import Link, Load, NewDrafter, Shared, Target, TargetCard, load_of
+from foredraft.protocol.ports import Divided, Link, Load, NewDrafter, Target, TargetCard, load_of
 from foredraft.text.grammar import Grammars
 from foredraft.text.tokenizer import Tokenizer
 
@@ -60,8 +60,8 @@ class Cloud:
         self.tokenizer = tokenizer
         self.keys = keys or Keys.of(api_key)
         self._grammars = None if tokenizer is None else _grammars(tokenizer, target.card)
-        if isinstance(target, Shared):
-            target.shares.weight_of = self.keys.weight_of
+        if isinstance(target, Divided):
+            target.divide(self.keys.weight_of, self.keys.cache_of)
         self.service = CloudService(
             target,
             limits=limits,

@@ -25,6 +25,7 @@ def add(
     connections: Annotated[int, typer.Option(help="Connections at once; 0 for no limit.", min=0)] = 0,
     tokens_per_minute: Annotated[int, typer.Option(help="Of prompts and texts; 0 for no limit.", min=0)] = 0,
     context: Annotated[int, typer.Option(help="Longest prompt with its text; 0 for the model's.", min=0)] = 0,
+    cache: Annotated[int, typer.Option(help="Tokens that its texts hold at once; 0 for no limit.", min=0)] = 0,
     weight: Annotated[float, typer.Option(help="Of its share of the device, beside others' that want it.")] = 1.0,
 ) -> None:
     """Add a key, and print its secret: once, for it is kept nowhere. A server takes it up within a second."""
@@ -47,6 +48,7 @@ def add(
         connections=connections,
         tokens_per_minute=tokens_per_minute,
         context=context,
+        cache=cache,
         weight=weight,
     )
     text = with_key(text, key)

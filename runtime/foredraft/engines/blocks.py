@@ -11,7 +11,7 @@ As in vLLM's automatic prefix caching (Kwon et al., "PagedAttention", 2023).
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from foredraft.engines.gaps import Gaps
 from foredraft.engines.kv_memory import Run
@@ -71,6 +71,7 @@ class Text:
                     f"a text of {end} tokens needs more cache than the {self._pool.count * BLOCK_ROWS} tokens "
                     "that there is room for; raise cache_bytes (--cache-gib)",
                 )
+            self._pool._check_share(self, wanted)
             self._blocks += self._pool._take(wanted, GROWTH_ROWS // BLOCK_ROWS, after)
 
     def extend(self, tokens: Sequence[int]) -> None:
@@ -137,6 +138,8 @@ class BlockPool:
         self._digest: dict[int, bytes] = {}
         self._idle: dict[int, None] = {}  # known blocks without users, least recently used first
         self._active: set[Text] = set()
+        self.most_of: Callable[[str], int] = lambda owner: 0
+        """How many tokens all texts of an owner may hold; 0: as many as there is room for."""
 
     @property
     def active(self) -> int:
@@ -180,6 +183,15 @@ class BlockPool:
         """Forget all that no session holds."""
         while self._idle:
             self._evict()
+
+    def _check_share(self, text: Text, wanted: int) -> None:
+        """Raise RefusedError("busy") where its owner's texts would hold more than they may."""
+        most = self.most_of(text.owner)
+        if most:
+            held = sum(len(one._blocks) for one in {*self._active, text} if one.owner == text.owner)
+            if (held + wanted) * BLOCK_ROWS > most:
+                reason = f"the texts of {text.owner!r} hold {held * BLOCK_ROWS} of their {most} tokens (limit: cache)"
+                raise RefusedError(BUSY, reason, self._retry_after_s)
 
     def _take(self, count: int, more: int, after: int | None) -> list[int]:
         """``count`` blocks, and up to ``more`` where they are free."""

@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from foredraft.engines.device import TICK_S, Device, Turn, Work
 from foredraft.engines.pace import Outside, Overruns, Pace, Residual
-from foredraft.engines.shares import Shares
 from foredraft.errors import RefusedError
 from foredraft.profiles.compute import seconds
 from foredraft.profiles.schema import DraftProfile, TargetProfile
 from foredraft.protocol.messages import BUSY
 from foredraft.protocol.ports import (
+    Divided,
     Drafter,
     Guess,
     Load,
@@ -125,10 +125,11 @@ class PacedTarget:
         """How often, and by how much at worst, the real target was slower than the profile."""
         return self.pace.overruns
 
-    @property
-    def shares(self) -> Shares:
-        """Who of the owners gets how much of the device."""
-        return self.device.shares
+    def divide(self, weight_of: Callable[[str], float], cache_of: Callable[[str], int]) -> None:
+        """Divide the emulated device by these weights, and the inner target's cache."""
+        self.device.shares.weight_of = weight_of
+        if isinstance(self._inner, Divided):
+            self._inner.divide(weight_of, cache_of)
 
     @property
     def load(self) -> Load | None:

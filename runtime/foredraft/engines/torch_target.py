@@ -14,7 +14,6 @@ from foredraft.engines.blocks import BLOCK_ROWS, BlockPool, Text
 from foredraft.engines.captured import capture
 from foredraft.engines.exact import is_exact
 from foredraft.engines.kv_memory import KvMemory
-from foredraft.engines.shares import Shares
 from foredraft.engines.target_pass import Call, ExitReader, ignore
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.turns import Turns
@@ -93,10 +92,9 @@ class TorchTarget:
         held = self.pool.held_rows - self.pool.idle_rows
         return Load(self.turns.waiting, self.turns.batch, held / (self.pool.count * BLOCK_ROWS))
 
-    @property
-    def shares(self) -> Shares:
-        """Who of the owners gets how much of the device."""
-        return self.turns.shares
+    def divide(self, weight_of: Callable[[str], float], cache_of: Callable[[str], int]) -> None:
+        """Divide the device by these weights, and the cache so that each owner has at most so many tokens; 0: any."""
+        self.turns.shares.weight_of, self.pool.most_of = weight_of, cache_of
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> "TorchSlot":
         """A place for a session over ``tokens``. What is held of their beginning for the same owner is shared.

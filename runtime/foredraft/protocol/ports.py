@@ -212,20 +212,15 @@ class Loaded(Protocol):
         """At the moment; None where it cannot be known."""
 
 
-class ByWeight(Protocol):
-    """What divides a device among the owners of its calls."""
-
-    weight_of: Callable[[str], float]
-    """An owner's weight, above 0; asked whenever it matters."""
-
-
 @runtime_checkable
-class Shared(Protocol):
-    """A target whose device is divided among owners by weight, as not every one is."""
+class Divided(Protocol):
+    """A target that divides its device and its cache among the owners of texts, as not every one does."""
 
-    @property
-    def shares(self) -> ByWeight:
-        """How it is divided."""
+    def divide(self, weight_of: Callable[[str], float], cache_of: Callable[[str], int]) -> None:
+        """From now on: by these weights, and with at most so many tokens in the cache; 0 is no limit of its own.
+
+        Both are asked whenever it matters.
+        """
 
 
 class Target(Protocol):

@@ -178,7 +178,7 @@ class _Server:
             pace=emulation.new_pace("cloud"),
             opening_s=scenario.target.host.opening_s,
         )
-        self.engine.shares.weight_of = emulation.keys.weight_of
+        self.engine.divide(emulation.keys.weight_of, emulation.keys.cache_of)
         self.service = CloudService(
             self.engine,
             keys=emulation.keys,
