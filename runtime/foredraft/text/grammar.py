@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from foredraft.errors import GrammarError, needs
-from foredraft.text.constraint import GRAMMAR, JSON_SCHEMA, Constraint
+from foredraft.text.constraint import JSON_SCHEMA, REGEX, Constraint
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -91,9 +91,9 @@ def _written(constraint: Constraint) -> str:
     try:
         if constraint.kind == JSON_SCHEMA:
             return LLMatcher.grammar_from_json_schema(constraint.rule, _ONE_LINE)
-        return grammar_from(
-            "gbnf" if constraint.kind == GRAMMAR else "regex", constraint.rule
-        )  # Lark is told by itself
+        if constraint.kind == REGEX:
+            return LLMatcher.grammar_from_regex(constraint.rule)
+        return grammar_from("gbnf", constraint.rule)  # what is none is taken for Lark
     except ValueError as error:
         raise _wrong(constraint, str(error)) from error
 
