@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -12,6 +13,7 @@ import pytest_asyncio
 import torch
 
 import foredraft
+from foredraft.cloud import session_log
 from foredraft.demo_models import bundled_pair
 from foredraft.engines.masks import allowed_tokens, held_to
 from foredraft.engines.noise import perturb
@@ -111,10 +113,14 @@ async def test_in_each_policy_the_text_is_the_targets_own_under_the_mask(
     assert accepted > 0
 
 
-async def test_forced_tokens_cost_no_pass_at_either_end(edge: foredraft.Edge) -> None:
-    report = await edge.generate(
-        PROMPT, policy="cloud", max_new_tokens=LENGTH, constraint=RULES["schema"], seed=0
-    ).finish()
+async def test_forced_tokens_cost_no_pass_at_either_end(edge: foredraft.Edge, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, session_log.log.name):
+        report = await edge.generate(
+            PROMPT, policy="cloud", max_new_tokens=LENGTH, constraint=RULES["schema"], seed=0
+        ).finish()
+        await asyncio.sleep(0)
+    [said] = [record.__dict__["fields"] for record in caplog.records if record.name == session_log.log.name]
+    assert (said["constraint"], said["forced"], said["passes"]) == ("json_schema", report.forced, report.passes)
     assert report.passes == len(report.tokens) - report.forced
     assert report.forced > 8
     whole = constraint_of(regex='\\{"action": "halt"\\}')

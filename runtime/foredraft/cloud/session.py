@@ -87,7 +87,7 @@ class CloudSession:
         self._constraint, self._spend = constraint, spend
         self._grammar: Grammar | None = None
         self._name = name
-        self.tally = Tally()
+        self.tally = Tally("" if constraint is None else constraint.kind)
         self._hints: list[tuple[int, Sequence[int]]] = []  # of the pass that runs: layer, tokens
         self._changed = Signal()
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -168,6 +168,7 @@ class CloudSession:
                 self._say(messages.Scores(self.state.session, forced.position, _certain(new)))
             self._say(forced)
             self._spend(len(new))
+            self.tally.forced += len(new)
 
     async def _extend(self, node: Node) -> None:
         if self._drafter is not None:  # else no such orders were accepted
@@ -238,6 +239,7 @@ class CloudSession:
         self._say(commit)
         new = self.state.tree.tokens[commit.position :]
         self._spend(len(new))
+        self.tally.forced += max(0, len(new) - commit.accepted - 1)
         counters = self._shared.counters
         counters.passed(len(new), commit.drafted, commit.accepted, verdict.pass_s)
         self.tally.passed(commit.drafted, commit.accepted, len(self._hints), verdict.pass_s, verdict.queue_s)

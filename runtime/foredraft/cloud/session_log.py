@@ -19,8 +19,13 @@ FAILED: Final = "failed"
 
 @dataclass(slots=True)
 class Tally:
-    """What one session took, in its seconds of the target and of waiting for it."""
+    """What one session took, in its seconds of the target and of waiting for it.
 
+    ``constraint``: the kind of what its text is held to, and ``forced`` how many tokens that left no choice about.
+    """
+
+    constraint: str = ""
+    forced: int = 0
     passes: int = 0
     drafted: int = 0
     accepted: int = 0
@@ -53,6 +58,8 @@ def session_ended(name: str, key: str, state: CloudState, tally: Tally, how: str
         "drafted": tally.drafted,
         "accepted": tally.accepted,
         "hints": tally.hints,
+        "constraint": tally.constraint,
+        "forced": tally.forced,
         "took_s": round(took_s, 6),
         "pass_s": round(tally.pass_s, 6),
         "prefill_s": round(tally.prefill_s, 6),
