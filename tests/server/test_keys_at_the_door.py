@@ -16,6 +16,8 @@ from foredraft.engines.paced import PacedTarget
 from foredraft.engines.scripted import ScriptedSlot, ScriptedTarget
 from foredraft.errors import ConfigError, RefusedError
 from foredraft.keys import METRICS, PROBE, Key, KeyFile, hash_of, parse_keys, with_key
+from foredraft.links.proxy import ShapingProxy, run_proxy_in_thread
+from foredraft.links.shaping import Shape
 from foredraft.links.websocket import connect as link_to
 from foredraft.profiles import load_profile
 from foredraft.protocol.sampling import Sampling
@@ -214,3 +216,21 @@ async def test_the_device_is_divided_by_the_weights_of_the_file_as_they_are_now(
         assert paced.device.shares.weight_of("ada") == 0.5
     with pytest.raises(ConfigError, match=r"key 'ada' has the weight 0\.0: it must be above 0"):
         parse_keys(with_key("", Key(name="ada", hash=hash_of("a"), weight=0.0)), file)
+
+
+async def test_a_text_over_its_tokens_a_minute_goes_on_after_its_link_was_cut(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, file, _):
+        write(file, [Key(name="ada", hash=hash_of("a"), tokens_per_minute=10)])
+        await asyncio.sleep(1.0)
+        slow = Shape(delay_s=0.005)
+        proxy = ShapingProxy("127.0.0.1", int(url.rpartition(":")[2]), up=slow, down=slow)
+        hasty = Retry(attempts=100, first_s=0.01, most_s=0.1)
+        near = f"http://127.0.0.1:{proxy.port}"
+        with run_proxy_in_thread(proxy):
+            async with foredraft.connect(near, draft="ngram", api_key="a", retry=hasty) as ada:
+                generation = ada.generate(clouds.TEXT[:13], policy="sync", max_new_tokens=60)
+                async for _ in generation:
+                    if not generation.report.reconnects and generation.report.new_tokens > 20:
+                        proxy.cut()
+                assert generation.report.new_tokens == 60
+                assert generation.report.reconnects > 0

@@ -305,32 +305,30 @@ class _Connection:
             reason = f"the key {self.key.name!r} has its {self.key.sessions} texts at once (limit: sessions)"
             raise RefusedError(messages.BUSY, reason, RETRY_AFTER_S)
         now_s = asyncio.get_running_loop().time()
-        spend, wait_s = self._service.quota.spend, self._service.quota.wait_s(self.key, now_s)
-        if wait_s:
-            reason = f"the key {self.key.name!r} has had its {self.key.tokens_per_minute} tokens a minute"
-            raise RefusedError(messages.BUSY, f"{reason} (limit: tokens_per_minute)", min(wait_s, MOST_WAIT_S))
         state = CloudState(opened, self._service.card_for(self.key), self._service.limits, now_s)
         if state.tree.position == state.start:  # and not one that goes on
-            spend(self.key, state.start, now_s)
+            self._charge_prompt(state.start, now_s)
         await self._end_session()
         asked = None if self._score is None or self._score.session != opened.session else self._score.logprobs
         name = f"{self._number}.{opened.session}"
         held = self._held_to(opened.session)
-        clock = asyncio.get_running_loop().time
-        session = CloudSession(
-            self._service.shared,
-            state,
-            self.say,
-            self.key.name,
-            asked,
-            name,
-            held,
-            lambda tokens: spend(self.key, tokens, clock()),
-        )
+        session = CloudSession(self._service.shared, state, self.say, self.key.name, asked, name, held, self._charge)
         session.attach(opened.chains)
         self._session = session
         work = self._logged(session, name, now_s)
         self._task = asyncio.create_task(work, name=f"cloud {opened.session}")
+
+    def _charge_prompt(self, tokens: int, now_s: float) -> None:
+        """A text of the key begins. Raises RefusedError where it has had its tokens a minute."""
+        quota, key = self._service.quota, self.key
+        if wait_s := quota.wait_s(key, now_s):
+            reason = f"the key {key.name!r} has had its {key.tokens_per_minute} tokens a minute"
+            raise RefusedError(messages.BUSY, f"{reason} (limit: tokens_per_minute)", min(wait_s, MOST_WAIT_S))
+        quota.spend(key, tokens, now_s)
+
+    def _charge(self, tokens: int) -> None:
+        """The key has had so many more tokens."""
+        self._service.quota.spend(self.key, tokens, asyncio.get_running_loop().time())
 
     def _held_to(self, session: int) -> Constraint | None:
         """What the text of this session must be. Raises RefusedError."""
