@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import product
 from random import Random
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -18,19 +18,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from foredraft.api.cloud import Cloud
 from foredraft.api.edge import connect
 from foredraft.bench.gpu import pass_s
+from foredraft.bench.one_thread import one_thread
 from foredraft.bench.result import Figure, Result
 from foredraft.calibration.shapes import random_model
 from foredraft.demo_models import bundled_pair
 from foredraft.engines.masks import allowed_tokens, held_to
 from foredraft.engines.torch_target import TorchTarget
-from foredraft.text.constraint import constraint_of
+from foredraft.text.constraint import JSON_SCHEMA, Constraint
 from foredraft.text.grammar import Grammar, Grammars, allows
 
 MOST_SHARE: Final = 0.05
 _SHAPE: Final = "qwen2.5-0.5b"
 _NODES: Final = 4
 _PROMPT: Final = "import json\n\nCOMMAND = '"
-_COMMAND: Final = {
+_SCHEMA: Final = {
     "type": "object",
     "properties": {
         "action": {"enum": ["walk", "turn", "stop", "pick up", "put down"]},
@@ -40,16 +41,13 @@ _COMMAND: Final = {
     "required": ["action", "metres", "reason"],
     "additionalProperties": False,
 }
+_COMMAND: Final = Constraint(JSON_SCHEMA, json.dumps(_SCHEMA))
 
 
 async def measure(passes: int = 30) -> Result:
     """The masks of a pass of five rows over the pass, and passes per token of a command. Raises MissingExtraError."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         figures = await _of_masks(passes)
-    finally:
-        torch.set_num_threads(threads)
     figures += await _of_texts()
     return Result("grammar", f"medians of {passes} passes of {_NODES + 1} rows, one thread", tuple(figures))
 
@@ -65,7 +63,7 @@ async def _of_masks(passes: int) -> list[Figure]:
     struck_s: list[float] = []
     luck = Random(0)
     while len(masks_s) < 8 * passes:
-        grammar = grammars.begin(_constraint())
+        grammar = grammars.begin(_COMMAND)
         grammar.follow((), 64)
         while not grammar.complete:
             chain = _chain(grammar, luck, end)
@@ -104,13 +102,6 @@ def _chain(grammar: Grammar, luck: Random, end: int) -> list[int]:
     return chain
 
 
-def _constraint() -> Any:
-    constraint = constraint_of(json_schema=_COMMAND)
-    if constraint is None:
-        raise ValueError("a schema is a constraint")
-    return constraint
-
-
 def _grammars(size: int) -> tuple[Grammars, int]:
     """Grammars over a made-up vocabulary of ``size`` tokens, and its end mark."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -132,7 +123,7 @@ async def _of_texts() -> list[Figure]:
     async with Cloud.load("demo") as cloud, connect(cloud, draft="demo") as edge:
         for policy in ("cloud", "seed", "auto"):
             asked = [
-                edge.generate(_PROMPT, policy=policy, temperature=0.8, seed=seed, constraint=_constraint())
+                edge.generate(_PROMPT, policy=policy, temperature=0.8, seed=seed, constraint=_COMMAND)
                 for seed in range(8)
             ]
             reports = [await one.finish() for one in asked]

@@ -10,6 +10,7 @@ from statistics import median
 
 import torch
 
+from foredraft.bench.one_thread import one_thread
 from foredraft.bench.result import Figure, Result
 from foredraft.engines.noise import sample
 from foredraft.protocol.sampling import Sampling
@@ -22,13 +23,8 @@ _SPREAD = 3.0
 
 async def measure(turns: int = 9) -> Result:
     """Seconds of sampling over those of the output layer, for as many rows; medians of alternating turns."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            figures = [figure for rows in ROWS for figure in _of(rows, turns)]
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.inference_mode():
+        figures = [figure for rows in ROWS for figure in _of(rows, turns)]
     return Result("noise", f"medians of {turns} alternating turns, one thread, T = 0.8", tuple(figures))
 
 

@@ -11,8 +11,7 @@ from itertools import count
 from random import Random
 from typing import Final
 
-import torch
-
+from foredraft.bench.one_thread import one_thread
 from foredraft.bench.result import Figure, Result
 from foredraft.demo_models import bundled_pair
 from foredraft.engines.device import fine_clock
@@ -33,17 +32,15 @@ _SESSIONS, _TREE, _PROMPT, _TEXT, _TOKENS = 8, 32, 300, 24, 32
 
 async def measure(texts: int = 24) -> Result:
     """The quiet key's time per token at p99 of ``texts`` texts: alone, beside one key that floods, and beside ten."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     target = TorchTarget(load_model(bundled_pair().target), max_slots=256, cache_bytes=1 << 30)
-    try:
-        await _quiet(target, 2)
-        alone_s = await _quiet(target, texts)
-        one_s, ten_s = [await _beside(target, [f"flood {key}" for key in range(keys)], texts) for keys in (1, 10)]
-        same_s = await _beside(target, [_QUIET], texts)
-    finally:
-        await target.close()
-        torch.set_num_threads(threads)
+    with one_thread():
+        try:
+            await _quiet(target, 2)
+            alone_s = await _quiet(target, texts)
+            one_s, ten_s = [await _beside(target, [f"flood {key}" for key in range(keys)], texts) for keys in (1, 10)]
+            same_s = await _beside(target, [_QUIET], texts)
+        finally:
+            await target.close()
     figures = (
         Figure("alone", alone_s * 1e3, "ms"),
         Figure("beside one that floods, over alone", one_s / alone_s, "x", MOST_BESIDE_ONE),

@@ -98,7 +98,8 @@ def generate(
     StopRules(max_new_tokens, strings=tuple(stop or ()))
     Deadline(1.0 if deadline_ms is None else deadline_ms / 1e3, at_deadline)
     text = _read_prompt(prompt, prompt_file)
-    rules = {"json_schema": _read("--json-schema", json_schema), "grammar": _read("--grammar", grammar)}
+    schema = None if json_schema is None else _read("--json-schema", json_schema)
+    rules = None if grammar is None else _read("--grammar", grammar)
     named = _named(policy, gamma=gamma, threshold=threshold, cost_weight=cost_weight)
     asked: dict[str, Any] = {
         "policy": None if named is None else make_policy(named),
@@ -110,7 +111,7 @@ def generate(
         "stop": stop or (),
         "deadline_s": None if deadline_ms is None else deadline_ms / 1e3,
         "at_deadline": at_deadline,
-        "constraint": constraint_of(regex=regex, **rules),
+        "constraint": constraint_of(json_schema=schema, regex=regex, grammar=rules),
     }
     known = load_estimates(estimates) if estimates is not None and estimates.exists() else None
     shape = shape_of(rtt_ms, jitter_ms, rate_mbps)
@@ -173,14 +174,15 @@ def _recorder(record: Path | None, private: bool, shape: "Shape | None", *, want
     return Recorder(record, private=private, ask=record is not None, link=link) if wanted else None
 
 
-def _read(option: str, file: Path | None) -> str | None:
-    """What is in the file of an option; None where none is given."""
+def _read(what: str, file: str | Path) -> str:
+    """The text of a file, or of standard input for ``-``."""
     from foredraft.errors import ConfigError
 
     try:
-        return None if file is None else file.read_text(encoding="utf-8")
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {option} {file}: {error}") from error
+        raise ConfigError(f"cannot read {what} from {file}: {error}") from error
 
 
 def _read_prompt(prompt: str | None, prompt_file: str | None) -> str:
@@ -190,11 +192,7 @@ def _read_prompt(prompt: str | None, prompt_file: str | None) -> str:
         return prompt
     if prompt is not None or prompt_file is None:
         raise ConfigError("give one of --prompt TEXT and --prompt-file FILE (- for standard input)")
-    try:
-        data = sys.stdin.buffer.read() if prompt_file == "-" else Path(prompt_file).read_bytes()
-        return data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the prompt from {prompt_file}: {error}") from error
+    return _read("the prompt", prompt_file)
 
 
 def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "Generation":

@@ -19,7 +19,7 @@ from foredraft.cloud.quota import Quota
 from foredraft.cloud.read_back import opening_of, tell
 from foredraft.cloud.session import CloudSession, NewDetokenizer, Shared
 from foredraft.cloud.state import CloudState, Limits
-from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError
+from foredraft.errors import ConfigError, GrammarError, LinkClosedError, ProtocolError, RefusedError
 from foredraft.keys import EVERYBODY, SERVE, Key, Keys
 from foredraft.protocol import messages
 from foredraft.protocol.counters import Counters
@@ -370,6 +370,9 @@ class _Connection:
             await work()
         except RefusedError as error:
             self._refuse(number, error.code, error.reason, error.retry_after_s)
+            return session_log.REFUSED
+        except GrammarError as error:
+            self._refuse(number, messages.INVALID, str(error))
             return session_log.REFUSED
         except Exception as error:
             log.exception("session %d failed", number)

@@ -116,12 +116,6 @@ class CloudSession:
 
     async def run(self) -> None:
         """Take a slot, verify to the end of the text, and give the slot up whatever happens."""
-        try:
-            await self._run()
-        except GrammarError as error:
-            raise RefusedError(messages.INVALID, str(error)) from error
-
-    async def _run(self) -> None:
         shared, counters = self._shared, self._shared.counters
         self._stops = await _stop_search(shared.new_detokenizer, self.state)
         if self._constraint is not None:

@@ -266,8 +266,7 @@ class CloudState:
         path, bonus = accept(tokens, plan.parents, verdict.prediction.tokens)
         position = self.tree.position
         verified = [tokens[index] for index in path] + [bonus]
-        said = self._cut(verified + self._forced(grammar, verified), stops)
-        self._end_with(grammar)
+        said = self._said(verified, grammar, stops)
         self.tree.advance(said)
         self.idle_since_s = now_s
         self._ledger.book(len(tokens), min(len(verified), len(said)), verdict.pass_s, timing.waited_s)
@@ -289,14 +288,6 @@ class CloudState:
         )
         return commit, path[:accepted]
 
-    def _forced(self, grammar: Grammar | None, tokens: Sequence[int]) -> list[int]:
-        """What must come after ``tokens``, the next ones."""
-        return [] if grammar is None else grammar.follow(tokens, self.end - self.tree.position - len(tokens))
-
-    def _end_with(self, grammar: Grammar | None) -> None:
-        if grammar is not None and grammar.complete and not self.finish:
-            self.finish = messages.STOP
-
     def begin(self, grammar: Grammar, heard_s: float, stops: StopSearch | None) -> Commit | None:
         """Commit what the grammar forces before any pass; None where that is nothing. ``heard_s``: since Open.
 
@@ -304,12 +295,21 @@ class CloudState:
         """
         position = self.tree.position
         grammar.follow(self.tree.tokens[self.start :])
-        said = self._cut(self._forced(grammar, ()), stops)
-        self._end_with(grammar)
+        said = self._said([], grammar, stops)
         if not said:
             return None
         self.tree.advance(said)
         return Commit(self.session, position, messages.pack(said), 0, 0, 0, 0, 0, self.finish, heard_s=heard_s)
+
+    def _said(self, verified: list[int], grammar: Grammar | None, stops: StopSearch | None) -> list[int]:
+        """What is of the text of ``verified`` tokens and those that must follow; sets ``finish`` where it ends here."""
+        if grammar is None:
+            return self._cut(verified, stops)
+        forced = grammar.follow(verified, self.end - self.tree.position - len(verified))
+        said = self._cut(verified + forced, stops)
+        if grammar.complete and not self.finish:
+            self.finish = messages.STOP
+        return said
 
     def _cut(self, tokens: list[int], stops: StopSearch | None) -> list[int]:
         """What of ``tokens`` still belongs to the text; sets ``finish`` where it ends here."""

@@ -213,8 +213,9 @@ class _Edge:
         )
         self._retry = Retry(attempts=scenario.file.edge.retries)
         self._secret = secret_of(scenario, number)
-        idle = int(scenario.file.edge.connected)
-        self._connections = Connections(self._connect, self._secret, most_idle=idle, retry=self._retry)
+        self._kept: Connections | None = None
+        if scenario.file.edge.connected:
+            self._kept = Connections(self._connect, self._secret, most_idle=1, retry=self._retry)
         self._network = SimNetwork(scenario.link, emulation.streams.child(f"link {number}"), self._accept)
         journal = emulation.journal
         self._observer: Observer | None = None if journal is None else journal.observer(number)
@@ -231,15 +232,17 @@ class _Edge:
 
     async def run(self, arrivals_s: Sequence[float]) -> None:
         """This device's requests. Raises ScenarioError naming the one that fails."""
-        if self._emulation.scenario.file.edge.connected:
-            await self._meet()
+        if self._kept is None:
+            await self._requests(arrivals_s)
+            return
+        await self._meet(self._kept)
         await self._requests(arrivals_s)
-        await self._connections.close()
+        await self._kept.close()
 
-    async def _meet(self) -> None:
+    async def _meet(self, kept: Connections) -> None:
         """Connect before the first request."""
         try:
-            await self._connections.meet()
+            await kept.meet()
         except ForedraftError as error:
             where = f"{self._emulation.scenario.path}: policies: {self._emulation.policy!r}"
             raise ScenarioError(f"{where}: device {self.number} finds no server: {error}") from error
@@ -286,7 +289,7 @@ class _Edge:
         scenario = self._emulation.scenario
         return EdgeSession(
             asked.prompt,
-            connect=self._connections if scenario.file.edge.connected else self._connect,
+            connect=self._kept or self._connect,
             drafter=self.engine,
             policy=scenario.policy(self._emulation.policy),
             sampling=asked.sampling,

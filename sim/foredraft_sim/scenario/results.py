@@ -130,7 +130,7 @@ def _of_policy(scenario: Scenario, spec: str, ones: Sequence[Replication], basel
         table.name: _percentiles([f for f in finished if scenario.key_of(f.request) is table])
         for table in scenario.file.keys
     }
-    said["finish_reasons"] = dict(Counter(f.report.finish_reason for one in ones for f in one.finished))
+    said["finish_reasons"] = dict(Counter(f.report.finish_reason for f in finished))
     said["first_request"] = asdict(ones[0].finished[0].report) | {"text_digest": ones[0].finished[0].digest}
     return said
 

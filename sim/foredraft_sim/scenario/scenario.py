@@ -82,17 +82,17 @@ class Scenario:
 
     def lengths_of(self, request: int) -> tuple[Length, Length]:
         """Of a request's prompt and text."""
-        found, work = self.key_of(request), self.workload
-        prompt = None if found is None else found.prompt_tokens
-        new = None if found is None else found.new_tokens
-        return prompt or work.prompt_tokens, new or work.new_tokens
+        return self._lengths(self.key_of(request))
+
+    def _lengths(self, table: KeyTable | None) -> tuple[Length, Length]:
+        prompt, new = (None, None) if table is None else (table.prompt_tokens, table.new_tokens)
+        return prompt or self.workload.prompt_tokens, new or self.workload.new_tokens
 
     @property
     def longest(self) -> tuple[int, int]:
         """The most tokens of a prompt, and of a text."""
-        every = [(self.workload.prompt_tokens, self.workload.new_tokens)]
-        every += [(table.prompt_tokens or every[0][0], table.new_tokens or every[0][1]) for table in self.file.keys]
-        return max(most_of(prompt) for prompt, _ in every), max(most_of(new) for _, new in every)
+        prompts, texts = zip(*map(self._lengths, (None, *self.file.keys)), strict=True)
+        return max(map(most_of, prompts)), max(map(most_of, texts))
 
     def sampling(self, seed: int, request: int) -> Sampling:
         """The sampling of a request: the same luck whatever the policy."""

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from foredraft.profiles import Curve, DeviceProfile, Host, Line, Provenance
+from foredraft.profiles import Curve, DeviceProfile, Line, Provenance
 from foredraft_sim.validate.sessions import Profiles, Session
 
 LEAST: Final = 0.1
@@ -63,32 +63,26 @@ def opening_excess_s(real: Sequence[Session], simulated: Sequence[Session]) -> f
 
 def corrected(profiles: Profiles, correction: Correction) -> Profiles:
     """The profiles with the correction in them. An opening is not made shorter than nothing."""
-    opening_s = max(0.0, profiles.target.host.opening_s + correction.opening_s)
+    host, message_s = profiles.target.host, correction.message_s
+    opening_s = max(0.0, host.opening_s + correction.opening_s)
     target = msgspec.structs.replace(
         profiles.target,
         target_pass=longer(profiles.target.target_pass, correction.pass_s),
-        host=msgspec.structs.replace(_host(profiles.target, correction), opening_s=opening_s),
-        provenance={
-            **profiles.target.provenance,
-            "target_pass.host_s": _FITTED,
-            "host.opening_s": _FITTED,
-            "host.message_s": _FITTED,
-        },
+        host=msgspec.structs.replace(host, message_s=message_s, opening_s=opening_s),
+        provenance=_fitted(profiles.target, "target_pass.host_s", "host.message_s", "host.opening_s"),
     )
     draft = msgspec.structs.replace(
         profiles.draft,
         draft_step=longer(profiles.draft.draft_step, correction.step_s),
-        host=_host(profiles.draft, correction),
-        provenance={
-            **profiles.draft.provenance,
-            **dict.fromkeys(("draft_step.host_s", "host.message_s"), _FITTED),
-        },
+        host=msgspec.structs.replace(profiles.draft.host, message_s=message_s),
+        provenance=_fitted(profiles.draft, "draft_step.host_s", "host.message_s"),
     )
     return replace(profiles, target=target, draft=draft)
 
 
-def _host(profile: DeviceProfile, correction: Correction) -> Host:
-    return msgspec.structs.replace(profile.host, message_s=correction.message_s)
+def _fitted(profile: DeviceProfile, *names: str) -> dict[str, Provenance]:
+    """Where the profile's values come from, these ones from the fit."""
+    return {**profile.provenance, **dict.fromkeys(names, _FITTED)}
 
 
 def longer(curve: Curve, by_s: float) -> Curve:
