@@ -14,7 +14,7 @@ SESSION_LOGIC = ("protocol", "edge", "cloud", "policies")
 FLOORS = {
     "foredraft": (
         *("version", "errors", "files", "keys", "loop", "progress", "text"),
-        *("protocol", "profiles", "links", "cloud", "edge", "policies"),
+        *("protocol", "images", "profiles", "links", "cloud", "edge", "policies"),
         *("engines", "exits", "demo_models", "observe", "server", "openai_api", "api", "calibration", "bench", "cli"),
     ),
     "foredraft_sim": (

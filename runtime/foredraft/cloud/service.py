@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 from foredraft.cloud import session_log
+from foredraft.cloud.gallery import Gallery, Viewing
 from foredraft.cloud.quota import Quota
 from foredraft.cloud.read_back import opening_of, tell
 from foredraft.cloud.session import CloudSession, NewDetokenizer, Shared
@@ -30,16 +31,18 @@ from foredraft.protocol.messages import (
     Drain,
     Grow,
     Hello,
+    Image,
     Open,
     Read,
     Ready,
     Refused,
     Score,
+    Show,
     Steer,
     ToEdge,
 )
 from foredraft.protocol.outbox import Outbox
-from foredraft.protocol.ports import Link, NewDrafter, NewGrammar, Target, TargetCard
+from foredraft.protocol.ports import Link, NewDrafter, NewGrammar, Target, TargetCard, eyes_of
 from foredraft.text.constraint import Constraint
 
 log = logging.getLogger("foredraft.cloud")
@@ -80,6 +83,7 @@ class CloudService:
         self.shared = Shared(target, new_detokenizer, observer, new_drafter, new_grammar)
         self.keys = keys or Keys.of("")
         self.quota = Quota()
+        self.gallery = Gallery(eyes_of(target))
         self._policy = policy
         self._connections: list[_Connection] = []
         self._met = 0
@@ -159,6 +163,7 @@ class CloudService:
             policy=self._policy,
             cloud_drafts=self.limits.cloud_drafts,
             exact=card.exact,
+            image_token=None if self.gallery.eyes is None else self.gallery.eyes.image_token,
         )
 
 
@@ -179,6 +184,7 @@ class _Connection:
         self._admitted = False
         self._score: Score | None = None  # of the session that is opened next
         self._constrain: Constrain | None = None  # likewise
+        self._viewing = Viewing(service.gallery, self.say)
 
     @property
     def idle(self) -> bool:
@@ -265,6 +271,11 @@ class _Connection:
                     self._score = message
                 case Constrain():
                     self._constrain = message
+                case Show():
+                    self._viewing.show(message, self.key.name)
+                case Image():
+                    session = self._viewing.session
+                    await self._viewing.take(message, self.key.name)
                 case Open():
                     await self._open(message)
                 case Close():
@@ -306,13 +317,16 @@ class _Connection:
             raise RefusedError(messages.BUSY, reason, RETRY_AFTER_S)
         now_s = asyncio.get_running_loop().time()
         state = CloudState(opened, self._service.card_for(self.key), self._service.limits, now_s)
+        pictures = self._viewing.pictures(opened.session)
         if state.tree.position == state.start:  # and not one that goes on
             self._charge_prompt(state.start, now_s)
         await self._end_session()
         asked = None if self._score is None or self._score.session != opened.session else self._score.logprobs
         name = f"{self._number}.{opened.session}"
         held = self._held_to(opened.session)
-        session = CloudSession(self._service.shared, state, self.say, self.key.name, asked, name, held, self._charge)
+        session = CloudSession(
+            self._service.shared, state, self.say, self.key.name, asked, name, held, self._charge, pictures
+        )
         session.attach(opened.chains)
         self._session = session
         work = self._logged(session, name, now_s)
