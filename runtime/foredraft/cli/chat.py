@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +17,10 @@ from foredraft.cli.options import Draft, DraftOption, Translate
 if TYPE_CHECKING:
     from foredraft.api.conversation import Conversation
     from foredraft.api.edge import Edge
+    from foredraft.images import EncodedImage
 
-HELP = "/reset  /system TEXT  /policy NAME  /save FILE  /help  /quit; Ctrl-C stops an answer"
+COMMANDS = ("/reset", "/system", "/policy", "/image", "/save", "/help", "/quit")
+HELP = "/reset  /system TEXT  /policy NAME  /image FILE  /save FILE  /help  /quit; Ctrl-C stops an answer"
 
 
 def chat(
@@ -136,6 +138,8 @@ class _Turns:
     options: dict[str, Any]
     show_drafts: bool
     interrupts: "_Interrupts"
+    images: "list[EncodedImage]" = field(default_factory=list)
+    """Those that the next line is about."""
 
     async def take(self, line: str) -> bool:
         """Follow a command, or let the model answer; whether to go on. What is wrong is said, and nothing is lost."""
@@ -155,6 +159,7 @@ class _Turns:
 
     def _command(self, word: str, rest: str) -> None:
         from foredraft.errors import UnknownNameError
+        from foredraft.images import image_of
         from foredraft.policies import make_policy
 
         if word == "/reset":
@@ -165,12 +170,14 @@ class _Turns:
         elif word == "/policy":
             make_policy(rest)
             self.options["policy"] = rest
+        elif word == "/image":
+            self.images.append(image_of(Path(rest)))
         elif word == "/save":
             self.conversation.save(Path(rest or "conversation.json"))
         elif word == "/help":
             print(HELP, file=sys.stderr)
         else:
-            raise UnknownNameError("command", word, ("/reset", "/system", "/policy", "/save", "/help", "/quit"))
+            raise UnknownNameError("command", word, COMMANDS)
 
     async def _answer(self, line: str) -> None:
         """One answer, shown as it comes; Ctrl-C ends it and keeps what there is."""
@@ -178,7 +185,8 @@ class _Turns:
 
         painter = Painter(self.edge.tokenizer) if self.show_drafts and sys.stdout.isatty() else None
         observer = None if painter is None else painter.observe
-        generation = self.conversation.ask(line, observer=observer, **self.options)
+        images, self.images = self.images, []
+        generation = self.conversation.ask(line, images, observer=observer, **self.options)
 
         async def show() -> None:
             async for piece in generation:

@@ -52,6 +52,8 @@ def summary(report: "SessionReport", policy_spec: str) -> list[str]:
             f"{report.hints_right} of {report.hints} hints right, "
             f"drafting ahead hit {report.predraft_hits} of {tried} times"
         )
+    if report.image_s:
+        lines.append(f"images: {report.image_bytes} bytes sent, seen after {report.image_s:.3f} s")
     again = f", {report.reconnects} reconnects" if report.reconnects else ""
     lines.append(f"{report.bytes_up} bytes up ({report.opening_bytes_up} to open), {report.bytes_down} down{again}")
     return lines
