@@ -127,6 +127,17 @@ class Plain:
         logits = self._model(input_ids=ids, use_cache=False, **given).logits[0, -1:]
         return int(sample(logits, torch.tensor([len(text)]), sampling))
 
+    @torch.inference_mode()
+    def generated(self, prompt: Sequence[int], count: int) -> list[int]:
+        """Greedily, by transformers' own ``generate``."""
+        ids = torch.tensor([prompt])
+        given = dict(self._given)
+        if self._is_qwen:
+            given["mm_token_type_ids"] = (ids == IMAGE).int()
+        limits = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "eos_token_id": None}
+        said = self._model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **given, **limits)
+        return list(said[0, len(prompt) :].tolist())
+
     def text(self, prompt: Sequence[int], count: int, sampling: Sampling) -> list[int]:
         text = list(prompt)
         for _ in range(count):
