@@ -14,17 +14,17 @@ from foredraft.text.chat_card import ChatCard
 from foredraft.text.chat_template import check_template, render
 
 
-async def prompt_about(edge: Edge, text: str, images: int) -> str | list[int]:
+async def prompt_about(edge: Edge, text: str, images: int, card: ChatCard | None = None) -> str | list[int]:
     """A prompt about so many images: as the model's chat template writes it, unless the text has their places itself.
 
-    Raises ConfigError, MissingExtraError.
+    ``card``: the model's, where it was asked for already. Raises ConfigError, MissingExtraError.
     """
     mark = edge.ready.image_token
     tokenizer = edge.tokenizer
     if not images or mark is None or tokenizer is None or mark in tokenizer.encode(text):
         return text
     said = [{"role": "user", "content": _content(text, images)}]
-    return tokenizer.encode_rendered(render(await edge.chat_card(), said))
+    return tokenizer.encode_rendered(render(card or await edge.chat_card(), said))
 
 
 def _content(text: str, images: int) -> str | list[dict[str, Any]]:

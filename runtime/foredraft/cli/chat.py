@@ -80,6 +80,7 @@ def chat(
 async def _talk(edge: "Edge", system: str, asked: dict[str, Any], show_drafts: bool) -> None:
     """The whole conversation, until its input ends."""
     from foredraft.api.conversation import Conversation
+    from foredraft.text.inert import inert
 
     async with edge:
         card = await edge.chat_card()
@@ -90,7 +91,7 @@ async def _talk(edge: "Edge", system: str, asked: dict[str, Any], show_drafts: b
         turns = _Turns(edge, Conversation(edge, card, system), chosen, show_drafts, interrupts)
         lines = _Lines(sys.stdin.isatty() and sys.stdout.isatty(), interrupts)
         if lines.asking:
-            print(f"{card.name}, drafted here. {HELP}", file=sys.stderr)
+            print(f"{inert(card.name)}, drafted here. {HELP}", file=sys.stderr)
         while (line := await lines.next()) is not None:
             if not line.strip():
                 continue
@@ -144,6 +145,7 @@ class _Turns:
     async def take(self, line: str) -> bool:
         """Follow a command, or let the model answer; whether to go on. What is wrong is said, and nothing is lost."""
         from foredraft.errors import ForedraftError
+        from foredraft.text.inert import inert
 
         word, _, rest = line.partition(" ")
         if word == "/quit":
@@ -154,7 +156,7 @@ class _Turns:
             else:
                 await self._answer(line)
         except ForedraftError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {inert(str(error))}", file=sys.stderr)
         return True
 
     def _command(self, word: str, rest: str) -> None:
@@ -182,6 +184,7 @@ class _Turns:
     async def _answer(self, line: str) -> None:
         """One answer, shown as it comes; Ctrl-C ends it and keeps what there is."""
         from foredraft.cli.drafts_shown import Painter
+        from foredraft.cli.generated import show as show_text
 
         painter = Painter(self.edge.tokenizer) if self.show_drafts and sys.stdout.isatty() else None
         observer = None if painter is None else painter.observe
@@ -190,7 +193,10 @@ class _Turns:
 
         async def show() -> None:
             async for piece in generation:
-                print(piece.text if painter is None else painter.paint(piece.tokens), end="", flush=True)
+                if painter is None:
+                    show_text(piece.text)
+                else:
+                    print(painter.paint(piece.tokens), end="", flush=True)
 
         showing = asyncio.ensure_future(show())
         with self.interrupts.mean(showing.cancel):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from foredraft.edge.session_report import SERVER, exactness
+from foredraft.text.inert import inert
 
 if TYPE_CHECKING:
     from foredraft.api.generation import Generation
@@ -70,8 +71,8 @@ def local_line(event: "LocalEvent", decode: Callable[[list[int]], str]) -> str:
 
 
 def show(text: str) -> None:
-    """Put a piece of text out at once."""
-    typer.echo(text, nl=False)
+    """Put a piece of text out at once; on a terminal nothing in it acts."""
+    typer.echo(inert(text) if sys.stdout.isatty() else text, nl=False)
     sys.stdout.flush()
 
 
