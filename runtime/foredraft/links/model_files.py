@@ -92,9 +92,8 @@ async def _download(
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         if isinstance(error, aiohttp.ClientResponseError):
             raise_if_refused(proxy, url, error.status, error)
-        raise UnreachableError(
-            f"cannot fetch {what} from {on_the_way(url, proxy)}: {str(error) or 'timed out'}"
-        ) from error
+        why = str(error) or "timed out"
+        raise UnreachableError(f"cannot fetch {what} from {on_the_way(url, proxy)}: {why}") from error
     return bytes(data)
 
 
