@@ -1,9 +1,11 @@
-"""A model that sees, in simulated time: the texts of real time, and links that carry its images."""
+"""A model that sees, in simulated time: the texts of real time, and links that carry its images. Needs torch."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch")
 
 import foredraft
 from engines import tiny_eyes
