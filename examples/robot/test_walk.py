@@ -1,7 +1,6 @@
 """A robot that sees, in simulated time: the loop that is deployed, over LTE, with an outage in the middle."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -9,14 +8,13 @@ from foredraft.api.robot_planner import RobotPlanner, Walk, plan_rule
 from foredraft.robot.world import make_world
 from foredraft_sim.pytest_plugin import ConnectSimulated
 
-ROBOT = Path(__file__).with_name("robot.toml")
 WORLD = 7
 DECISION_S = 8.0  # what a decision may take
 
 
 async def walk(simulated_edge: ConnectSimulated, policy: str, outage_s: float = 0.0) -> Walk:
     """One walk with a policy; the link breaks after two seconds."""
-    async with simulated_edge(str(ROBOT)) as edge:
+    async with simulated_edge("robot.toml") as edge:
         if outage_s:
             asyncio.get_running_loop().call_at(2.0, edge.world.cut_link, outage_s)
         planner = RobotPlanner(edge, await edge.chat_card(), rule=plan_rule(), policy=policy)

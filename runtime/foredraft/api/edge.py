@@ -273,11 +273,11 @@ class Edge:
 
     def _shown(self, images: Sequence[EncodedImage], prompt: Sequence[int], drafter: Drafter) -> Images | None:
         """The images of a text, of which the drafter is told. Raises ConfigError."""
-        if not images:
-            return None
         if self.ready.image_token is None:
-            raise ConfigError("the model that is served sees no images")
-        shown = Images(images, prompt, self.ready.image_token, self._shows)
+            if images:
+                raise ConfigError("the model that is served sees no images")
+            return None
+        shown = Images(images, prompt, self.ready.image_token, self._shows) if images else None
         if isinstance(drafter, BesideImages):
             drafter.see([image.data for image in images], self.ready.image_token)
         return shown
