@@ -14,10 +14,12 @@ from engines.torch_reference import PlainHeads
 from foredraft.api.cloud import Cloud
 from foredraft.api.edge import Edge, connect
 from foredraft.cloud.gallery import Gallery
+from foredraft.edge.connections import Retry
 from foredraft.engines.torch_model import LoadedModel, load_model
 from foredraft.engines.torch_target import TorchTarget
 from foredraft.errors import ConfigError, RefusedError, UnreachableError
 from foredraft.images import EncodedImage, image_of
+from foredraft.keys import Key, Keys, hash_of
 from foredraft.protocol.ports import Link, eyes_of
 from foredraft.protocol.sampling import Sampling
 from foredraft.text.chat_template import render
@@ -231,6 +233,17 @@ async def test_an_image_for_a_model_without_eyes_is_refused() -> None:
     async with blind_cloud() as cloud, connect(cloud) as edge:
         with pytest.raises(ConfigError, match="sees no images"):
             edge.generate("x", images=[image_of(FIRST)])
+
+
+async def test_a_key_has_its_bytes_of_images_a_minute(model: LoadedModel) -> None:
+    keys = Keys({"ada": Key(name="ada", hash=hash_of("a"), image_bytes_per_minute=100)})
+    target = TorchTarget(model, PlainHeads(model), cache_bytes=1 << 20)
+    served = Cloud(target, Tokenizer.from_folder(model.folder), keys=keys)
+    async with served as cloud, connect(cloud, api_key="a", retry=Retry(attempts=0)) as edge:
+        assert (await written(edge, prompt_of(model, FIRST), [FIRST], WARM)).new_tokens == LENGTH
+        assert (await written(edge, prompt_of(model, FIRST), [FIRST], WARM)).image_bytes == 0  # and costs nothing
+        with pytest.raises(RefusedError, match=r"100 bytes of images a minute \(limit: image_bytes_per_minute\)"):
+            await written(edge, prompt_of(model, SECOND), [SECOND], WARM)
 
 
 async def test_an_image_that_breaks_on_its_way_is_refused_and_the_server_goes_on(
