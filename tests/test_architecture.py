@@ -18,8 +18,8 @@ FLOORS = {
         *("engines", "exits", "demo_models", "observe", "server", "openai_api", "api", "calibration", "bench", "cli"),
     ),
     "foredraft_sim": (
-        *("errors", "streams", "loop", "network", "tokens", "scenario"),
-        *("replay", "bench", "tune", "validate", "world", "pytest_plugin"),
+        *("errors", "streams", "peers", "loop", "network", "tokens", "scenario"),
+        *("replay", "world", "bench", "tune", "validate", "pytest_plugin"),
     ),
 }
 """Folders and loose files of each package, from the ground up: nothing imports what stands above it."""
