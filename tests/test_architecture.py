@@ -19,7 +19,7 @@ FLOORS = {
     ),
     "foredraft_sim": (
         *("errors", "streams", "loop", "network", "tokens", "scenario"),
-        *("replay", "bench", "tune", "validate", "world", "pytest_plugin"),
+        *("replay", "bench", "tune", "validate", "world", "chaos", "pytest_plugin"),
     ),
 }
 """Folders and loose files of each package, from the ground up: nothing imports what stands above it."""
