@@ -89,6 +89,11 @@ class CloudService:
         """What the service has done since it started."""
         return self.shared.counters
 
+    @property
+    def connections(self) -> int:
+        """How many edges are connected."""
+        return len(self._connections)
+
     async def handle(self, link: Link) -> None:
         """Serve one connection until it closes. Never raises for what the peer does."""
         self._met += 1
@@ -219,16 +224,20 @@ class _Connection:
             code = error.code if isinstance(error, RefusedError) else messages.INVALID
             self._refuse(0, code, str(error))
         finally:
-            await self._end_session()
-            await self._flush(sender)
-            self._session = None  # it speaks through us: let go of each other, and nothing waits for the collector
+            try:
+                await self._end_session()
+            finally:
+                await self._flush(sender)
+                self._session = None  # it speaks through us: let go of each other, and nothing waits for the collector
 
     async def _flush(self, sender: "asyncio.Task[None]") -> None:
         """Give the last words a moment to leave, then end the sender."""
         self._outbox.end()
-        await asyncio.wait([sender], timeout=1.0)
-        sender.cancel()
-        await asyncio.gather(sender, return_exceptions=True)
+        try:
+            await asyncio.wait([sender], timeout=1.0)
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
 
     async def _converse(self) -> None:
         try:
@@ -315,8 +324,9 @@ class _Connection:
         session = CloudSession(self._service.shared, state, self.say, self.key.name, asked, name, held, self._charge)
         session.attach(opened.chains)
         self._session = session
-        work = self._logged(session, name, now_s)
-        self._task = asyncio.create_task(work, name=f"cloud {opened.session}")
+        work = self._work(opened.session, session.run)
+        self._task = task = asyncio.create_task(work, name=f"cloud {opened.session}")
+        task.add_done_callback(partial(self._ended, session, name, now_s))  # one that had no time to begin, too
 
     def _charge_prompt(self, tokens: int, now_s: float) -> None:
         """A text of the key begins. Raises RefusedError where it has had its tokens a minute."""
@@ -339,14 +349,11 @@ class _Connection:
         except ConfigError as error:
             raise RefusedError(messages.INVALID, str(error)) from error
 
-    async def _logged(self, session: CloudSession, name: str, began_s: float) -> None:
-        """A session's work, and at its end a line for operators."""
-        how = session_log.LEFT
-        try:
-            how = await self._work(session.state.session, session.run) or session.state.finish
-        finally:
-            took_s = asyncio.get_running_loop().time() - began_s
-            session_log.session_ended(name, self.key.name, session.state, session.tally, how, took_s)
+    def _ended(self, session: CloudSession, name: str, began_s: float, task: "asyncio.Task[str]") -> None:
+        """A session's work is over: a line for operators."""
+        how = session_log.LEFT if task.cancelled() else task.result() or session.state.finish
+        took_s = asyncio.get_running_loop().time() - began_s
+        session_log.session_ended(name, self.key.name, session.state, session.tally, how, took_s)
 
     async def _read_back(self, read: Read) -> None:
         """Tell what exits and draft say of a finished text, in the place of a session."""
