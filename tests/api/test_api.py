@@ -12,8 +12,15 @@ import pytest
 
 import foredraft
 from api import clouds
-from foredraft.engines.scripted import ScriptedSlot, ScriptedTarget
-from foredraft.errors import ConfigError, ModelError, RefusedError, UnknownNameError, UnreachableError
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
+from foredraft.errors import (
+    ConfigError,
+    LinkClosedError,
+    ModelError,
+    RefusedError,
+    UnknownNameError,
+    UnreachableError,
+)
 from foredraft.policies import policy_names
 from foredraft.protocol.events import Event
 from foredraft.protocol.ports import Pass, Prediction, Verdict
@@ -273,6 +280,39 @@ async def test_a_text_is_left_with_its_context_and_the_cloud_stops() -> None:
             assert cloud.service.counters.active == 1
         await asyncio.sleep(0.01)
         assert cloud.service.counters.active == 0
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_the_end_of_an_edge_ends_the_texts_that_other_tasks_iterate_over(cancelled: bool) -> None:
+    drafters: list[ClosedOnce] = []
+
+    def new_drafter() -> ClosedOnce:
+        drafters.append(ClosedOnce())
+        return drafters[-1]
+
+    async with clouds.cloud() as cloud:
+        async with foredraft.connect(cloud, draft=new_drafter) as edge:
+            texts = [edge.generate(PROMPT, max_new_tokens=1 << 30) for _ in range(2)]
+            tasks = [asyncio.create_task(text.finish()) for text in texts]
+            await asyncio.sleep(0.01)
+            if cancelled:  # and not waited for, as a gather that is cancelled leaves its tasks
+                for task in tasks:
+                    task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert cloud.service.counters.active == 0
+    assert [type(one) for one in ended] == [asyncio.CancelledError if cancelled else LinkClosedError] * 2
+    assert [drafter.closed for drafter in drafters] == [1, 1]
+
+
+class ClosedOnce(ScriptedDrafter):
+    """A drafter that counts how often it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda position, width: [])
+        self.closed = 0
+
+    async def close(self) -> None:
+        self.closed += 1
 
 
 async def test_texts_over_http_share_a_connection_and_a_full_server_takes_back_one_that_is_idle() -> None:
