@@ -182,6 +182,7 @@ class _Connection:
         self._task: asyncio.Task[object] | None = None
         self._cut: asyncio.Future[None] | None = None
         self._admitted = False
+        self._asked = -1  # the latest session that was to be opened
         self._score: Score | None = None  # of the session that is opened next
         self._constrain: Constrain | None = None  # likewise
 
@@ -300,16 +301,17 @@ class _Connection:
         self.say(Refused(session, code, reason, retry_after_s))
 
     def _pass_on(self, message: Grow | Steer) -> None:
-        """To the session it is for. What belongs to an ended one is late, and needs no answer."""
-        if self._session is None or message.session > self._session.state.session:
+        """To the session it is for. What belongs to one that has ended or was refused needs no answer."""
+        if message.session > self._asked:
             raise RefusedError(messages.INVALID, f"session {message.session} is not open")
-        if message.session == self._session.state.session:
+        if self._session is not None and message.session == self._session.state.session:
             self._session.take(message)
 
     async def _open(self, opened: Open) -> None:
         """Begin a session; it takes the place of the one before. A repeated Open changes nothing."""
         if self._session is not None and opened.session <= self._session.state.session:
             return
+        self._asked = max(self._asked, opened.session)
         if 0 < self.key.sessions <= self._service.texts_of(self.key) - self.busy:
             reason = f"the key {self.key.name!r} has its {self.key.sessions} texts at once (limit: sessions)"
             raise RefusedError(messages.BUSY, reason, RETRY_AFTER_S)
