@@ -181,6 +181,7 @@ class _Connection:
         self.key = EVERYBODY  # whose texts may share their beginnings
         self._task: asyncio.Task[object] | None = None
         self._cut: asyncio.Future[None] | None = None
+        self._dismissal: RefusedError | None = None
         self._admitted = False
         self._asked = -1  # the latest session that was to be opened
         self._score: Score | None = None  # of the session that is opened next
@@ -199,12 +200,14 @@ class _Connection:
     def dismiss(self, code: str, reason: str) -> None:
         """It ends here. Refused as busy, the edge may connect again when it has something to say."""
         if self._cut is None:
-            self._cut = asyncio.ensure_future(self._dismiss(code, reason))
+            self._dismissal = RefusedError(code, reason)
+            self._cut = asyncio.ensure_future(self._dismiss(self._dismissal))
 
-    async def _dismiss(self, code: str, reason: str) -> None:
-        session_log.refused(self._number, 0, code, self.key.name)
+    async def _dismiss(self, refusal: RefusedError) -> None:
+        session_log.refused(self._number, 0, refusal.code, self.key.name)
+        await self._end_session()  # before the word that a full link may hold up
         with contextlib.suppress(LinkClosedError):
-            await self.link.send(Refused(0, code, reason))
+            await self.link.send(Refused(0, refusal.code, refusal.reason))
         await self.link.close()
 
     def say(self, message: ToEdge) -> None:
@@ -309,6 +312,8 @@ class _Connection:
 
     async def _open(self, opened: Open) -> None:
         """Begin a session; it takes the place of the one before. A repeated Open changes nothing."""
+        if self._dismissal is not None:
+            raise self._dismissal
         if self._session is not None and opened.session <= self._session.state.session:
             return
         self._asked = max(self._asked, opened.session)
@@ -359,6 +364,8 @@ class _Connection:
 
     async def _read_back(self, read: Read) -> None:
         """Tell what exits and draft say of a finished text, in the place of a session."""
+        if self._dismissal is not None:
+            raise self._dismissal
         now_s = asyncio.get_running_loop().time()
         state = CloudState(opening_of(read), self._service.card_for(self.key), self._service.limits, now_s)
         await self._end_session()
