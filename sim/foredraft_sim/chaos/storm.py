@@ -40,7 +40,7 @@ CALM = Weather()
 
 @dataclass
 class Storm:
-    """What the links of one session share: the generator, all that was ever said, and the cuts so far."""
+    """What the links of one session, or one device, share: the generator, all that was ever said, the cuts so far."""
 
     weather: Weather
     rng: Random
@@ -55,9 +55,8 @@ class StormyLink(Link):
     bytes_received = 0
     other: "StormyLink"
 
-    def __init__(self, storm: Storm, *, up: bool) -> None:
-        self._storm = storm
-        self._up = up  # whether what is sent here goes up
+    def __init__(self, storm: Storm, said: dict[bool, list[bytes]], *, up: bool) -> None:
+        self._storm, self._said = storm, said[up]
         self._inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._on_the_way = 0  # messages to this end that nobody has received
         self._taken = asyncio.Event()
@@ -105,7 +104,7 @@ class StormyLink(Link):
             self._floor_s = self._last_s
         if rng.random() < weather.duplicate:
             self._land(data, may_overtake=False)
-        said = storm.said[self._up]
+        said = self._said
         if said and not reliable and rng.random() < weather.stale:
             self._land(rng.choice(said), may_overtake=False)
         said.append(data)
@@ -155,8 +154,9 @@ class StormyLink(Link):
             end._floor_s = max(end._floor_s, until_s)
 
 
-def stormy_link(storm: Storm) -> tuple[StormyLink, StormyLink]:
-    """The edge's end of a link and the cloud's."""
-    edge, cloud = StormyLink(storm, up=True), StormyLink(storm, up=False)
+def stormy_link(storm: Storm, *, remembers: bool = True) -> tuple[StormyLink, StormyLink]:
+    """The edge's end of a link and the cloud's. ``remembers``: late messages may be those of the links before, too."""
+    said = storm.said if remembers else {True: [], False: []}
+    edge, cloud = StormyLink(storm, said, up=True), StormyLink(storm, said, up=False)
     edge.other, cloud.other = cloud, edge
     return edge, cloud
