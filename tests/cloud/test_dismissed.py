@@ -8,7 +8,17 @@ import pytest
 from foredraft.cloud.service import CloudService
 from foredraft.keys import Key, KeyFile, hash_of, with_key
 from foredraft.links.memory import memory_link
-from foredraft.protocol.messages import PROTOCOL_VERSION, UNAUTHORIZED, Hello, Open, Ready, Refused, Steer, pack
+from foredraft.protocol.messages import (
+    PROTOCOL_VERSION,
+    UNAUTHORIZED,
+    Hello,
+    Message,
+    Open,
+    Ready,
+    Refused,
+    Steer,
+    pack,
+)
 from sessions.room import SlowTarget, truth
 
 
@@ -36,7 +46,7 @@ async def test_nothing_runs_for_a_revoked_key_although_its_edge_reads_nothing(tm
     passes = service.counters.passes
     await edge.send(opening(2))  # nor does anything begin
     await asyncio.sleep(5.0)
-    heard = []
+    heard: list[Message] = []
     while not heard or not isinstance(heard[-1], Refused):
         heard.append(await edge.receive())
     assert isinstance(heard[0], Ready)

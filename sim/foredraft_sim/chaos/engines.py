@@ -35,8 +35,8 @@ TARGET: Final = TargetProfile(
     name="chaos-target",
     title="A target in a world of chaos",
     model=Model(name="chaos", layers=LAYERS),
-    prefill=Line(base_s=0.008, per_token_s=0.0005, range=_RANGE),
-    target_pass=Line(base_s=0.008, per_token_s=0.001, range=_RANGE),
+    prefill=Line(base_s=0.02, per_token_s=0.001, range=_RANGE),
+    target_pass=Line(base_s=0.02, per_token_s=0.002, range=_RANGE),
     memory=Memory(device_bytes=1 + CACHE_TOKENS, weights_bytes=1, cache_bytes_per_token=1),
 )
 DRAFT: Final = DraftProfile(
@@ -44,7 +44,7 @@ DRAFT: Final = DraftProfile(
     name="chaos-draft",
     title="A draft in a world of chaos",
     model=Model(name="chaos", layers=2),
-    draft_step=Line(base_s=0.004, per_token_s=0.001, range=_RANGE),
+    draft_step=Line(base_s=0.008, per_token_s=0.002, range=_RANGE),
 )
 
 

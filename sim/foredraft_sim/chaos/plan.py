@@ -120,7 +120,8 @@ class EdgePlan:
 class Plan:
     """One world. ``items``: by their numbers, which stay when some are left out.
 
-    ``drafts``: whether a draft runs beside the target, on its device.
+    ``drafts``: whether a draft runs beside the target, on its device. ``honest``: the key whose share of the device is
+    looked at, beside others that take what they can; empty for none.
     """
 
     seed: int
@@ -131,6 +132,7 @@ class Plan:
     keys: tuple[KeyPlan, ...]
     edges: tuple[EdgePlan, ...]
     items: tuple[tuple[int, Item], ...]
+    honest: str = ""
 
     @property
     def sessions(self) -> list[Session]:
@@ -210,7 +212,8 @@ def _crowd(seed: int, number: int, streams: Streams) -> Plan:
     kinds = [luck.choice(("wide", "wide", "reads")) for _ in range(3)]
     greedy = [Peer(kind, luck.random() / 2, 0, f"peer-{place}", 4) for place, kind in enumerate(kinds)]
     keys = (honest, *(KeyPlan(peer.key) for peer in greedy))
-    return Plan(seed, number, ("oak",), 1 << 15, False, keys, (edge,), tuple(enumerate([*texts, *greedy])))
+    items: list[Item] = [*texts, *greedy]
+    return Plan(seed, number, ("oak",), 1 << 15, False, keys, (edge,), tuple(enumerate(items)), honest.name)
 
 
 def _key(rng: Random, place: int) -> KeyPlan:
@@ -261,7 +264,7 @@ def _weather(rng: Random) -> Weather:
 
 
 def _fault(rng: Random, kind: str, edges: int, servers: int, keys: int) -> Fault:
-    at_s, for_s = rng.random() * 5.0, 0.05 + rng.random() ** 2 * 6.0
+    at_s, for_s = rng.random() * 4.0, 0.05 + rng.random() ** 2 * 6.0
     if kind in OF_EDGES:
         return Fault(kind, at_s, for_s, rng.randrange(edges))
     if kind in OF_SERVERS:
