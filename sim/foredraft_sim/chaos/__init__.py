@@ -8,7 +8,7 @@ was broken; ``shrink`` finds the least that breaks it.
 What of the world's ills cannot happen here:
 
 - The loop's clock never jumps, as the monotonic clock of a machine does not. What jumps is the servers' wall clock,
-  of which the expiry of keys depends.
+  on which the expiry of keys depends.
 - Nothing is lost on a link that stays whole, and no byte of it changes: TCP and TLS see to that below. Messages are
   delayed, doubled, repeated late, and overtake each other as far as the protocol bears it; links are cut.
 - A forward fails as the thread of a torch device reports it: the errors are those that ``engines.worker`` translates

@@ -18,7 +18,7 @@ NOTHING = "nothing"
 
 
 def chaos(
-    sessions: Annotated[int, typer.Option(help="Texts in all.", min=1)] = 300,
+    sessions: Annotated[int, typer.Option(help="Texts in all; with --forever, of each seed.", min=1)] = 300,
     seed: Annotated[int, typer.Option(help="The same seed gives the same worlds.", min=0)] = 1,
     forever: Annotated[bool, typer.Option("--forever", help="Seed after seed, until it is stopped.")] = False,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
@@ -119,7 +119,7 @@ class _Teller:
     def end(self) -> None:
         """The count; exit code 1 where anything was broken."""
         plain = {"sessions": self.sessions, "worlds": self._worlds, "broken": self._failures}
-        words = "nothing was broken" if not self._failures else f"{self._failures} of them were broken"
+        words = f"something was broken in {self._failures}" if self._failures else "nothing was broken"
         line = f"{self.sessions} sessions in {self._worlds} worlds: {words}"
         typer.echo(json.dumps(plain) if self._as_json else line)
         if self._failures:

@@ -57,6 +57,10 @@ class EdgeLife:
     def crash(self, for_s: float) -> None:
         """The process is gone, without a word to anybody; what was shown is known to whoever starts it again."""
         self._world.cut(f"edge {self._number}", for_s)
+        self.quit(for_s)
+
+    def quit(self, for_s: float) -> None:
+        """The application ends amid its texts, and is started again later."""
         if self._running is not None and not self._running.done():
             self._away_s = for_s
             self._running.cancel()

@@ -92,6 +92,8 @@ async def _befall(world: World, edges: Sequence[EdgeLife], fault: Fault) -> None
         world.stall(f"edge {where}", for_s)
     elif kind == "crash":
         edges[where].crash(for_s)
+    elif kind == "quit":
+        edges[where].quit(for_s)
     elif kind == "revoke":
         world.revoke(world.plan.keys[where].name)
     elif kind == "clock":

@@ -25,6 +25,7 @@ FAULTS: Final = {
     FORWARD: "the forwards of a device fail for a while, as torch fails",
     BUG: "the forwards of a device fail for a while, as nobody thought they would",
     "crash": "an edge's process is killed, and goes on later from what it had shown",
+    "quit": "an edge's application ends in good order amid its texts, and goes on later from what it had shown",
     "revoke": "a key is revoked",
     "clock": "the wall clock of all servers jumps",
 }
@@ -35,7 +36,7 @@ PEERS: Final = {
     "churn": "connects, opens a text, and is gone",
     "mute": "opens texts and reads nothing",
 }
-OF_EDGES: Final = ("cut", "stall", "crash")
+OF_EDGES: Final = ("cut", "stall", "crash", "quit")
 OF_SERVERS: Final = ("kill", "swap", "drain", MEMORY, FORWARD, BUG)
 POLICIES: Final = ("cloud", "sync", "seed", "ahead", "auto", "any")
 BESIDE: Final = ("colocated:cloud_gamma=2", "both:cloud_gamma=2")
