@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 
 import foredraft
 from api import clouds
+from foredraft.api.servers import Servers
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.errors import (
     ConfigError,
@@ -23,7 +25,7 @@ from foredraft.errors import (
 )
 from foredraft.policies import policy_names
 from foredraft.protocol.events import Event
-from foredraft.protocol.ports import Pass, Prediction, Verdict
+from foredraft.protocol.ports import Link, Pass, Prediction, Verdict
 from foredraft.protocol.sampling import Sampling
 
 PROMPT = clouds.TEXT[:13]
@@ -163,6 +165,23 @@ async def test_a_wrong_key_is_refused_at_once_and_the_right_one_serves() -> None
             await foredraft.connect(url, api_key="wrong").__aenter__()
         async with foredraft.connect(url, api_key="right") as edge:
             assert (await edge.generate(PROMPT, max_new_tokens=5).finish()).new_tokens == 5
+
+
+async def test_a_key_that_none_of_several_servers_knows_is_refused_at_once() -> None:
+    first, second = clouds.cloud("one"), clouds.cloud("another")
+    async with first, second, first.listen() as one, second.listen() as other:
+        with pytest.raises(RefusedError, match=r"no server lets us in: .*API key; .*API key$"):
+            async with foredraft.connect(one, other, api_key="a third"):
+                pass
+
+
+async def test_of_servers_that_are_all_busy_the_one_that_is_free_first_says_when_to_try_again() -> None:
+    async def busy(retry_after_s: float | None) -> Link:
+        raise RefusedError("busy" if retry_after_s else "unauthorized", "no", retry_after_s)
+
+    with pytest.raises(RefusedError) as raised:
+        await Servers([partial(busy, retry_after_s) for retry_after_s in (5.0, None, 2.0)]).connect()
+    assert (raised.value.code, raised.value.retry_after_s) == ("busy", 2.0)
 
 
 async def test_a_draft_with_another_tokenizer_is_refused() -> None:
