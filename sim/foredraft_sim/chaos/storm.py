@@ -16,6 +16,9 @@ from foredraft.protocol.ports import Link
 RELIABLE = (messages.Hello, messages.Ready, messages.Open, messages.Close)
 """What nothing overtakes: the port promises an ordered link, and without these there is no session."""
 
+_TICK_S = 1e-9
+"""Between messages that stay in order: timers of one instant may run in any."""
+
 
 @dataclass(frozen=True)
 class Weather:
@@ -101,7 +104,7 @@ class StormyLink(Link):
         storm, rng, weather = self._storm, self._storm.rng, self._storm.weather
         self._land(data, may_overtake=not reliable and rng.random() < weather.reorder)
         if reliable:
-            self._floor_s = self._last_s
+            self._floor_s = self._last_s + _TICK_S
         if rng.random() < weather.duplicate:
             self._land(data, may_overtake=False)
         said = self._said
@@ -116,7 +119,7 @@ class StormyLink(Link):
         loop, rng = asyncio.get_running_loop(), self._storm.rng
         at_s = max(self._floor_s, loop.time() + rng.random() * self._storm.weather.delay_s)
         if not may_overtake:
-            at_s = self._last_s = max(self._last_s, at_s)
+            at_s = self._last_s = max(self._last_s + _TICK_S, at_s)
         self.other._on_the_way += 1
         loop.call_at(at_s, self.other._inbox.put_nowait, data)
 
@@ -135,7 +138,7 @@ class StormyLink(Link):
         if not self._closed:
             self._close_here()
             loop = asyncio.get_running_loop()
-            loop.call_at(max(self._last_s, loop.time()), self.other._inbox.put_nowait, None)
+            loop.call_at(max(self._last_s + _TICK_S, loop.time()), self.other._inbox.put_nowait, None)
 
     def cut(self) -> None:
         """Both ends are closed; what was on its way is lost."""
