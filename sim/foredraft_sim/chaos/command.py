@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NOTHING = "nothing"
 """What ``--keep`` is where a world is broken with none of its items."""
+ENOUGH = 10
+"""After so many broken worlds it ends."""
 
 
 def chaos(
@@ -33,7 +35,8 @@ def chaos(
 
     Links that are cut and stall, servers that are killed, drained, out of memory or serve another model, keys that are
     revoked, edges that crash, peers that are hostile. What is broken is shrunk to the least that breaks it, with the
-    command that repeats it; the exit code is 1 then. --forever is for the night: it ends when it is interrupted.
+    command that repeats it; the exit code is 1 then. --forever is for the night: it ends when it is interrupted, or
+    after ten broken worlds, as the others do.
     """
     from foredraft_sim.chaos.worlds import NAMES, Only
 
@@ -60,6 +63,8 @@ def _all(tell: "_Teller", show: Show, sessions: int, seed: int, workers: int, on
             before = tell.sessions
             for outcome in outcomes(one, sessions, workers, only):
                 tell.take(one, outcome, only)
+                if tell.enough:
+                    return
                 show(tell.sessions - before, sessions, f"seed {one}, world {outcome.number}")
     except KeyboardInterrupt:
         if not forever:
@@ -72,6 +77,11 @@ class _Teller:
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
         self.sessions = self._worlds = self._failures = 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether there is so much to mend that looking further is of no use."""
+        return self._failures >= ENOUGH
 
     def take(self, seed: int, outcome: "Outcome", only: "Only") -> None:
         """One world of many."""

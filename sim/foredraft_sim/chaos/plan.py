@@ -36,12 +36,15 @@ PEERS: Final = {
     "churn": "connects, opens a text, and is gone",
     "mute": "opens texts and reads nothing",
 }
+OF_KEYS: Final = ("revoke", "clock")
 OF_EDGES: Final = ("cut", "stall", "crash", "quit")
 OF_SERVERS: Final = ("kill", "swap", "drain", MEMORY, FORWARD, BUG)
 POLICIES: Final = ("cloud", "sync", "seed", "ahead", "auto", "any")
 BESIDE: Final = ("colocated:cloud_gamma=2", "both:cloud_gamma=2")
 """Policies for servers with a draft beside the target."""
 
+_RARELY: Final = {FORWARD: 0.4, BUG: 0.4, "revoke": 0.7, "clock": 0.7}
+"""What ends many texts for good is drawn less often than the rest."""
 STORMY: Final = "weather"
 SESSION: Final = "session"
 DAY_S: Final = 86_400.0
@@ -171,7 +174,7 @@ def plans(seed: int) -> Iterator[Plan]:
 
 
 def plan_of(seed: int, number: int) -> Plan:
-    """One world of a seed: every fourth is a crowd of greedy keys, the others are whatever comes."""
+    """One world of a seed: every fourth is a crowd of greedy keys; in the others each kind of fault has its turn."""
     streams = Streams(seed).child(f"world {number}")
     return _crowd(seed, number, streams) if number % 4 == 3 else _storm(seed, number, streams)
 
@@ -179,7 +182,8 @@ def plan_of(seed: int, number: int) -> Plan:
 def _storm(seed: int, number: int, streams: Streams) -> Plan:
     rng = streams.stream("shape")
     models = ("oak",) * rng.choice((1, 1, 2, 3))
-    keyed, drafts = rng.random() < 0.6, rng.random() < 0.5
+    first = list(FAULTS)[(number - number // 4) % len(FAULTS)]
+    keyed, drafts = rng.random() < 0.6 or first in OF_KEYS, rng.random() < 0.5
     keys = tuple(_key(rng, place) for place in range(rng.randint(1, 3))) if keyed else ()
     edges = tuple(_edge(rng, len(models), keys) for _ in range(rng.randint(1, 4)))
     items: list[Item] = []
@@ -188,9 +192,10 @@ def _storm(seed: int, number: int, streams: Streams) -> Plan:
         items += [_session(luck, edge, drafts=drafts) for _ in range(rng.randint(1, 4))]
         if rng.random() < 0.6:
             items.append(Gale(edge, _weather(streams.stream(f"weather {edge}"))))
-    faults = list(FAULTS) if keyed else [kind for kind in FAULTS if kind not in ("revoke", "clock")]
+    faults = [kind for kind in FAULTS if keyed or kind not in OF_KEYS]
     luck = streams.stream("faults")
-    items += [_fault(luck, luck.choice(faults), len(edges), len(models), len(keys)) for _ in range(rng.randint(0, 5))]
+    more = luck.choices(faults, [_RARELY.get(kind, 1.0) for kind in faults], k=rng.randint(0, 5))
+    items += [_fault(luck, kind, len(edges), len(models), len(keys)) for kind in [first, *more]]
     peers = [_peer(luck, len(models), f"peer-{place}") for place in range(rng.choice((0, 0, 0, 1, 2)))]
     own = tuple(KeyPlan(peer.key) for peer in peers) if keyed else ()
     rows = rng.choice((512, 1024, 4096))
@@ -237,8 +242,8 @@ def _session(rng: Random, edge: int, *, drafts: bool = False) -> Session:
         edge=edge,
         start_s=rng.random() * 3.0,
         seed=rng.getrandbits(48),
-        prompt=_prompt(rng, rng.choice((1, 5, 40, 90))),
-        new_tokens=rng.choice((1, 4, 12, 24, 40)),
+        prompt=_prompt(rng, rng.choice((1, 5, 40, 90, 200))),
+        new_tokens=rng.choice((1, 4, 12, 24, 40, 80)),
         policy=rng.choice(POLICIES + BESIDE if drafts else POLICIES),
         stops=rng.random() < 0.4,
         leave_after=rng.randint(1, 6) if rng.random() < 0.1 else 0,

@@ -31,7 +31,7 @@ def test_whatever_may_go_wrong_goes_wrong_in_them() -> None:
 
 
 def test_most_texts_are_complete_nevertheless_and_others_end_in_many_ways() -> None:
-    endings = [written.ending for plan in plans()[:30] for written in seen_of(plan).written]
+    endings = [written.ending for plan in plans() for written in seen_of(plan).written]
     assert endings.count(COMPLETE) > len(endings) / 2
     assert len(set(endings)) >= 6
 

@@ -10,7 +10,11 @@ from typer.testing import CliRunner, Result
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft_sim.chaos import command
 from foredraft_sim.chaos.command import chaos
-from sim.chaos.mutations import refusals_have_no_line, the_last_token_is_taken_back_where_the_link_was_lost
+from sim.chaos.mutations import (
+    lines_do_not_name_their_key,
+    refusals_have_no_line,
+    the_last_token_is_taken_back_where_the_link_was_lost,
+)
 from sim.chaos.worlds_of_tests import SEED
 
 app = typer.Typer()
@@ -54,6 +58,14 @@ def test_failures_as_json_name_the_invariant_the_items_and_the_command(monkeypat
     assert first["repeat"].startswith(f"foredraft chaos --seed {SEED} --world {first['world']} --keep ")
     assert len(first["items"]) == len(first["repeat"].rpartition(" ")[2].split(","))
     assert last["broken"] >= 1
+
+
+def test_it_ends_where_very_much_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines_do_not_name_their_key(monkeypatch)
+    monkeypatch.setattr(command, "ENOUGH", 2)
+    result = run("--forever", "--sessions", "40", "--seed", str(SEED))
+    assert result.exit_code == 1
+    assert result.stdout.count("repeat it:") == 2
 
 
 def test_for_ever_goes_from_seed_to_seed_until_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
