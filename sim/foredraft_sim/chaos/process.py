@@ -59,12 +59,12 @@ class Life:
         watched = WatchedTarget(self._engine, seen, lambda name: spent(name) and not self._ending)
         self._service = CloudService(watched, keys=self.keys, new_drafter=self._new_drafter if plan.drafts else None)
         self.door = Server(self._service, card=watched.card, tokenizer_json=b"", keys=self.keys)
-        self._watcher = self.start(self.door.watch_keys())
+        self._watcher = self._start(self.door.watch_keys())
 
     def _new_drafter(self) -> PacedDrafter:
         return PacedDrafter(ChaosDrafter(self.seen.model, 0.7, lambda drafter: None), DRAFT, device=self._device)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a coroutine as one of this process."""
         loop = asyncio.get_running_loop()
         name = f"server {self.seen.server}"
@@ -84,7 +84,7 @@ class Life:
         heard = Conversation(0, key.name)
         self.seen.conversations.append(heard)
         self._links.append(cloud)
-        self.start(self._serve(Ear(cloud, heard, self._told), heard, key))
+        self._start(self._serve(Ear(cloud, heard, self._told), heard, key))
         return edge
 
     async def _serve(self, ear: Ear, heard: Conversation, key: Key) -> None:
@@ -104,7 +104,7 @@ class Life:
         """End as ``foredraft serve`` does when it is told to; from then on it looks at no keys."""
         self._ending = True
         self._watcher.cancel()
-        await self.start(self.door.drain())
+        await self._start(self.door.drain())
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=SHUTDOWN_S)
         await self._end_tasks()

@@ -1,6 +1,7 @@
 """Very many worlds, in one process or several; the same seed gives the same ones in any case."""
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -65,7 +66,7 @@ def outcomes(seed: int, sessions: int | None, workers: int = 1, only: Only = EVE
     if workers == 1:
         yield from (outcome_of(seed, number, only) for number in numbers)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin) as pool:
         try:
             yield from _in_order(pool, seed, iter(numbers), workers, only)
         finally:
@@ -83,6 +84,11 @@ def _in_order(
         if not running:
             return
         yield from running.popleft().result()
+
+
+def _begin() -> None:
+    """An interrupt is for the process that was asked; it ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _some(seed: int, numbers: Iterable[int], only: Only) -> list[Outcome]:

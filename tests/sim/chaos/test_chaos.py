@@ -9,31 +9,33 @@ import pytest
 from foredraft.errors import ConfigError
 from foredraft_sim.chaos.invariants import INVARIANTS, broken
 from foredraft_sim.chaos.live import seen_of
-from foredraft_sim.chaos.plan import FAULTS, PEERS, STORMY, Fault, Plan, plan_of, said
+from foredraft_sim.chaos.plan import FAULTS, PEERS, STORMY, Fault, plan_of, said
 from foredraft_sim.chaos.seen import COMPLETE, Seen
 from foredraft_sim.chaos.worlds import Only, outcomes, worlds_for
 from sim.chaos.worlds_of_tests import SEED, SESSIONS
 
-
-def plans() -> list[Plan]:
-    return [plan_of(SEED, number) for number in range(worlds_for(SEED, SESSIONS))]
+PLANS = [plan_of(SEED, number) for number in range(worlds_for(SEED, SESSIONS))]
 
 
-def test_three_hundred_sessions_in_chaos_break_nothing() -> None:
-    lived = list(outcomes(SEED, SESSIONS))
-    assert [one for outcome in lived for one in outcome.broken] == []
-    assert sum(outcome.sessions for outcome in lived) >= SESSIONS
+@pytest.fixture(scope="module")
+def lives() -> list[Seen]:
+    """What is seen of these worlds."""
+    return [seen_of(plan) for plan in PLANS]
+
+
+def test_three_hundred_sessions_in_chaos_break_nothing(lives: list[Seen]) -> None:
+    assert [one for plan, seen in zip(PLANS, lives, strict=True) for one in broken(plan, seen)] == []
+    assert sum(len(seen.written) for seen in lives) >= SESSIONS
+
+
+def test_most_of_their_texts_are_complete_nevertheless_and_the_others_end_in_many_ways(lives: list[Seen]) -> None:
+    endings = [written.ending for seen in lives for written in seen.written]
+    assert endings.count(COMPLETE) > len(endings) / 2
+    assert len(set(endings)) >= 6
 
 
 def test_whatever_may_go_wrong_goes_wrong_in_them() -> None:
-    kinds = set().union(*(plan.kinds for plan in plans()))
-    assert kinds == {*FAULTS, *PEERS, STORMY}
-
-
-def test_most_texts_are_complete_nevertheless_and_others_end_in_many_ways() -> None:
-    endings = [written.ending for plan in plans() for written in seen_of(plan).written]
-    assert endings.count(COMPLETE) > len(endings) / 2
-    assert len(set(endings)) >= 6
+    assert set().union(*(plan.kinds for plan in PLANS)) == {*FAULTS, *PEERS, STORMY}
 
 
 def test_a_plan_is_the_same_for_the_same_seed_and_another_for_another() -> None:
@@ -76,11 +78,11 @@ def test_what_is_left_out_of_a_plan_changes_nothing_about_the_rest() -> None:
 def test_only_what_is_named_goes_wrong() -> None:
     only = Only.of(["cut", "stall", "text"])
     assert only == Only(("text",), ("cut", "stall"))
-    assert set().union(*(only.of_plan(plan).kinds for plan in plans())) == {"cut", "stall"}
+    assert set().union(*(only.of_plan(plan).kinds for plan in PLANS)) == {"cut", "stall"}
 
 
 def test_every_item_is_said_in_words() -> None:
-    for plan in plans():
+    for plan in PLANS:
         assert all(said(item) for _, item in plan.items)
     assert said(Fault("drain", 1.0, 0.5, 2)).startswith("drain 2 at 1.000 s for 0.500 s: a server is told to end")
 
