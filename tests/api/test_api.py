@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,11 +13,19 @@ import pytest
 
 import foredraft
 from api import clouds
-from foredraft.engines.scripted import ScriptedSlot, ScriptedTarget
-from foredraft.errors import ConfigError, ModelError, RefusedError, UnknownNameError, UnreachableError
+from foredraft.api.servers import Servers
+from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
+from foredraft.errors import (
+    ConfigError,
+    LinkClosedError,
+    ModelError,
+    RefusedError,
+    UnknownNameError,
+    UnreachableError,
+)
 from foredraft.policies import policy_names
 from foredraft.protocol.events import Event
-from foredraft.protocol.ports import Pass, Prediction, Verdict
+from foredraft.protocol.ports import Link, Pass, Prediction, Verdict
 from foredraft.protocol.sampling import Sampling
 
 PROMPT = clouds.TEXT[:13]
@@ -158,6 +167,23 @@ async def test_a_wrong_key_is_refused_at_once_and_the_right_one_serves() -> None
             assert (await edge.generate(PROMPT, max_new_tokens=5).finish()).new_tokens == 5
 
 
+async def test_a_key_that_none_of_several_servers_knows_is_refused_at_once() -> None:
+    first, second = clouds.cloud("one"), clouds.cloud("another")
+    async with first, second, first.listen() as one, second.listen() as other:
+        with pytest.raises(RefusedError, match=r"no server lets us in: .*API key; .*API key$"):
+            async with foredraft.connect(one, other, api_key="a third"):
+                pass
+
+
+async def test_of_servers_that_are_all_busy_the_one_that_is_free_first_says_when_to_try_again() -> None:
+    async def busy(retry_after_s: float | None) -> Link:
+        raise RefusedError("busy" if retry_after_s else "unauthorized", "no", retry_after_s)
+
+    with pytest.raises(RefusedError) as raised:
+        await Servers([partial(busy, retry_after_s) for retry_after_s in (5.0, None, 2.0)]).connect()
+    assert (raised.value.code, raised.value.retry_after_s) == ("busy", 2.0)
+
+
 async def test_a_draft_with_another_tokenizer_is_refused() -> None:
     async with clouds.cloud() as cloud, foredraft.connect(cloud, draft=clouds.drafter("another")) as edge:
         with pytest.raises(ModelError, match="the draft's tokenizer"):
@@ -273,6 +299,39 @@ async def test_a_text_is_left_with_its_context_and_the_cloud_stops() -> None:
             assert cloud.service.counters.active == 1
         await asyncio.sleep(0.01)
         assert cloud.service.counters.active == 0
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_the_end_of_an_edge_ends_the_texts_that_other_tasks_iterate_over(cancelled: bool) -> None:
+    drafters: list[ClosedOnce] = []
+
+    def new_drafter() -> ClosedOnce:
+        drafters.append(ClosedOnce())
+        return drafters[-1]
+
+    async with clouds.cloud() as cloud:
+        async with foredraft.connect(cloud, draft=new_drafter) as edge:
+            texts = [edge.generate(PROMPT, max_new_tokens=1 << 30) for _ in range(2)]
+            tasks = [asyncio.create_task(text.finish()) for text in texts]
+            await asyncio.sleep(0.01)
+            if cancelled:  # and not waited for, as a gather that is cancelled leaves its tasks
+                for task in tasks:
+                    task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert cloud.service.counters.active == 0
+    assert [type(one) for one in ended] == [asyncio.CancelledError if cancelled else LinkClosedError] * 2
+    assert [drafter.closed for drafter in drafters] == [1, 1]
+
+
+class ClosedOnce(ScriptedDrafter):
+    """A drafter that counts how often it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda position, width: [])
+        self.closed = 0
+
+    async def close(self) -> None:
+        self.closed += 1
 
 
 async def test_texts_over_http_share_a_connection_and_a_full_server_takes_back_one_that_is_idle() -> None:

@@ -10,6 +10,8 @@ import foredraft
 from foredraft.cloud import session_log
 from foredraft.engines.scripted import ScriptedTarget
 from foredraft.errors import RefusedError
+from foredraft.links.memory import memory_link
+from foredraft.protocol import messages
 from foredraft.protocol.ports import Slot
 
 
@@ -57,3 +59,36 @@ async def test_a_session_that_failed_or_was_refused_and_why(
     said = told(caplog)
     assert (said[0]["event"], said[0]["code"]) == ("refusal", code)
     assert (said[1]["event"], said[1]["ended"]) == ("session", how)
+
+
+@pytest.mark.simulated
+async def test_a_session_that_is_closed_in_the_breath_that_opened_it_has_its_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    edge, link = memory_link()
+    with caplog.at_level(logging.INFO, session_log.log.name):
+        serving = asyncio.create_task(cloud().service.handle(link))
+        opening = messages.Open(1, messages.pack([1, 2]), 2, 0.0, 0, 1.0, 0, 9, (), (), messages.Steer(1, 1))
+        for message in (messages.Hello(messages.PROTOCOL_VERSION), opening, messages.Close(1)):
+            await edge.send(message)  # all of it is there when the service reads the first
+        await asyncio.sleep(1.0)
+        await edge.close()
+        await serving
+    (line,) = told(caplog)
+    assert (line["session"], line["ended"], line["new_tokens"]) == ("1.1", session_log.LEFT, 0)
+
+
+@pytest.mark.simulated
+async def test_a_connection_that_is_given_up_during_its_last_words_ends_its_sender_as_well() -> None:
+    edge, link = memory_link(capacity=1)
+    serving = asyncio.create_task(cloud().service.handle(link))
+    await edge.send(messages.Hello(messages.PROTOCOL_VERSION))
+    for session in range(3):  # refused, and nobody reads it: the sender waits for room
+        await edge.send(messages.Steer(session, 1))
+    await edge.send_raw(b"\xc1")
+    await asyncio.sleep(0.5)
+    (sender,) = (task for task in asyncio.all_tasks() if task.get_name() == "cloud sender")
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    assert sender.cancelled()  # and did not fail with an error of which nobody hears
+    assert asyncio.all_tasks() == {asyncio.current_task()}

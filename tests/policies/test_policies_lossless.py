@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foredraft.policies import make_policy
-from sessions.chaos import Weather, World
+from foredraft_sim.chaos.storm import Weather
+from sessions.chaos import World
 from sessions.test_safety_and_liveness import check, outcome_in
 
 SPECS = (

@@ -1,4 +1,4 @@
-"""A hostile world in simulated time: links that misbehave, engines that check how they are used, policies at random.
+"""One session in a hostile world in simulated time: a link that misbehaves, engines that check how they are used.
 
 Everything random is drawn from one generator, so a scenario with its seed is one schedule.
 """
@@ -6,7 +6,7 @@ Everything random is drawn from one generator, so a scenario with its seed is on
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from foredraft.cloud.service import CloudService
@@ -14,111 +14,14 @@ from foredraft.cloud.state import Limits
 from foredraft.edge.connections import Retry
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession
-from foredraft.edge.state import EdgeState
-from foredraft.edge.step import Step, VerifyParams
-from foredraft.errors import LinkClosedError, RefusedError
+from foredraft.errors import RefusedError
 from foredraft.protocol import messages
-from foredraft.protocol.messages import Message, decode, encode
-from foredraft.protocol.ports import Guess, Link, Pass, Prediction, TargetCard, Verdict
+from foredraft.protocol.ports import Guess, Pass, Prediction, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.tree import Node
+from foredraft_sim.chaos.storm import CALM, Storm, StormyLink, Weather, stormy_link
 
 EXITS = (2, 4)
-RELIABLE = (messages.Hello, messages.Ready, messages.Open, messages.Close)
-"""What nothing overtakes: the port promises an ordered link, and without these there is no session."""
-
-
-@dataclass(frozen=True)
-class Weather:
-    """How a link misbehaves; probabilities are per message, ``cuts`` bounds how often it is cut."""
-
-    delay_s: float = 0.0
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    stale: float = 0.0
-    cut: float = 0.0
-    cuts: int = 0
-
-
-@dataclass
-class Storm:
-    """What the links of one session share: the generator, all that was ever said, and the cuts left."""
-
-    weather: Weather
-    rng: Random
-    cuts: int = 0
-    said: dict[bool, list[bytes]] = field(default_factory=lambda: {True: [], False: []})
-
-
-class StormyLink(Link):
-    """One end of a link in a storm. Implements ``protocol.ports.Link``."""
-
-    bytes_sent = 0
-    bytes_received = 0
-    other: "StormyLink"
-
-    def __init__(self, storm: Storm, *, up: bool) -> None:
-        self._storm = storm
-        self._up = up  # whether what is sent here goes up
-        self._inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._closed = False
-        self._last_s = 0.0
-        self._floor_s = 0.0  # nothing lands before this
-
-    async def send(self, message: Message) -> None:
-        await asyncio.sleep(0)
-        if self._closed:
-            raise LinkClosedError("closed")
-        storm, rng, weather = self._storm, self._storm.rng, self._storm.weather
-        data = encode(message)
-        self._land(data, may_overtake=not isinstance(message, RELIABLE) and rng.random() < weather.reorder)
-        if isinstance(message, RELIABLE):
-            self._floor_s = self._last_s
-        if rng.random() < weather.duplicate:
-            self._land(data, may_overtake=False)
-        said = storm.said[self._up]
-        if said and not isinstance(message, RELIABLE) and rng.random() < weather.stale:
-            self._land(rng.choice(said), may_overtake=False)
-        said.append(data)
-        if storm.cuts < weather.cuts and rng.random() < weather.cut:
-            storm.cuts += 1
-            asyncio.get_running_loop().call_later(rng.random() * weather.delay_s, self.cut)
-
-    def post(self, message: Message) -> bool:
-        return False
-
-    def _land(self, data: bytes, *, may_overtake: bool) -> None:
-        loop, rng = asyncio.get_running_loop(), self._storm.rng
-        at_s = max(self._floor_s, loop.time() + rng.random() * self._storm.weather.delay_s)
-        if not may_overtake:
-            at_s = self._last_s = max(self._last_s, at_s)
-        loop.call_at(at_s, self.other._inbox.put_nowait, data)
-
-    async def receive(self) -> Message:
-        data = None if self._closed else await self._inbox.get()
-        if data is None:
-            self._closed = True
-            raise LinkClosedError("closed")
-        return decode(data)
-
-    async def close(self) -> None:
-        """What was sent before still arrives at the other end."""
-        if not self._closed:
-            self._closed = True
-            self._inbox.put_nowait(None)
-            loop = asyncio.get_running_loop()
-            loop.call_at(max(self._last_s, loop.time()), self.other._inbox.put_nowait, None)
-
-    def cut(self) -> None:
-        for end in (self, self.other):
-            end._closed = True
-            end._inbox.put_nowait(None)
-
-
-def stormy_link(storm: Storm) -> tuple[StormyLink, StormyLink]:
-    edge, cloud = StormyLink(storm, up=True), StormyLink(storm, up=False)
-    edge.other, cloud.other = cloud, edge
-    return edge, cloud
 
 
 class CheckedTarget:
@@ -259,39 +162,6 @@ class ChaosDrafter:
         pass
 
 
-@dataclass
-class AnyPolicy:
-    """Whatever the interface allows, drawn anew each time it is asked."""
-
-    rng: Random
-    lazy: float = 0.3
-    alone: float = 0.2
-    patience_s: float = 1.0
-    name: str = "any"
-
-    def verify_params(self, state: EdgeState) -> VerifyParams:
-        rng = self.rng
-        exits = () if state.ready is None else state.ready.exits
-        return VerifyParams(
-            alone_until=state.position + rng.choice((-1, 0, 1, 3, 1 << 40)) if rng.random() < self.alone else 0,
-            patience_s=rng.random() * self.patience_s,
-            min_nodes=rng.choice((0, 1, 2, 9)),
-            max_branches=rng.choice((0, 1, 2, 9)),
-            exits=tuple(layer for layer in exits if rng.random() < 0.7),
-            threshold=rng.random(),
-        )
-
-    def step(self, state: EdgeState) -> Step | None:
-        if self.rng.random() < self.lazy:
-            return None
-        nodes = [state.root, *state.tree.nodes()]
-        return Step(tuple(self.rng.sample(nodes, min(len(nodes), self.rng.randint(0, 3)))), self.rng.randint(1, 3))
-
-    def ship(self, state: EdgeState) -> Sequence[Node]:
-        nodes = [state.root, *state.tree.nodes()]
-        return self.rng.sample(nodes, self.rng.randint(0, len(nodes)))
-
-
 NEVER_IDLE = Limits(idle_s=1e6)
 
 
@@ -304,7 +174,7 @@ class World:
     length: int = 20
     context: int = 1 << 20
     stop_at: int | None = None  # the generated token at this index is a stop token
-    weather: Weather = Weather()
+    weather: Weather = CALM
     limits: Limits = NEVER_IDLE
     max_pass_nodes: int = 8
     prefill_chunk: int = 8

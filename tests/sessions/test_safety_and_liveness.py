@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from foredraft.cloud.state import Limits
 from foredraft.edge.policy import Policy
 from foredraft.policies import make_policy
+from foredraft_sim.chaos.any_policy import AnyPolicy
+from foredraft_sim.chaos.storm import Weather
 from foredraft_sim.loop.event_loop import SimLoop
-from sessions.chaos import AnyPolicy, Outcome, Weather, World, live_through
+from sessions.chaos import Outcome, World, live_through
 
 CHANCE = st.sampled_from((0.0, 0.1, 0.4))
 WEATHERS = st.builds(
@@ -22,6 +24,8 @@ WEATHERS = st.builds(
     stale=CHANCE,
     cut=CHANCE,
     cuts=st.integers(0, 4),
+    room=st.sampled_from((0, 1, 3)),
+    at_once=st.sampled_from((0.0, 0.5)),
 )
 LIMITS = st.builds(
     Limits, max_nodes=st.sampled_from((1, 2, 5, 64)), max_chain=st.sampled_from((1, 2, 64)), idle_s=st.just(1e6)

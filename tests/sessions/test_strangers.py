@@ -239,6 +239,18 @@ async def test_repeated_and_late_messages_change_nothing() -> None:
         assert text_in(heard) == text(10)
 
 
+async def test_drafts_for_a_text_that_was_refused_need_no_answer_of_their_own() -> None:
+    async with stranger(room()) as link:
+        for message in (HELLO, opened(start=0), GROW, ALONE, Close(1), Steer(2, 1)):
+            await link.send(message)
+        heard = [await link.receive() for _ in range(3)]
+        refused = [message for message in heard if isinstance(message, Refused)]
+        assert [(message.session, message.code) for message in refused] == [
+            (1, messages.INVALID),
+            (2, messages.INVALID),
+        ]
+
+
 async def test_a_session_that_is_closed_at_once_leaves_no_slot_taken() -> None:
     class Counting(ScriptedTarget):
         slots = 0

@@ -19,7 +19,7 @@ class Drafters:
         self.tokenizer: Tokenizer | None = None
         self._loaded = loaded
         self._free: list[Drafter] = []
-        self._closed = False
+        self._lent: list[Drafter] = []
         if loaded is not None:
             self._new = loaded.new
             self.tokenizer = loaded.tokenizer
@@ -32,17 +32,20 @@ class Drafters:
         """One that is free, the latest to come back first, or a new one."""
         if self.only is not None:
             return self.only
-        return self._free.pop() if self._free else self._new()
+        drafter = self._free.pop() if self._free else self._new()
+        self._lent.append(drafter)
+        return drafter
 
     def give_back(self, drafter: Drafter) -> None:
         """Its text is over."""
-        if self.only is None and not self._closed:
+        if any(one is drafter for one in self._lent):
+            self._lent = [one for one in self._lent if one is not drafter]
             self._free.append(drafter)
 
     async def close(self) -> None:
-        """Close those that are free, and what they share."""
-        self._closed = True
-        for drafter in self._free:
+        """Close all, also those whose texts were stopped and that come back later, and what they share."""
+        drafters, self._free, self._lent = [*self._free, *self._lent], [], []
+        for drafter in drafters:
             await drafter.close()
         if self._loaded is not None:
             await self._loaded.close()

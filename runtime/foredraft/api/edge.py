@@ -172,7 +172,7 @@ class Edge:
     ) -> None:
         try:
             for generation in list(self._running):
-                await generation.aclose()
+                await generation.end()
         finally:
             await self._close_links()
             if self._drafters is not None:

@@ -80,7 +80,7 @@ class Generation:
         """The next piece.
 
         Raises UnreachableError (retries are used up), RefusedError (the cloud says no), ModelError (the
-        two ends do not fit). What came before stays valid.
+        two ends do not fit), LinkClosedError (its edge has ended). What came before stays valid.
         """
         return await anext(self._pieces)
 
@@ -100,6 +100,13 @@ class Generation:
                 "own, give connect(draft=...) what makes drafters in the place of one"
             )
             raise ConfigError(reason) from error
+
+    async def end(self) -> None:
+        """Stop here as its edge ends; another task that iterates over it gets LinkClosedError."""
+        try:
+            await self._pieces.aclose()
+        except RuntimeError:  # it runs elsewhere
+            await self._session.stop()
 
     async def __aenter__(self) -> Self:
         return self

@@ -91,6 +91,11 @@ class CloudService:
         """What the service has done since it started."""
         return self.shared.counters
 
+    @property
+    def connections(self) -> int:
+        """How many edges are connected."""
+        return len(self._connections)
+
     async def handle(self, link: Link) -> None:
         """Serve one connection until it closes. Never raises for what the peer does."""
         self._met += 1
@@ -179,7 +184,9 @@ class _Connection:
         self.key = EVERYBODY  # whose texts may share their beginnings
         self._task: asyncio.Task[object] | None = None
         self._cut: asyncio.Future[None] | None = None
+        self._dismissal: RefusedError | None = None
         self._admitted = False
+        self._asked = -1  # the latest session that was to be opened
         self._score: Score | None = None  # of the session that is opened next
         self._constrain: Constrain | None = None  # likewise
         self._viewing = Viewing(service.gallery, self.say)
@@ -198,12 +205,14 @@ class _Connection:
     def dismiss(self, code: str, reason: str) -> None:
         """It ends here. Refused as busy, the edge may connect again when it has something to say."""
         if self._cut is None:
-            self._cut = asyncio.ensure_future(self._dismiss(code, reason))
+            self._dismissal = RefusedError(code, reason)
+            self._cut = asyncio.ensure_future(self._dismiss(self._dismissal))
 
-    async def _dismiss(self, code: str, reason: str) -> None:
-        session_log.refused(self._number, 0, code, self.key.name)
+    async def _dismiss(self, refusal: RefusedError) -> None:
+        session_log.refused(self._number, 0, refusal.code, self.key.name)
+        await self._end_session()  # before the word that a full link may hold up
         with contextlib.suppress(LinkClosedError):
-            await self.link.send(Refused(0, code, reason))
+            await self.link.send(Refused(0, refusal.code, refusal.reason))
         await self.link.close()
 
     def say(self, message: ToEdge) -> None:
@@ -224,16 +233,20 @@ class _Connection:
             code = error.code if isinstance(error, RefusedError) else messages.INVALID
             self._refuse(0, code, str(error))
         finally:
-            await self._end_session()
-            await self._flush(sender)
-            self._session = None  # it speaks through us: let go of each other, and nothing waits for the collector
+            try:
+                await self._end_session()
+            finally:
+                await self._flush(sender)
+                self._session = None  # it speaks through us: let go of each other, and nothing waits for the collector
 
     async def _flush(self, sender: "asyncio.Task[None]") -> None:
         """Give the last words a moment to leave, then end the sender."""
         self._outbox.end()
-        await asyncio.wait([sender], timeout=1.0)
-        sender.cancel()
-        await asyncio.gather(sender, return_exceptions=True)
+        try:
+            await asyncio.wait([sender], timeout=1.0)
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
 
     async def _converse(self) -> None:
         try:
@@ -303,16 +316,19 @@ class _Connection:
         self.say(Refused(session, code, reason, retry_after_s))
 
     def _pass_on(self, message: Grow | Steer) -> None:
-        """To the session it is for. What belongs to an ended one is late, and needs no answer."""
-        if self._session is None or message.session > self._session.state.session:
+        """To the session it is for. What belongs to one that has ended or was refused needs no answer."""
+        if message.session > self._asked:
             raise RefusedError(messages.INVALID, f"session {message.session} is not open")
-        if message.session == self._session.state.session:
+        if self._session is not None and message.session == self._session.state.session:
             self._session.take(message)
 
     async def _open(self, opened: Open) -> None:
         """Begin a session; it takes the place of the one before. A repeated Open changes nothing."""
+        if self._dismissal is not None:
+            raise self._dismissal
         if self._session is not None and opened.session <= self._session.state.session:
             return
+        self._asked = max(self._asked, opened.session)
         if 0 < self.key.sessions <= self._service.texts_of(self.key) - self.busy:
             reason = f"the key {self.key.name!r} has its {self.key.sessions} texts at once (limit: sessions)"
             raise RefusedError(messages.BUSY, reason, RETRY_AFTER_S)
@@ -330,8 +346,9 @@ class _Connection:
         )
         session.attach(opened.chains)
         self._session = session
-        work = self._logged(session, name, now_s)
-        self._task = asyncio.create_task(work, name=f"cloud {opened.session}")
+        work = self._work(opened.session, session.run)
+        self._task = task = asyncio.create_task(work, name=f"cloud {opened.session}")
+        task.add_done_callback(partial(self._ended, session, name, now_s))  # one that had no time to begin, too
 
     def _charge_prompt(self, tokens: int, now_s: float) -> None:
         """A text of the key begins. Raises RefusedError where it has had its tokens or bytes a minute."""
@@ -368,17 +385,16 @@ class _Connection:
         except ConfigError as error:
             raise RefusedError(messages.INVALID, str(error)) from error
 
-    async def _logged(self, session: CloudSession, name: str, began_s: float) -> None:
-        """A session's work, and at its end a line for operators."""
-        how = session_log.LEFT
-        try:
-            how = await self._work(session.state.session, session.run) or session.state.finish
-        finally:
-            took_s = asyncio.get_running_loop().time() - began_s
-            session_log.session_ended(name, self.key.name, session.state, session.tally, how, took_s)
+    def _ended(self, session: CloudSession, name: str, began_s: float, task: "asyncio.Task[str]") -> None:
+        """A session's work is over: a line for operators."""
+        how = session_log.LEFT if task.cancelled() else task.result() or session.state.finish
+        took_s = asyncio.get_running_loop().time() - began_s
+        session_log.session_ended(name, self.key.name, session.state, session.tally, how, took_s)
 
     async def _read_back(self, read: Read) -> None:
         """Tell what exits and draft say of a finished text, in the place of a session."""
+        if self._dismissal is not None:
+            raise self._dismissal
         now_s = asyncio.get_running_loop().time()
         state = CloudState(opening_of(read), self._service.card_for(self.key), self._service.limits, now_s)
         await self._end_session()

@@ -105,28 +105,40 @@ class EdgeSession:
         self._fresh: deque[list[int]] | None = None  # where somebody watches
         self._news = Signal()
         self._over = False
+        self._runner: asyncio.Task[None] | None = None
+        self._stopped = False
 
     async def stream(self) -> AsyncGenerator[list[int], None]:
         """The committed tokens, as they come. Closing the generator ends the session at the cloud.
 
         Raises UnreachableError when retries are used up, RefusedError when the cloud says no,
         ModelError when the two ends' tokenizers differ, or another model would go on with the text,
-        DeadlineError where that is wanted.
+        DeadlineError where that is wanted, LinkClosedError when it is stopped.
         What was yielded before stays valid.
         """
         self._begin()
         fresh: deque[list[int]] = deque()
         self._fresh = fresh
-        runner = asyncio.create_task(self._run(), name=f"edge session {self.name}")
+        self._runner = runner = asyncio.create_task(self._run(), name=f"edge session {self.name}")
         try:
             while not self._over:
                 await self._news.wait()
                 while fresh:
                     yield fresh.popleft()
-            await runner
+            if not self._stopped:
+                await runner
+            elif not self.state.finish:
+                raise LinkClosedError("the edge was closed while this text was being written")
         finally:
             runner.cancel()
             await asyncio.gather(runner, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """End the stream that somebody else watches; returns when its link is given back."""
+        self._stopped = True
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
 
     async def run(self) -> None:
         """The whole text at once, for those who do not watch it grow; ``report`` has it. Raises as ``stream``."""

@@ -12,11 +12,14 @@ As in vLLM's automatic prefix caching (Kwon et al., "PagedAttention", 2023).
 import hashlib
 from array import array
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from foredraft.engines.gaps import Gaps
-from foredraft.engines.kv_memory import Run
 from foredraft.errors import RefusedError
 from foredraft.protocol.messages import BUSY
+
+if TYPE_CHECKING:
+    from foredraft.engines.kv_memory import Run
 
 BLOCK_ROWS = 16
 WORTH_WAITING_ROWS = 2 * BLOCK_ROWS
@@ -42,7 +45,7 @@ class Text:
         """How many tokens its blocks have room for."""
         return len(self._blocks) * BLOCK_ROWS
 
-    def runs(self, end: int) -> list[Run]:
+    def runs(self, end: int) -> "list[Run]":
         """Where its first ``end`` rows lie."""
         runs: list[Run] = []
         for place, block in enumerate(self._blocks[: -(-end // BLOCK_ROWS)]):

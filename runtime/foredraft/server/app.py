@@ -14,16 +14,16 @@ import contextlib
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from aiohttp import web
 
 from foredraft.errors import ForedraftError
-from foredraft.keys import Keys
+from foredraft.keys import Key, Keys
 from foredraft.links.address import CHAT_PATH, MODEL_PATH, PROBE_PATH, SESSION_PATH, TOKENIZER_PATH
 from foredraft.links.probing import MOST_CONNECTIONS, serve_probe
-from foredraft.links.websocket import WebSocketLink, accept
+from foredraft.links.websocket import accept
 from foredraft.protocol.counters import Counters
 from foredraft.protocol.messages import INTERNAL, PROTOCOL_VERSION, Refused
 from foredraft.protocol.ports import Link, Load, TargetCard
@@ -79,7 +79,7 @@ class Server(Door):
         self._taken = 0
         self._held = Counter[str]()  # connections, by the name of their key
         self._probes = 0
-        self._links: set[WebSocketLink] = set()
+        self._links: set[Link] = set()
         self._none_left = asyncio.Event()
         self.registry.register(ServiceCollector(service.counters, self.connections, load))
         self.registry.register(DraftCollector(service.counters))
@@ -102,25 +102,36 @@ class Server(Door):
             return ""
         return f"all {self.bounds.max_sessions} connections are taken"
 
-    async def _session(self, request: web.Request) -> web.StreamResponse:
+    def refuses(self, key: Key) -> tuple[int, str] | None:
+        """Why this key gets no further connection now, with HTTP's status for it; None where it does."""
         reason = "going away" if self.draining else self.full()
         if self.draining or (reason and not self._service.make_room(self._links)):
-            return self.refusal(503, reason, {"Retry-After": str(RETRY_S)})
-        key = key_of_request.get()
+            return 503, reason
         if 0 < key.connections <= self._held[key.name]:
-            reason = f"the key {key.name!r} has its {key.connections} connections (limit: connections)"
-            return self.refusal(429, reason, {"Retry-After": str(RETRY_S)})
+            return 429, f"the key {key.name!r} has its {key.connections} connections (limit: connections)"
+        return None
+
+    @contextlib.contextmanager
+    def place(self, key: Key) -> Iterator[None]:
+        """A place that is taken by a connection of this key."""
         self._held[key.name] += 1
         self._taken += 1
         try:
-            link, response = await accept(request, heartbeat_s=self.bounds.heartbeat_s, stall_s=self.bounds.stall_s)
-            await self._serve(link, request.remote)
+            yield
         finally:
             self._taken -= 1
             self._held[key.name] -= 1
+
+    async def _session(self, request: web.Request) -> web.StreamResponse:
+        key = key_of_request.get()
+        if (refused := self.refuses(key)) is not None:
+            return self.refusal(*refused, {"Retry-After": str(RETRY_S)})
+        with self.place(key):
+            link, response = await accept(request, heartbeat_s=self.bounds.heartbeat_s, stall_s=self.bounds.stall_s)
+            await self.serve(link, request.remote)
         return response
 
-    async def _serve(self, link: WebSocketLink, remote: str | None) -> None:
+    async def serve(self, link: Link, remote: str | None = None) -> None:
         """One connection's whole life; what fails in it ends here."""
         self._links.add(link)
         try:
