@@ -81,5 +81,5 @@ def test_a_deadline_that_does_not_lie_ahead_is_refused(within_s: float) -> None:
 
 
 def test_another_way_to_meet_it_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="error, stop"):
+    with pytest.raises(UnknownNameError, match="error, local, stop"):
         Deadline(1.0, "later")

@@ -7,18 +7,24 @@ from typing import Final, NoReturn
 from foredraft.errors import ConfigError, DeadlineError, UnknownNameError
 
 DEADLINE: Final = "deadline"
-"""Why a text ended that was not complete in time."""
+"""Why a text ended that was not complete in time; how it ended then may follow (``ending``)."""
 
-STOP, ERROR = "stop", "error"
-AT_DEADLINE: Final = (STOP, ERROR)
+STOP, LOCAL, ERROR = "stop", "local", "error"
+AT_DEADLINE: Final = (STOP, LOCAL, ERROR)
+
+
+def missed(finish: str) -> bool:
+    """Whether this is why a text ends that was not complete at its deadline."""
+    return finish.startswith(DEADLINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """``within_s``: seconds from the call on. ``then``: what happens, one of ``AT_DEADLINE``.
 
-    ``stop`` ends the text with what is committed by then; ``error`` raises DeadlineError. Either way what was
-    committed stays valid, and the cloud is told at once. Raises ConfigError, UnknownNameError.
+    ``stop`` ends the text with what is committed by then, ``local`` lets the draft finish it (``ending``), ``error``
+    raises DeadlineError. In any case what was committed stays valid, and the cloud is told at once. Raises ConfigError,
+    UnknownNameError.
     """
 
     within_s: float

@@ -1,7 +1,7 @@
 """What one session counts, and the report of it in the fields that ``foredraft generate --json`` prints."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from foredraft.protocol.sampling import Sampling
@@ -56,7 +56,8 @@ class SessionReport:
     WebSocket framing, all connections; ``opening_bytes_up`` of it were handshakes and prompts.
     ``policy_from``: who named the policy: EDGE, SERVER or NOBODY. ``exact``: whether every server that it was on
     promises texts to the bit. ``translated``: whether the draft has another tokenizer, and is translated by text.
-    ``forced``: tokens that a grammar left no choice about, and that took no pass.
+    ``forced``: tokens that a grammar left no choice about, and that took no pass. ``unverified``: what
+    ``text`` has after ``tokens`` where a deadline was missed: the draft's own, or a grammar's ending; not the target's.
     """
 
     text: str
@@ -89,6 +90,7 @@ class SessionReport:
     exact: bool = False
     translated: bool = False
     forced: int = 0
+    unverified: list[int] = field(default_factory=list)
 
 
 def exactness(exact: bool) -> str:

@@ -27,6 +27,10 @@ class Piece(Protocol):
     def logprobs(self) -> tuple[Scored, ...]:
         """The tokens' log-probabilities, where they were asked for."""
 
+    @property
+    def unverified(self) -> bool:
+        """Whether the tokens are not the target's."""
+
 
 class Text(Protocol):
     """One text on its way."""
@@ -80,5 +84,7 @@ class Texts(Protocol):
         observer: Observer | None,
         local: LocalText | None,
         constraint: Constraint | None,
+        deadline_s: float | None,
+        at_deadline: str,
     ) -> Text:
         """Begin a text. Raises ConfigError."""

@@ -21,7 +21,7 @@ from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Slot, Tar
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.tree import Node
 
-LEFT_OUT = ("text", "tokens", "finish_reason")
+LEFT_OUT = ("text", "tokens", "finish_reason", "unverified")
 """Fields of a report that are told elsewhere in a record, or not at all."""
 
 
