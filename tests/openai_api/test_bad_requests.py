@@ -351,7 +351,7 @@ async def test_a_missed_deadline_is_a_status_where_that_is_wanted(base: str) -> 
     body = {"messages": HELLO, "max_tokens": 10**6, "foredraft": {"deadline_s": 0.2, "at_deadline": "error"}}
     async with aiohttp.ClientSession() as http, http.post(f"{base}/{CHAT}", json=body) as response:
         assert response.status == 504
-        assert "not complete after" in (await response.json())["error"]["message"]
+        assert "not complete within" in (await response.json())["error"]["message"]
 
 
 async def test_a_deadline_that_passes_in_line_is_the_same_error() -> None:

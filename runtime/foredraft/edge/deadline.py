@@ -9,6 +9,7 @@ from foredraft.errors import ConfigError, DeadlineError, UnknownNameError
 DEADLINE: Final = "deadline"
 """Why a text ended that was not complete in time; how it ended then may follow (``ending``)."""
 
+MOST_S: Final = 1e6
 STOP, LOCAL, ERROR = "stop", "local", "error"
 AT_DEADLINE: Final = (STOP, LOCAL, ERROR)
 
@@ -31,8 +32,8 @@ class Deadline:
     then: str = STOP
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.within_s < float("inf"):
-            raise ConfigError(f"a deadline must lie ahead: more than 0 seconds from now, not {self.within_s!r}")
+        if not 0.0 < self.within_s <= MOST_S:
+            raise ConfigError(f"a deadline must lie ahead: more than 0 and at most {MOST_S:g} s, not {self.within_s!r}")
         if self.then not in AT_DEADLINE:
             raise UnknownNameError("way to meet a deadline", self.then, AT_DEADLINE)
 
@@ -43,4 +44,4 @@ class Deadline:
 
     def missed(self, tokens: int) -> NoReturn:
         """Raise DeadlineError: so many tokens were committed."""
-        raise DeadlineError(f"the text was not complete after {self.within_s:g} s: {tokens} tokens were committed")
+        raise DeadlineError(f"the text was not complete within {self.within_s:g} s: {tokens} tokens were committed")

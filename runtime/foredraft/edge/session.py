@@ -117,7 +117,9 @@ class EdgeSession:
 
     def _begin(self) -> None:
         self._clock = asyncio.get_running_loop()
-        self.state.tally.began_at_s = self._clock.time()
+        self.state.tally.began_at_s = began_s = self._clock.time()
+        if self._deadline is not None:
+            self.state.due_s = began_s + self._deadline.within_s
 
     async def _run(self) -> None:
         try:
@@ -130,6 +132,10 @@ class EdgeSession:
     async def _in_time(self, deadline: Deadline) -> None:
         """End the text at its deadline, as was chosen."""
         await deadline.pass_by(self.state.tally.began_at_s)
+        self._miss(deadline)
+
+    def _miss(self, deadline: Deadline) -> None:
+        """The text will not be complete in time. Raises DeadlineError where that is wanted."""
         if self.state.finish:
             return
         self.state.finish = DEADLINE
@@ -250,6 +256,9 @@ class EdgeSession:
                 return True
             case Refused(code=messages.UNKNOWN_ANCHOR | messages.FULL):
                 self.state.refused(message)
+            case Refused(code=messages.LATE) if self._deadline is not None:
+                self._miss(self._deadline)
+                return False
             case Refused():
                 raise RefusedError(message.code, message.reason, message.retry_after_s)
             case Drain():

@@ -4,6 +4,7 @@ What to send is the policy's decision; this only says it, and remembers when, ov
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -124,7 +125,19 @@ class Shipping:
         return VerifyParams(alone_until=position + 1, exits=verify_params.exits, threshold=verify_params.threshold)
 
     def _steer(self) -> Steer:
-        return Steer(self._state.session, self._serial, **msgspec.structs.asdict(self._params))
+        params = msgspec.structs.asdict(self._params)
+        return Steer(self._state.session, self._serial, **params, left_ms=self._left_ms())
+
+    def _left_ms(self) -> int:
+        """What is left for the cloud: to the deadline, less a round trip as far as one was seen; 0 without a deadline.
+
+        Never a moment: the two ends' clocks have nothing to do with each other.
+        """
+        due_s = self._state.due_s
+        if due_s == math.inf:
+            return 0
+        left_s = due_s - self._clock.time() - self._state.estimates.round_trip_s.mean
+        return max(1, round(left_s * 1e3))
 
     def _opening(self, chains: tuple[Chain, ...]) -> Open:
         state, sampling = self._state, self._sampling

@@ -4,6 +4,7 @@ The edge holds the committed text, its own draft tree below it, and what the hin
 Only a commit makes text; hints and drafts cost time when they are wrong, never tokens.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -75,6 +76,7 @@ class EdgeState:
         self.verifying = False
         self.resting = False
         self.constrained = False  # a grammar holds the text
+        self.due_s = math.inf  # when the text is wanted at the latest, by the loop's clock
         self.draftless = False  # the drafter failed: the text goes on without
         self.logprobs: list[Scored] = []  # of the tokens from ``start`` on, where they were asked for
         self._held: dict[int, Commit] = {}

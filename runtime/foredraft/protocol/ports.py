@@ -168,6 +168,14 @@ class Slot(Protocol):
         """Give the place up; the engine may keep the cache for a resume. Never waits."""
 
 
+@runtime_checkable
+class Urgent(Protocol):
+    """A slot whose calls have their turn by when they are wanted, as not every one's do."""
+
+    def wanted_by(self, due_s: float) -> None:
+        """What it is asked from now on is of no use after ``due_s`` of the loop's clock; inf: whenever."""
+
+
 @dataclass(frozen=True, slots=True)
 class TargetCard:
     """What an edge must know of a target. ``exits`` are layer counts, shallowest first.
