@@ -119,7 +119,7 @@ class EdgeSession:
         self._clock = asyncio.get_running_loop()
         self.state.tally.began_at_s = began_s = self._clock.time()
         if self._deadline is not None:
-            self.state.due_s = began_s + self._deadline.within_s
+            self.state.now_s, self.state.due_s = began_s, began_s + self._deadline.within_s
 
     async def _run(self) -> None:
         try:
@@ -246,6 +246,8 @@ class EdgeSession:
         """Follow one message; whether more are wanted."""
         if getattr(message, "session", 0) not in (0, self.state.session):
             return True  # of an earlier session; 0 is about the connection itself
+        if self._deadline is not None:
+            self.state.now_s = self._clock.time()
         match message:
             case Commit():
                 self._take_commit(message)

@@ -77,6 +77,7 @@ class EdgeState:
         self.resting = False
         self.constrained = False  # a grammar holds the text
         self.due_s = math.inf  # when the text is wanted at the latest, by the loop's clock
+        self.now_s = 0.0  # when something last happened, by the same, where there is a deadline
         self.draftless = False  # the drafter failed: the text goes on without
         self.logprobs: list[Scored] = []  # of the tokens from ``start`` on, where they were asked for
         self._held: dict[int, Commit] = {}
@@ -109,6 +110,11 @@ class EdgeState:
     def useful_depth(self) -> int:
         """How deep a draft below the root can be of use: the target adds the last token itself."""
         return self.end - self.tree.position - 1
+
+    @property
+    def left_s(self) -> float:
+        """Seconds to the deadline; inf without one."""
+        return self.due_s - self.now_s
 
     @property
     def room(self) -> int:
@@ -201,6 +207,8 @@ class EdgeState:
                 self._count(commit, max(1, len(new) - forced))
             self._advance(new)
         if commit.finish and commit.position + len(tokens) == self.position:
+            if commit.finish == messages.STOP and not self.finish:
+                self.estimates.length.take(self.position - self.start)
             self.finish = commit.finish
         return new
 
