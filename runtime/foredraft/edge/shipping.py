@@ -6,6 +6,7 @@ What to send is the policy's decision; this only says it, and remembers when, ov
 import asyncio
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -20,6 +21,9 @@ from foredraft.protocol.ports import Link
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 from foredraft.text.constraint import Constraint
+
+SPREADS: Final = 3.0
+"""Hardly a round trip is shorter than the mean by so many standard deviations: the cloud must give up nothing early."""
 
 
 class Shipping:
@@ -129,15 +133,15 @@ class Shipping:
         return Steer(self._state.session, self._serial, **params, left_ms=self._left_ms())
 
     def _left_ms(self) -> int:
-        """What is left for the cloud: to the deadline, less a round trip as far as one was seen; 0 without a deadline.
+        """What is left for the cloud: to the deadline, less a round trip as short as they may be; 0 without a deadline.
 
         Never a moment: the two ends' clocks have nothing to do with each other.
         """
-        due_s = self._state.due_s
+        due_s, round_trip_s = self._state.due_s, self._state.estimates.round_trip_s
         if due_s == math.inf:
             return 0
-        left_s = due_s - self._clock.time() - self._state.estimates.round_trip_s.mean
-        return max(1, round(left_s * 1e3))
+        shortest_s = max(0.0, round_trip_s.mean - SPREADS * round_trip_s.deviation)
+        return max(1, round((due_s - self._clock.time() - shortest_s) * 1e3))
 
     def _opening(self, chains: tuple[Chain, ...]) -> Open:
         state, sampling = self._state, self._sampling
