@@ -85,6 +85,15 @@ async def test_the_draft_stays_under_the_grammar() -> None:
     assert (more, reason) == ("2 cm", BY_DRAFT)
 
 
+async def test_a_draft_that_does_not_come_to_an_end_leaves_room_for_the_shortest_one() -> None:
+    begin = grammar_of(json_schema=SCHEMA)
+    drafter = ConstrainedDrafter(saying('{"goal": "' + "0" * 500), begin, START)
+    more, reason = await end('{"goal": "', LOCAL, drafter, most=100, begin=begin)
+    assert reason == CLOSED
+    assert set(json.loads('{"goal": "' + more)["goal"]) == {"0"}
+    assert 80 < len('{"goal": "' + more) <= 100
+
+
 async def test_where_the_draft_leaves_the_grammar_the_shortest_ending_takes_over() -> None:
     begin = grammar_of(regex="(left|right) [0-9]+ cm")
     assert await end("left 1", LOCAL, saying("left 12 miles"), begin=begin) == ("2 cm", CLOSED)

@@ -33,6 +33,11 @@ OPEN: Final = f"{DEADLINE}_open"
 MOST_CLOSING: Final = 256
 """Tokens of a shortest ending."""
 
+LOOKED_FROM: Final = 64
+LOOKED_EVERY: Final = 4
+SPARE: Final = 8
+"""Of so many last tokens, at every fourth, a draft under a grammar must leave room for the ending and so many more."""
+
 
 class Ending:
     """The end of one text without the cloud. ``tokens``: beyond the committed ones; ``reason``: why it ended.
@@ -99,6 +104,8 @@ class Ending:
         try:
             await drafter.begin(text, self._sampling)
             while tree.position < self._end:
+                if await self._must_close(self._end - tree.position):
+                    return
                 [guesses] = await drafter.draft([tree.root], 1)
                 if not guesses or not self._takes(token := guesses[0].token):
                     return
@@ -113,6 +120,13 @@ class Ending:
             return
         if self._grammar is None or self._grammar.whole:
             self.reason = BY_DRAFT_LENGTH
+
+    async def _must_close(self, room: int) -> bool:
+        """Whether no more than the shortest ending fits. Looked at now and then, since looking takes a moment."""
+        if self._grammar is None or room > LOOKED_FROM or room % LOOKED_EVERY:
+            return False
+        found = await asyncio.to_thread(self._grammar.ending, room)
+        return found is not None and len(found) + SPARE > room
 
     def _takes(self, token: int) -> bool:
         """Whether the grammar, where there is one, allows the token next; it follows it then."""
