@@ -270,6 +270,31 @@ def test_local_changes_nothing_while_the_server_is_there(url: str) -> None:
     assert "UNVERIFIED" not in err
 
 
+def test_what_the_draft_says_after_a_deadline_is_counted_apart(url: str) -> None:
+    asked = ("--server", url, "--prompt", PROMPT, "--max-new-tokens", "30000", "--deadline-ms", "300")
+    code, out, err = generate(*asked, "--at-deadline", "local")
+    assert code == 0
+    assert "UNVERIFIED, ended by deadline" in err
+    assert out.startswith(clouds.text_between(START, START + 60))
+    _, out, _ = generate(*asked, "--json")
+    said = json.loads(out)
+    assert (said["finish_reason"], said["unverified"]) == ("deadline", [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--deadline-ms", "0"), "a deadline must lie ahead"),
+        (("--deadline-ms", "-5"), "a deadline must lie ahead"),
+        (("--deadline-ms", "5", "--at-deadline", "lokal"), "did you mean 'local'?"),
+    ],
+)
+def test_what_cannot_be_a_deadline_is_refused_before_anything_is_tried(asked: tuple[str, ...], said: str) -> None:
+    code, out, err = generate("--server", "http://127.0.0.1:1", "--prompt", PROMPT, *asked)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
 def test_what_a_text_teaches_is_written_and_read_for_the_next(url: str, tmp_path: Path) -> None:
     file = tmp_path / "learned.json"
     asked = ("--server", url, "--prompt", PROMPT, "--max-new-tokens", "40", "--estimates", str(file))

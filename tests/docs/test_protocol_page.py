@@ -90,6 +90,7 @@ def test_every_code_and_reason_of_the_code_is_on_the_page_and_no_other() -> None
     table = PAGE[PAGE.index("| code | means |") : PAGE.index("`unknown_anchor` and `full` are")]
     codes = {messages.BUSY, messages.UNAUTHORIZED, messages.VERSION, messages.MISMATCH, messages.INVALID}
     codes |= {messages.TOO_LONG, messages.UNKNOWN_ANCHOR, messages.UNSEEN, messages.FULL, messages.INTERNAL}
+    codes.add(messages.LATE)
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == codes
     assert ", ".join((messages.LENGTH, messages.STOP, messages.CONTEXT)) in PAGE
 

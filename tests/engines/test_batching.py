@@ -95,6 +95,27 @@ async def test_a_long_prompt_delays_others_by_no_more_than_a_chunk_at_a_time(tar
     assert text == text_alone(target.model, short, 4, GREEDY)
 
 
+async def test_the_chunk_of_a_forward_goes_to_the_prompt_that_is_wanted_first(target: TorchTarget, gate: Gate) -> None:
+    prompts = [prompt_of(100, seed=seed) for seed in range(3)]
+    slots = [await target.slot(prompt, GREEDY) for prompt in prompts]
+    loop, order = asyncio.get_running_loop(), list[int]()
+    gate.closed_from = 0
+    last = await target.slot([1], GREEDY)
+    busy = asyncio.create_task(last.verify(Pass((1,)), ignore))
+    await gate.until_reached()
+    slots[2].wanted_by(loop.time() + 0.5)
+
+    async def fill(number: int) -> None:
+        await slots[number].prefill(prompts[number])
+        order.append(number)
+
+    filling = [asyncio.create_task(fill(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(busy, *filling)
+    assert order == [2, 0, 1]
+
+
 async def test_exits_of_all_sessions_speak_in_the_one_forward(target: TorchTarget, gate: Gate) -> None:
     heard: list[list[Prediction]] = [[], [], []]
     slots = [await target.slot([1, 2], WARM if number else GREEDY) for number in range(3)]

@@ -352,3 +352,51 @@ async def test_a_deadline_ends_the_answer_with_what_there_is(base: str) -> None:
         said = (await response.json())["choices"][0]
     assert said["finish_reason"] == "length"
     assert said["message"]["content"]
+
+
+async def test_at_a_deadline_the_draft_may_finish_the_answer_and_its_tokens_are_counted(base: str) -> None:
+    ours = {"deadline_s": 0.3, "at_deadline": "local"}
+    body = {"prompt": clouds.TEXT[:13], "max_tokens": 10**5, "foredraft": ours}
+    async with aiohttp.ClientSession() as http, http.post(f"{base}/{COMPLETIONS}", json=body) as response:
+        said = await response.json()
+    unverified = said["foredraft"]["unverified_tokens"]
+    assert response.headers["x-foredraft-unverified"] == str(unverified)
+    assert 0 < unverified == 10**5 - said["usage"]["completion_tokens"]
+    assert said["choices"][0]["finish_reason"] == "length"
+
+
+async def test_a_missed_deadline_is_a_status_where_that_is_wanted(base: str) -> None:
+    body = {"messages": HELLO, "max_tokens": 10**6, "foredraft": {"deadline_s": 0.2, "at_deadline": "error"}}
+    async with aiohttp.ClientSession() as http, http.post(f"{base}/{CHAT}", json=body) as response:
+        assert response.status == 504
+        assert "not complete within" in (await response.json())["error"]["message"]
+
+
+async def test_a_deadline_that_passes_in_line_is_the_same_error() -> None:
+    async with edge_server(running=1, waiting=1) as (url, cloud), aiohttp.ClientSession() as http:
+        long = asyncio.create_task(http.post(f"{url}/{CHAT}", json={"messages": HELLO, "max_tokens": 10**6}))
+        while not cloud.service.counters.active:  # noqa: ASYNC110 - counters tell nobody
+            await asyncio.sleep(0.01)
+        asked = {"messages": HELLO, "foredraft": {"deadline_s": 0.2, "at_deadline": "error"}}
+        async with asyncio.timeout(10), http.post(f"{url}/{CHAT}", json=asked) as response:
+            assert response.status == 504
+            assert "in line" in (await response.json())["error"]["message"]
+        long.cancel()
+
+
+@pytest.mark.parametrize(
+    ("ours", "more", "said"),
+    [
+        ({"at_deadline": "later"}, {}, "'later' is none of stop, local, error"),
+        ({"deadline_s": -1}, {}, "deadline_s"),
+        ({"deadline_s": 0.5, "at_deadline": "local"}, {"tools": True}, "a draft calls none"),
+    ],
+)
+async def test_what_is_wrong_with_a_deadline_is_said(
+    base: str, ours: dict[str, Any], more: dict[str, Any], said: str
+) -> None:
+    tool = {"type": "function", "function": {"name": "drive", "parameters": {"type": "object"}}}
+    body = {"messages": HELLO, "foredraft": ours} | ({"tools": [tool]} if more else {})
+    async with aiohttp.ClientSession() as http, http.post(f"{base}/{CHAT}", json=body) as response:
+        assert response.status == 400
+        assert said in (await response.json())["error"]["message"]

@@ -48,7 +48,7 @@ CHAINS = st.lists(st.builds(Chain, COUNT, st.integers(0, 2**64 - 1), PACKED), ma
 COUNTS = st.lists(COUNT, max_size=3).map(tuple)
 WAIT = st.floats(0, 3600)
 DIGEST = st.binary(min_size=IMAGE_DIGEST_BYTES, max_size=IMAGE_DIGEST_BYTES)
-STEER = st.builds(Steer, COUNT, COUNT, COUNT, SECONDS, COUNT, COUNT, COUNTS, PROBABILITY, COUNT, COUNT)
+STEER = st.builds(Steer, COUNT, COUNT, COUNT, SECONDS, COUNT, COUNT, COUNTS, PROBABILITY, COUNT, COUNT, COUNT)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hello, COUNT, st.text()),
     st.builds(
@@ -101,7 +101,7 @@ EXAMPLES: dict[str, Message] = {
         (Chain(3, 7, pack([9])),),
     ),
     "grow": Grow(1, (Chain(300, 0xFEDCBA9876543210, pack([5, 300, 70000, 31999])),)),
-    "steer": Steer(1, 2, 10, 0.25, 3, 4, (8, 16), 0.5, 12, 6),
+    "steer": Steer(1, 2, 10, 0.25, 3, 4, (8, 16), 0.5, 12, 6, 800),
     "close": Close(1),
     "hint": Hint(1, 300, 8, pack([5, 300]), 0.75, 0.125),
     "commit": Commit(1, 300, pack([5, 6]), 4, 1, 0.0, 0.25, 0.5, "stop", 0.5, 9, 0.125, (900, 70000)),
@@ -118,9 +118,9 @@ EXAMPLES: dict[str, Message] = {
 GOLDEN = {
     "hello": "930001a36b6579",
     "ready": "dc00110101a56d6f64656ca3746f6bcd7d00cd100020920810cd010020409102cb3fe0000000000000ac73796e633a67616d6d613d3408c2c0",  # noqa: E501
-    "open": "9d0201c40601ac02f0a20403cb3fe999999999999a32cb3feccccccccccccd07cc80910291a20a0a9b04010100cb000000000000000001019108cb3ff0000000000000000091930307c40109",  # noqa: E501
+    "open": "9d0201c40601ac02f0a20403cb3fe999999999999a32cb3feccccccccccccd07cc80910291a20a0a9c04010100cb000000000000000001019108cb3ff000000000000000000091930307c40109",  # noqa: E501
     "grow": "9303019193cd012ccffedcba9876543210c40905ac02f0a204fff901",
-    "steer": "9b0401020acb3fd00000000000000304920810cb3fe00000000000000c06",
+    "steer": "9c0401020acb3fd00000000000000304920810cb3fe00000000000000c06cd0320",
     "close": "920501",
     "hint": "970601cd012c08c40305ac02cb3fe8000000000000cb3fc0000000000000",
     "commit": "9e0701cd012cc40205060401cb0000000000000000cb3fd0000000000000cb3fe0000000000000a473746f70cb3fe000000000000009cb3fc000000000000092cd0384ce00011170",  # noqa: E501

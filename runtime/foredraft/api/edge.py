@@ -28,7 +28,8 @@ from foredraft.api.latest import Latest
 from foredraft.api.loading import NGRAM, Draft, ModelOptions, load_draft
 from foredraft.api.servers import Servers
 from foredraft.edge.connections import Connect, Connections, Retry
-from foredraft.edge.deadline import STOP, Deadline
+from foredraft.edge.deadline import LOCAL, STOP, Deadline
+from foredraft.edge.ending import Ending
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.images import Images, Shows
 from foredraft.edge.local import LocalText
@@ -50,7 +51,7 @@ from foredraft.protocol.ports import BesideImages, Drafter, Link, NewDrafter
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.text.chat_card import ChatCard
 from foredraft.text.constraint import Constraint
-from foredraft.text.grammar import Grammars
+from foredraft.text.grammar import Grammar, Grammars
 from foredraft.text.tokenizer import Tokenizer
 
 log = logging.getLogger("foredraft.edge")
@@ -220,8 +221,9 @@ class Edge:
         to, for ``read_record`` and ``foredraft replay``, or a recorder. ``logprobs``: each piece tells the
         log-probabilities of its tokens, and of so many (0 to 20) of the most probable ones. ``deadline_s``: how long
         after the iteration begins the text may take; ``at_deadline``: ``stop`` ends it with what is committed by then
-        (its ``finish_reason`` is ``deadline``), ``error`` raises DeadlineError. ``constraint``: what the text must
-        be (``constraint_of``); the draft keeps to it, too, where foredraft[grammar] is installed here. ``images``:
+        (its ``finish_reason`` is ``deadline``) and, under a constraint, the shortest ending; ``local`` lets the draft
+        finish it, each piece marked as ``unverified``; ``error`` raises DeadlineError. ``constraint``: what the text
+        must be (``constraint_of``); the draft keeps to it, too, where foredraft[grammar] is installed here. ``images``:
         those in the prompt (``image_of``), which has the model's mark for an image in the place of each, as its chat
         template writes it.
         Raises ConfigError, UnknownNameError.
@@ -237,10 +239,27 @@ class Edge:
         chosen = self._policy(policy)
         sampling = Sampling(temperature, top_k, top_p, seed)
         rules = StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop))
+        begin_grammar = self._grammar_of(constraint, needed=deadline is not None and deadline.then == LOCAL)
         mine = self._drafters.take()
         shown = self._shown(images, tokens, mine)
-        start = partial(len, tokens) if shown is None else lambda: len(shown.text)
-        drafter, recorder = self._constrained(mine, constraint, start), None
+
+        def start() -> int:
+            return len(tokens if shown is None else shown.text)
+
+        drafter, recorder = mine, None
+        if begin_grammar is not None:
+            drafter = ConstrainedDrafter(mine, begin_grammar, start)
+        ending = None
+        if deadline is not None:
+            ending = Ending(
+                deadline.then,
+                drafter,
+                sampling,
+                span=lambda: (start(), min(start() + max_new_tokens, self.ready.context)),
+                stop_tokens=rules.tokens,
+                held=constraint is not None,
+                begin_grammar=begin_grammar,
+            )
         connect: Connect | Connections = self._links()
         if record is not None:
             if images:
@@ -267,9 +286,9 @@ class Edge:
             images=shown,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
-        return Generation(
-            session, text, seed, self._begins, partial(self._ended, mine), recorder, translated=self._translated
-        )
+        ended = partial(self._ended, mine)
+        translated = self._translated
+        return Generation(session, text, seed, self._begins, ended, recorder, translated=translated, ending=ending)
 
     def _shown(self, images: Sequence[EncodedImage], prompt: Sequence[int], drafter: Drafter) -> Images | None:
         """The images of a text, of which the drafter is told. Raises ConfigError."""
@@ -289,17 +308,22 @@ class Edge:
         """
         return Latest(self, asked, let_finish=let_finish)
 
-    def _constrained(self, drafter: Drafter, constraint: Constraint | None, start: Callable[[], int]) -> Drafter:
-        """The drafter, kept to the text's grammar where that can be done here; the cloud does in any case."""
+    def _grammar_of(self, constraint: Constraint | None, *, needed: bool) -> Callable[[], Grammar] | None:
+        """What makes a text's grammar, where that can be done here; the cloud holds the text to it in any case.
+
+        ``needed``: a draft that may go on alone must be held, too. Raises MissingExtraError then.
+        """
         if constraint is None or self.tokenizer is None:
-            return drafter
+            return None
         try:
             if self._grammars is None:
                 self._grammars = Grammars(self.tokenizer.json, self.ready.vocab_size, self.ready.stop_tokens)
         except MissingExtraError as error:
+            if needed:
+                raise
             log.warning("drafting without the grammar: %s", error)
-            return drafter
-        return ConstrainedDrafter(drafter, partial(self._grammars.begin, constraint), start)
+            return None
+        return partial(self._grammars.begin, constraint)
 
     def _policy(self, given: str | Path | Policy | None) -> Policy:
         if given is None:

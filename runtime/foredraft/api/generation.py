@@ -3,8 +3,10 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
+from foredraft.edge.deadline import DEADLINE
+from foredraft.edge.ending import Ending
 from foredraft.edge.session import EdgeSession
 from foredraft.edge.session_report import SessionReport
 from foredraft.edge.state import Scored
@@ -20,12 +22,14 @@ class Piece:
     """What one commit added: tokens, and the text that they made certain.
 
     ``text`` has whole characters only, and ends before a stop string; it may be empty. ``logprobs``, where asked for:
-    of each token (id, log-probability), and after it those of the most probable ones.
+    of each token (id, log-probability), and after it those of the most probable ones. ``unverified``: its tokens are
+    not the target's: the text missed its deadline, and this is how it ends without the cloud.
     """
 
     tokens: tuple[int, ...]
     text: str
     logprobs: tuple[Scored, ...] = ()
+    unverified: bool = False
 
 
 class Generation:
@@ -45,8 +49,10 @@ class Generation:
         recorder: Recorder | None = None,
         *,
         translated: bool = False,
+        ending: Ending | None = None,
     ) -> None:
         self.seed = seed
+        self._ending = ending
         self._translated = translated
         self._begin, self._end = begin, end
         self._recorder = recorder
@@ -65,7 +71,10 @@ class Generation:
     def report(self) -> SessionReport:
         """What happened so far; complete once the iteration has ended."""
         report = self._session.report("".join(self._text))
-        return replace(report, policy_from=origin_of(self._session.policy), translated=self._translated)
+        more: dict[str, Any] = {"policy_from": origin_of(self._session.policy), "translated": self._translated}
+        if self._ending is not None and report.finish_reason == DEADLINE:
+            more |= {"finish_reason": self._ending.reason, "unverified": list(self._ending.tokens)}
+        return replace(report, **more)
 
     def explanation(self) -> list[str]:
         """In words and figures: which policy ran, what was measured and chosen, what each scheme would cost."""
@@ -144,9 +153,26 @@ class Generation:
                 yield self._piece(tokens)
         finally:
             await stream.aclose()
+        if self._ending is not None and self._session.state.finish == DEADLINE:
+            async with aclosing(self._without_cloud(self._ending)) as pieces:
+                async for piece in pieces:
+                    yield piece
         if self._stream is not None and (rest := self._stream.flush()):
             self._text.append(rest)
             yield Piece((), rest)
+
+    async def _without_cloud(self, ending: Ending) -> AsyncGenerator[Piece, None]:
+        """How the text ends after its deadline, token by token, up to a stop string."""
+        stream = self._stream
+        async with aclosing(ending.follow(self._session.state.tree.tokens)) as tokens:
+            async for token in tokens:
+                text = "" if stream is None else stream.step(token)
+                self._text.append(text)
+                if stream is not None and stream.stopped:
+                    ending.stopped()
+                yield Piece((token,), text, unverified=True)
+                if stream is not None and stream.stopped:
+                    return
 
     def _piece(self, tokens: list[int]) -> Piece:
         text = "" if self._stream is None else "".join(map(self._stream.step, tokens))

@@ -45,7 +45,8 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="A string that ends the text; may be repeated.")] = None,
     deadline_ms: Annotated[float | None, typer.Option(help="How long the text may take, in milliseconds.")] = None,
     at_deadline: Annotated[
-        str, typer.Option(help="What happens then: 'stop' with what is committed, or an 'error'.")
+        str,
+        typer.Option(help="What happens then: 'stop' with what is committed, 'local' (the draft ends it), an 'error'."),
     ] = "stop",
     json_schema: Annotated[Path | None, typer.Option(help="Hold the text to the JSON schema in this file.")] = None,
     regex: Annotated[str | None, typer.Option(help="Hold the text to this regular expression.")] = None,

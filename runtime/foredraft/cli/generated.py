@@ -40,9 +40,10 @@ def summary(report: "SessionReport", policy_spec: str) -> list[str]:
     policy = f"{policy_spec} (recommended by the server)" if report.policy_from == SERVER else report.policy
     translated = ", translated from another tokenizer" if report.translated else ""
     forced = f", {report.forced} tokens forced by the grammar" if report.forced else ""
+    own = f", then {len(report.unverified)} UNVERIFIED" if report.unverified else ""
     lines = [
         f"{policy}, seed {report.seed}, temperature {report.temperature:g}: "
-        f"{report.new_tokens} tokens, ended by {report.finish_reason}",
+        f"{report.new_tokens} tokens{own}, ended by {report.finish_reason}",
         f"first token {report.ttft_s:.3f} s, then {report.tpot_s * 1e3:.1f} ms per token, {report.e2e_s:.2f} s in all",
         f"{report.passes} passes, {report.tokens_per_pass:.2f} tokens per pass, "
         f"{report.accepted} of {report.drafted} drafted tokens accepted{translated}{forced}",

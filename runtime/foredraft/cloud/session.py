@@ -5,6 +5,7 @@ the edge, and says what came of it.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from foredraft.protocol.ports import (
     Prediction,
     Slot,
     Target,
+    Urgent,
     Verdict,
     eyes_of,
 )
@@ -105,7 +107,7 @@ class CloudSession:
         self._heard += 1
         self._heard_at_s = self._clock.time()
         if isinstance(message, Steer):
-            self.state.take_steer(message)
+            self.state.take_steer(message, self._heard_at_s)
         else:
             self.attach(message.chains)
         self._changed.set()
@@ -149,8 +151,14 @@ class CloudSession:
         chunk = self._shared.target.card.prefill_chunk
         if state.finish:  # resumed at its very end: say so again
             self._say(messages.Commit(state.session, state.tree.position, b"", 0, 0, 0, 0, 0, state.finish))
+        urgent, told_s = self.slot if isinstance(self.slot, Urgent) else None, math.inf
         while not state.finish:
             now_s, cached = clock.time(), self.slot.cached
+            if now_s >= state.last_start_s - TICK_S:
+                raise RefusedError(messages.LATE, "no pass can be done any more before the deadline")
+            if urgent is not None and state.due_s != told_s:
+                told_s = state.due_s
+                urgent.wanted_by(told_s)
             plan = state.plan(now_s)
             uncached = state.tree.position - cached
             if uncached > chunk or (uncached > 1 and not isinstance(plan, Go)):
@@ -184,7 +192,8 @@ class CloudSession:
         if plan.idle and self._idle_timer is None:
             # One timer for many waits: their ends only move on, and it looks again when it comes too early.
             self._idle_timer = clock.call_at(plan.until_s, self._look_whether_idle)
-        await self._changed.wait(None if plan.idle else plan.until_s)
+        until_s = min(math.inf if plan.idle else plan.until_s, self.state.last_start_s)
+        await self._changed.wait(None if until_s == math.inf else until_s)
         self._waited_s += clock.time() - began_s
         if plan.idle and self._idle_timer is None and clock.time() >= plan.until_s - TICK_S:
             raise RefusedError(messages.BUSY, "idle for too long; the place went to others", 0.0)

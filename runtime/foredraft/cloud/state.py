@@ -94,6 +94,11 @@ def stop_rules_of(opened: Open) -> StopRules:
         raise RefusedError(messages.INVALID, str(error)) from error
 
 
+def _due_s(steer: Steer, now_s: float) -> float:
+    """Until when commits are of use, by the cloud's own clock."""
+    return now_s + steer.left_ms / 1e3 if steer.left_ms else math.inf
+
+
 class CloudState:
     """One session's text, tree and orders, as the cloud sees them."""
 
@@ -109,6 +114,8 @@ class CloudState:
         self.end = min(opened.start + self.rules.max_new_tokens, card.context)
         self.steer = opened.steer
         self._check_steer(opened.steer)
+        self.due_s = _due_s(opened.steer, now_s)
+        self._least_pass_s = card.pass_s or math.inf  # so far
         self.idle_since_s = now_s
         self._ledger = Ledger()
         self.finish = ""
@@ -151,11 +158,17 @@ class CloudState:
             reason = "this server has no draft model of its own (serve --draft); choose a policy without one"
             raise RefusedError(messages.INVALID, reason)
 
-    def take_steer(self, steer: Steer) -> None:
+    def take_steer(self, steer: Steer, now_s: float) -> None:
         """Follow new orders, unless newer ones came before. Raises RefusedError("invalid")."""
         self._check_steer(steer)
         if steer.serial > self.steer.serial:
             self.steer = steer
+            self.due_s = _due_s(steer, now_s)
+
+    @property
+    def last_start_s(self) -> float:
+        """When a pass must have begun to be of use before the deadline, the shortest one so far; inf without one."""
+        return self.due_s - (0.0 if self._least_pass_s == math.inf else self._least_pass_s)
 
     def take_chain(self, chain: Chain) -> Refused | None:
         """Attach a chain to the tree as far as there is room, or say why not.
@@ -269,6 +282,7 @@ class CloudState:
         said = self._said(verified, grammar, stops)
         self.tree.advance(said)
         self.idle_since_s = now_s
+        self._least_pass_s = min(self._least_pass_s, verdict.pass_s)
         self._ledger.book(len(tokens), min(len(verified), len(said)), verdict.pass_s, timing.waited_s)
         accepted = min(len(path), len(said))
         commit = Commit(

@@ -106,7 +106,8 @@ class Drafting:
             began_s = clock.time()
             try:
                 guesses = await drafter.draft(step.nodes, step.width)
-                took_s = clock.time() - began_s
+                state.now_s = now_s = clock.time()
+                took_s = now_s - began_s
                 grown = state.drafted(step, guesses, took_s)
             except Exception as error:
                 raise _FailedError(error) from error

@@ -4,6 +4,7 @@ Everything starts unknown. Recent samples count more, so a drift of the link or 
 acceptance is followed within a few rounds.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +24,8 @@ class Snapshot:
     known of: never seen, once only, or long ago.
     ``token_s``: cloud time per committed token, waiting included;
     ``tokens``: committed tokens per pass; ``drafted``: draft nodes per pass that had any.
-    ``samples``: of what was seen least often among round trips, draft steps and guesses.
+    ``samples``: of what was seen least often among round trips, draft steps and guesses. ``token_spread_s``: what the
+    time of n tokens varies by is this times the root of n; waiting and luck are in it.
     """
 
     round_trip_s: float
@@ -35,6 +37,7 @@ class Snapshot:
     passes_s: tuple[float, ...]
     ranks: tuple[float, ...]
     samples: int
+    token_spread_s: float = 0.0
 
     def pass_s(self, drafted: int) -> float:
         """What a pass of so many nodes takes.
@@ -63,7 +66,8 @@ class Estimates:
     draft nodes in a pass that had any.
     ``ranks``: how often the drafter's 1st, 2nd, ... guess is right. ``right``: by what the
     drafter said a guess's probability was, how often it was right. ``hints``: the same by layer, of
-    each step of a hint: by the confidence that the exit had in it.
+    each step of a hint: by the confidence that the exit had in it. ``length``: tokens of texts that ended by
+    themselves.
     """
 
     round_trip_s: Average = field(default_factory=lambda: Average(0.2))
@@ -72,6 +76,7 @@ class Estimates:
     tokens: Average = field(default_factory=lambda: Average(0.1))
     drafted: Average = field(default_factory=lambda: Average(0.1))
     ranks: list[Rate] = field(default_factory=list)
+    length: Average = field(default_factory=lambda: Average(0.2))
     passes: int = 0
     passes_s: list[Typical] = field(default_factory=lambda: [Typical() for _ in WIDTHS])
     right: list[Rate] = field(default_factory=lambda: new_bins())
@@ -144,7 +149,15 @@ class Estimates:
             passes_s=tuple(self._known_s()),
             ranks=tuple(round(rank.mean * 50.0) / 50.0 for rank in self.ranks),
             samples=min(guessed, self.round_trip_s.samples, self.draft_step_s.samples),
+            token_spread_s=_rounded(self._token_spread_s()),
         )
+
+    def _token_spread_s(self) -> float:
+        """By the passes of a text as renewals: each brings some tokens after some time, and both vary."""
+        if not self.tokens.samples:
+            return 0.0
+        token_s = self.round_s.mean / self.tokens.mean
+        return math.sqrt((self.round_s.variance + token_s**2 * self.tokens.variance) / self.tokens.mean)
 
     def _known_s(self) -> list[float]:
         """What passes take by width, 0 where too little tells.

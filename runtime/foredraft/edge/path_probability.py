@@ -29,15 +29,21 @@ def path_probabilities(root: Node, hinted_steps: Mapping[Node, tuple[Node, float
     return found
 
 
-@lru_cache(maxsize=4096)
 def expected_tokens(ranks: tuple[float, ...], nodes: int, depth: int) -> float:
-    """Tokens that a pass over the best tree brings on average, the target's own token included.
+    """Tokens that a pass over the best tree brings on average, the target's own token included (``token_moments``)."""
+    return token_moments(ranks, nodes, depth)[0]
+
+
+@lru_cache(maxsize=4096)
+def token_moments(ranks: tuple[float, ...], nodes: int, depth: int) -> tuple[float, float]:
+    """Mean and variance of the tokens that a pass over the best tree brings, the target's own token included.
 
     ``ranks[r]``: how probable it is that the drafter's choice number r + 1 is right, the same at
     every node. The tree has the ``nodes`` likeliest nodes down to ``depth``. Growing best first
-    is optimal, because a node is never likelier than its parent.
+    is optimal, because a node is never likelier than its parent. A walk of d draft tokens meets each level down to d,
+    and d squared is the sum of 2 l - 1 over those levels l.
     """
-    tokens = 1.0
+    tokens, squares = 1.0, 0.0
     frontier = [(-rank, 1) for rank in ranks if rank > 0.0] if depth else []
     heapq.heapify(frontier)
     for _ in range(nodes):
@@ -45,7 +51,8 @@ def expected_tokens(ranks: tuple[float, ...], nodes: int, depth: int) -> float:
             break
         path_probability, level = heapq.heappop(frontier)
         tokens -= path_probability
+        squares -= (2 * level - 1) * path_probability
         if level < depth:
             for rank in ranks:
                 heapq.heappush(frontier, (path_probability * rank, level + 1))
-    return tokens
+    return tokens, max(0.0, squares - (tokens - 1.0) ** 2)

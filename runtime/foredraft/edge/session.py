@@ -147,7 +147,9 @@ class EdgeSession:
 
     def _begin(self) -> None:
         self._clock = asyncio.get_running_loop()
-        self.state.tally.began_at_s = self._clock.time()
+        self.state.tally.began_at_s = began_s = self._clock.time()
+        if self._deadline is not None:
+            self.state.now_s, self.state.due_s = began_s, began_s + self._deadline.within_s
 
     async def _run(self) -> None:
         try:
@@ -164,7 +166,14 @@ class EdgeSession:
     async def _in_time(self, deadline: Deadline) -> None:
         """End the text at its deadline, as was chosen."""
         await deadline.pass_by(self.state.tally.began_at_s)
-        if self.state.finish:
+        self._miss(deadline)
+
+    def _miss(self, deadline: Deadline) -> None:
+        """The text will not be complete in time. Raises DeadlineError where that is wanted.
+
+        Who comes second (the cloud's word, or the clock) raises it as well: the first may be cancelled on its way out.
+        """
+        if self.state.finish not in ("", DEADLINE):
             return
         self.state.finish = DEADLINE
         if deadline.then == ERROR:
@@ -278,6 +287,8 @@ class EdgeSession:
         """Follow one message; whether more are wanted."""
         if getattr(message, "session", 0) not in (0, self.state.session):
             return True  # of an earlier session; 0 is about the connection itself
+        if self._deadline is not None:
+            self.state.now_s = self._clock.time()
         match message:
             case Commit():
                 self._take_commit(message)
@@ -291,6 +302,9 @@ class EdgeSession:
                 return True
             case Refused(code=messages.UNKNOWN_ANCHOR | messages.FULL):
                 self.state.refused(message)
+            case Refused(code=messages.LATE) if self._deadline is not None:
+                self._miss(self._deadline)
+                return False
             case Refused():
                 if message.code == messages.UNSEEN and self._images is not None:
                     self._images.forget()

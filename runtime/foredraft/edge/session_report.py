@@ -1,7 +1,7 @@
 """What one session counts, and the report of it in the fields that ``foredraft generate --json`` prints."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from foredraft.protocol.sampling import Sampling
@@ -58,6 +58,8 @@ class SessionReport:
     promises texts to the bit. ``translated``: whether the draft has another tokenizer, and is translated by text.
     ``forced``: tokens that a grammar left no choice about, and that took no pass. ``image_bytes``: what was sent of
     images; ``image_s``: from their first byte until the cloud had seen them, which is part of ``ttft_s``.
+    ``unverified``: what ``text`` has after ``tokens`` where a deadline was missed: the draft's own, or a grammar's
+    ending; not the target's.
     """
 
     text: str
@@ -92,6 +94,7 @@ class SessionReport:
     forced: int = 0
     image_bytes: int = 0
     image_s: float = 0.0
+    unverified: list[int] = field(default_factory=list)
 
 
 def exactness(exact: bool) -> str:

@@ -4,7 +4,9 @@ What to send is the policy's decision; this only says it, and remembers when, ov
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -20,6 +22,9 @@ from foredraft.protocol.ports import Link
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 from foredraft.text.constraint import Constraint
+
+SPREADS: Final = 3.0
+"""Hardly a round trip is shorter than the mean by so many standard deviations: the cloud must give up nothing early."""
 
 
 class Shipping:
@@ -129,7 +134,19 @@ class Shipping:
         return VerifyParams(alone_until=position + 1, exits=verify_params.exits, threshold=verify_params.threshold)
 
     def _steer(self) -> Steer:
-        return Steer(self._state.session, self._serial, **msgspec.structs.asdict(self._params))
+        params = msgspec.structs.asdict(self._params)
+        return Steer(self._state.session, self._serial, **params, left_ms=self._left_ms())
+
+    def _left_ms(self) -> int:
+        """What is left for the cloud: to the deadline, less a round trip as short as they may be; 0 without a deadline.
+
+        Never a moment: the two ends' clocks have nothing to do with each other.
+        """
+        due_s, round_trip_s = self._state.due_s, self._state.estimates.round_trip_s
+        if due_s == math.inf:
+            return 0
+        shortest_s = max(0.0, round_trip_s.mean - SPREADS * round_trip_s.deviation)
+        return max(1, round((due_s - self._clock.time() - shortest_s) * 1e3))
 
     def _opening(self, chains: tuple[Chain, ...]) -> Open:
         state, sampling = self._state, self._sampling

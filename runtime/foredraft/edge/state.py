@@ -4,6 +4,7 @@ The edge holds the committed text, its own draft tree below it, and what the hin
 Only a commit makes text; hints and drafts cost time when they are wrong, never tokens.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -75,6 +76,8 @@ class EdgeState:
         self.verifying = False
         self.resting = False
         self.constrained = False  # a grammar holds the text
+        self.due_s = math.inf  # when the text is wanted at the latest, by the loop's clock
+        self.now_s = 0.0  # when something last happened, by the same, where there is a deadline
         self.draftless = False  # the drafter failed: the text goes on without
         self.logprobs: list[Scored] = []  # of the tokens from ``start`` on, where they were asked for
         self._held: dict[int, Commit] = {}
@@ -114,6 +117,11 @@ class EdgeState:
     def useful_depth(self) -> int:
         """How deep a draft below the root can be of use: the target adds the last token itself."""
         return self.end - self.tree.position - 1
+
+    @property
+    def left_s(self) -> float:
+        """Seconds to the deadline; inf without one."""
+        return self.due_s - self.now_s
 
     @property
     def room(self) -> int:
@@ -206,6 +214,8 @@ class EdgeState:
                 self._count(commit, max(1, len(new) - forced))
             self._advance(new)
         if commit.finish and commit.position + len(tokens) == self.position:
+            if commit.finish == messages.STOP and not self.finish:
+                self.estimates.length.take(self.position - self.start)
             self.finish = commit.finish
         return new
 

@@ -1,7 +1,7 @@
 """What runs together when the device becomes free: a pure function, for real devices and emulated ones.
 
 All that waits and is short runs at once: passes, lone tokens, short prompts. Nobody waits for a batch to
-fill. Of long trunks (prompts) at most one chunk in all comes along, first come first served, so a long
+fill. Of long trunks (prompts) at most one chunk in all comes along, in the order in which they are given, so a long
 prompt delays others by no more than that, and others do not hold it up (chunked prefill, as in Sarathi-Serve,
 Agrawal et al. 2024).
 """
@@ -40,7 +40,7 @@ class Share(NamedTuple):
 
 
 def choose(waiting: Sequence[Waiting], chunk: int) -> list[Share]:
-    """Which of the calls, in their order of arrival, run in the next forward. Never empty where something waits."""
+    """Which of the calls, in their order, run in the next forward. Never empty where something waits."""
     shares: list[Share] = []
     left = chunk
     for number, call in enumerate(waiting):

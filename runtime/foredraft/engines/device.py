@@ -1,4 +1,4 @@
-"""An emulated device: calls go through it one after another, first come, first served.
+"""An emulated device: calls go through it one after another, the most urgent first (``urgency``).
 
 Where their pricing lets them, all calls that wait when it becomes free run as one forward, by the rule of the real
 engine (``batching``): a long prompt goes through it chunk by chunk, beside the others. Each call else has the
@@ -15,6 +15,7 @@ import msgspec
 
 from foredraft.engines.batching import Waiting
 from foredraft.engines.shares import Shares
+from foredraft.engines.urgency import turn_s
 from foredraft.errors import ForedraftError
 
 TICK_S = 1e-9  # below the resolution of any loop's clock; "now", as far as anyone can tell
@@ -46,7 +47,7 @@ class Work(msgspec.Struct, gc=False):
 
     ``tree``: how many of the new tokens are draft nodes, which run with the last of the others. ``began_s``: when it
     got the device; ``earlier_s``: how long the forwards took that ran the parts of it that are behind. ``owner``: whose
-    it is (``shares``).
+    it is (``shares``). ``due_s``: when it is wanted at the latest, ``asked_s``: when it came, by the loop's clock.
     """
 
     kind: str
@@ -58,6 +59,8 @@ class Work(msgspec.Struct, gc=False):
     began_s: float = -1.0
     earlier_s: float = 0.0
     owner: str = ""
+    due_s: float = math.inf
+    asked_s: float = 0.0
 
     def part(self, tokens: int) -> "Work":
         """The next so many tokens of its trunk."""
@@ -169,9 +172,9 @@ class Device:
         if (turn := self.start(work)) is not None:
             return turn
         waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        work.asked_s = self.now()  # the loop is known from then on
         self._waiting.append((work, waiter))
         if self._turn is None:
-            self.now()  # the loop is known from then on
             self._next()
         try:
             return await waiter
@@ -249,13 +252,15 @@ class Device:
         return turn
 
     def _chosen(self) -> list[_Chosen]:
-        """Of those that wait, in order of arrival: who runs next, as far as their pricing lets them share a forward.
+        """Of those that wait, the most urgent first: who runs next, as far as their pricing lets them share a forward.
 
         A call that runs to its end does not wait any more.
         """
         waiting = self._waiting = [(work, waiter) for work, waiter in self._waiting if not waiter.done()]
         if not waiting:
             return []
+        if len(waiting) > 1:
+            waiting.sort(key=lambda one: turn_s(one[0].due_s, one[0].asked_s))
         pricing = waiting[0][0].pricing
         if not pricing.batches:
             work, waiter = waiting.pop(0)

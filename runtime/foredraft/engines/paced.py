@@ -7,6 +7,7 @@ Where the real call was slower than the profile, results leave late, and ``overr
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from foredraft.protocol.ports import (
     Slot,
     Target,
     TargetCard,
+    Urgent,
     Verdict,
     eyes_of,
     load_of,
@@ -208,12 +210,19 @@ class PacedTarget:
 class _PacedSlot:
     """A Slot on a paced target."""
 
-    __slots__ = ("_inner", "_owner", "_reserved_tokens", "_target")
+    __slots__ = ("_due_s", "_inner", "_owner", "_reserved_tokens", "_target")
 
     def __init__(self, target: PacedTarget, inner: Slot, reserved_tokens: int, owner: str) -> None:
         self._target, self._owner = target, owner
         self._inner = inner
         self._reserved_tokens = reserved_tokens
+        self._due_s = math.inf
+
+    def wanted_by(self, due_s: float) -> None:
+        """What it is asked from now on is of no use after ``due_s`` of the loop's clock; inf: whenever."""
+        self._due_s = due_s
+        if isinstance(self._inner, Urgent):
+            self._inner.wanted_by(due_s)
 
     @property
     def cached(self) -> int:
@@ -278,7 +287,7 @@ class _PacedSlot:
         if more > 0:
             self._target.reserve(more)
             self._reserved_tokens += more
-        return Work(kind, new_tokens, context, exits, self._target.pace, tree, owner=self._owner)
+        return Work(kind, new_tokens, context, exits, self._target.pace, tree, owner=self._owner, due_s=self._due_s)
 
 
 class PacedDrafter:

@@ -5,7 +5,8 @@ with at most a chunk of rows; the others come along in the same forward, as far 
 first one to, and a few rows further among them, which cost next to nothing: those first who want least, and at most a
 chunk in all. So nobody's floods make another's passes
 longer than its share says, what one does not use the others get, and who was away is not owed for it. An owner alone
-has the device to itself, by ``batching.choose``. Within an owner it is first come, first served.
+has the device to itself, by ``batching.choose``. Within an owner calls run in the order in which they are given: the
+most urgent first (``urgency``).
 
 Start-time fair queueing (Goyal, Vin and Cheng, 1996), of batches instead of packets.
 """
@@ -28,7 +29,7 @@ class Shares:
         self._served: dict[str, float] = {}  # up to which virtual time; who is not there is at ``_now``
 
     def choose(self, waiting: Sequence[Waiting], chunk: int) -> list[Share]:
-        """Which of the calls, in their order of arrival, run in the next forward. Never empty where something waits."""
+        """Which of the calls, in their order, run in the next forward. Never empty where something waits."""
         if not waiting:
             return []
         by_owner: dict[str, list[int]] = {}

@@ -10,6 +10,7 @@ nothing but rows that the next one overwrites.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 
 from foredraft.engines.blocks import BLOCK_ROWS, BlockPool, Text
 from foredraft.engines.captured import capture
@@ -163,6 +164,11 @@ class TorchSlot:
         self._last: Pass | None = None
         self._calls: set[Call] = set()
         self._open = True
+        self._due_s = inf
+
+    def wanted_by(self, due_s: float) -> None:
+        """What it is asked from now on is of no use after ``due_s`` of the loop's clock; inf: whenever."""
+        self._due_s = due_s
 
     @property
     def cached(self) -> int:
@@ -205,7 +211,7 @@ class TorchSlot:
     async def _run(self, call: Call) -> tuple[Prediction | None, float, float]:
         self._calls.add(call)
         try:
-            return await self._target.turns.run(call, self._text)
+            return await self._target.turns.run(call, self._text, self._due_s)
         finally:
             self._calls.discard(call)
 

@@ -69,7 +69,7 @@ class TreeDrafter(ABC):
         return self._max_nodes
 
     def see(self, images: Sequence[bytes], image_token: int) -> None:
-        """The text that begins next has these images; a drafter without eyes passes over their places."""
+        """Texts that begin from now on have these images; a drafter without eyes passes over their places."""
         self._seen = tuple(images), image_token
 
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
@@ -77,7 +77,7 @@ class TreeDrafter(ABC):
 
         Raises ModelError for a token id outside the vocabulary.
         """
-        begun, self._seen = Begun(tuple(tokens), *self._seen), ((), None)
+        begun = Begun(tuple(tokens), *self._seen)
         self._wrong = self.outside(begun.words) if begun.words else "an empty text"
         if self._wrong:
             raise ModelError(self._wrong)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import TypeVar
 
 from foredraft.engines.batching import Waiting
@@ -16,6 +17,7 @@ from foredraft.engines.rows import Part
 from foredraft.engines.shares import Shares
 from foredraft.engines.target_pass import Call, ExitReader, Said, TargetForward
 from foredraft.engines.torch_model import LoadedModel
+from foredraft.engines.urgency import turn_s
 from foredraft.engines.worker import DeviceWorker
 from foredraft.protocol.ports import Prediction
 
@@ -30,6 +32,7 @@ class _Wait:
     text: Text
     done: "asyncio.Future[Prediction | None]"
     asked_s: float
+    due_s: float = inf
     began_s: float = -1.0
     device_s: float = 0.0
 
@@ -61,13 +64,14 @@ class Turns:
         """Calls that wait for their forward."""
         return len(self._waiting) - self._in_forward
 
-    async def run(self, call: Call, text: Text) -> tuple[Prediction | None, float, float]:
+    async def run(self, call: Call, text: Text, due_s: float = inf) -> tuple[Prediction | None, float, float]:
         """See a call through: what the target says, the seconds that it waited, and those on the device.
 
+        ``due_s``: when it is wanted at the latest, by the loop's clock; of its owner's calls the most urgent is first.
         Cancelled, it costs the others nothing: a forward that nobody else wants ends after the layer in flight.
         """
         loop = asyncio.get_running_loop()
-        wait = _Wait(call, text, loop.create_future(), fine_clock(loop)())
+        wait = _Wait(call, text, loop.create_future(), fine_clock(loop)(), due_s)
         self._waiting.append(wait)
         if self._task is None:  # a task begins after all that is ready now, which may want to share its forward
             self._task = asyncio.create_task(self._take_turns(), name="target")
@@ -140,10 +144,13 @@ class Turns:
                 self._follow(wait, trunk, whole, verdicts.get(wait.call))
 
     def _ready(self) -> list[_Wait]:
-        """Those whose turn it may be. Of several that begin alike, the first one runs what the others take over."""
+        """Those whose turn it may be, the most urgent first.
+
+        Of several that begin alike, the first one runs what the others take over.
+        """
         ready: list[_Wait] = []
         begun: set[bytes] = set()
-        for wait in self._waiting:
+        for wait in sorted(self._waiting, key=lambda wait: turn_s(wait.due_s, wait.asked_s)):
             adopted = wait.text.adopt(wait.call.trunk)
             wait.call.trunk = wait.call.trunk[adopted:]
             beginning = wait.text.ahead(wait.call.trunk)

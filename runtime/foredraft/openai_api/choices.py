@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from foredraft.edge import deadline
+from foredraft.edge.ending import BY_DRAFT, CLOSED
 from foredraft.edge.session_report import SessionReport
 from foredraft.edge.state import Scored
-from foredraft.errors import UnreachableError
+from foredraft.errors import DeadlineError, UnreachableError
 from foredraft.openai_api.room import Room
 from foredraft.openai_api.texts import Text
 from foredraft.openai_api.tool_calls import ToolCallReader
 from foredraft.protocol.messages import STOP
+
+WHOLE: Final = (STOP, CLOSED, BY_DRAFT)
+"""Why texts end that are not cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class Delta:
 
 
 class Choice:
-    """One text of an answer. ``begin`` makes it, when its turn has come.
+    """One text of an answer. ``begin`` makes it, when its turn has come; it is told how many seconds are left.
 
     ``policy`` is there once it has begun, ``report`` once it has ended. ``tokens``: so far.
     The last ``unverified_tokens`` are the draft's, and not among them.
@@ -36,17 +41,18 @@ class Choice:
         self,
         index: int,
         prompt: list[int],
-        begin: Callable[[], Text],
+        begin: Callable[[float | None], Text],
         *,
         opening: str = "",
         tools: bool = False,
         deadline_s: float | None = None,
+        at_deadline: str = deadline.STOP,
         unverified: Callable[[SessionReport], tuple[str, int]] | None = None,
     ) -> None:
         """``opening``: what it begins with, before any token. ``tools``: whether to look for tool calls.
 
-        ``deadline_s``: from now on, whether it waits or runs. ``unverified``: what the draft says beyond the text of
-        this report, and in how many tokens, where an answer may end with that.
+        ``deadline_s``: from now on, whether it waits or runs; ``at_deadline``: what then. ``unverified``: what the
+        draft says beyond the text of this report, and in how many tokens, where an answer may end with that.
         """
         self.index = index
         self.prompt = prompt
@@ -58,6 +64,7 @@ class Choice:
         self._opening = opening
         self._unverified = unverified
         self._tools = ToolCallReader() if tools else None
+        self._at_deadline = at_deadline
         self._end_s = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
 
     @property
@@ -71,10 +78,16 @@ class Choice:
             tell(Delta(self.index, self._opening))
         stopped = False
         try:
-            async with asyncio.timeout_at(self._end_s), room.place():
-                stopped = await self._generate(tell) == STOP
-        except TimeoutError:
-            self._go_on_alone(tell)
+            async with asyncio.timeout_at(self._end_s) as in_line, room.place():
+                if not in_line.expired():
+                    in_line.reschedule(None)  # from here on the text itself keeps to what is left
+                ended = await self._generate(tell)
+            stopped = ended in WHOLE
+            if ended == deadline.DEADLINE and not self.unverified_tokens:
+                self._go_on_alone(tell)
+        except TimeoutError as error:
+            if self._at_deadline == deadline.ERROR:
+                raise DeadlineError("the deadline passed while the text was in line") from error
         except UnreachableError:
             if not self._go_on_alone(tell):
                 raise
@@ -82,11 +95,15 @@ class Choice:
 
     async def _generate(self, tell: Callable[[Delta], None]) -> str:
         """Returns why it ended."""
-        text = self._begin()
+        left_s = None if self._end_s is None else max(0.001, self._end_s - asyncio.get_running_loop().time())
+        text = self._begin(left_s)
         self.policy = text.policy_spec
         try:
             async for piece in text:
-                self.tokens += len(piece.tokens)
+                if piece.unverified:
+                    self.unverified_tokens += len(piece.tokens)
+                else:
+                    self.tokens += len(piece.tokens)
                 shown = piece.text if self._tools is None else self._tools.feed(piece.text)
                 if shown or piece.logprobs:
                     tell(Delta(self.index, shown, logprobs=piece.logprobs))

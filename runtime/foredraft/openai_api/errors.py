@@ -6,6 +6,7 @@ from aiohttp import web
 
 from foredraft.errors import (
     ConfigError,
+    DeadlineError,
     ForedraftError,
     MissingExtraError,
     ModelError,
@@ -68,6 +69,8 @@ def api_error_of(error: ForedraftError) -> ApiError:
         return invalid(error.reason)
     if isinstance(error, UnreachableError):
         return ApiError(503, f"the cloud is out of reach: {error}")
+    if isinstance(error, DeadlineError):
+        return ApiError(504, str(error))
     if isinstance(error, MissingExtraError):
         return ApiError(501, str(error))
     if isinstance(error, ConfigError):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from foredraft.edge.deadline import AT_DEADLINE, LOCAL, STOP
 from foredraft.openai_api.errors import invalid
 from foredraft.openai_api.fields import Fields, parse, strings
 from foredraft.openai_api.formats import answer_format
@@ -47,6 +48,7 @@ class Asked:
     stop: tuple[str, ...]
     policy: str | None
     deadline_s: float | None
+    at_deadline: str
     logprobs: int | None
     ignore_eos: bool
     constraint: Constraint | None
@@ -88,6 +90,8 @@ def chat_request(data: bytes) -> ChatRequest:
     logprobs = _chat_logprobs(fields)
     fields.only("modalities", ["text"])
     asked = _asked(fields, "max_completion_tokens", logprobs)
+    if tools and asked.at_deadline == LOCAL:
+        raise invalid("foredraft.at_deadline 'local' with tools: a draft calls none", "foredraft.at_deadline")
     return ChatRequest(asked, messages, [] if choice == "none" else tools, images)
 
 
@@ -128,7 +132,7 @@ def _asked(fields: Fields, second_name: str | None, logprobs: int | None) -> Ask
     stop = strings(fields.any("stop"), "stop", MAX_STOPS)
     if any(not 0 < len(text) <= MAX_STOP_CHARACTERS for text in stop):
         raise invalid(f"a stop string has 1 to {MAX_STOP_CHARACTERS} characters", "stop")
-    policy, deadline_s = _ours(fields.any("foredraft"))
+    policy, deadline_s, at_deadline = _ours(fields.any("foredraft"))
     include_usage, continuous_usage = _usage(fields, stream)
     asked = Asked(
         model=fields.take("model", str),
@@ -144,6 +148,7 @@ def _asked(fields: Fields, second_name: str | None, logprobs: int | None) -> Ask
         stop=tuple(stop),
         policy=policy,
         deadline_s=deadline_s,
+        at_deadline=at_deadline,
         logprobs=logprobs,
         ignore_eos=bool(fields.take("ignore_eos", bool)),
         constraint=answer_format(fields),
@@ -179,14 +184,18 @@ def _seed(seed: int | None) -> int | None:
     return None if seed is None else seed % (1 << SEED_BITS)
 
 
-def _ours(said: Any) -> tuple[str | None, float | None]:
-    """The object ``foredraft``: what only this server knows."""
+def _ours(said: Any) -> tuple[str | None, float | None, str]:
+    """The object ``foredraft``, what only this server knows: policy, deadline_s, at_deadline."""
     if said is None:
-        return None, None
+        return None, None, STOP
     fields = Fields(said, "foredraft")
     policy, deadline_s = fields.take("policy", str), fields.number("deadline_s", 0.001, 86_400.0)
+    at_deadline = fields.take("at_deadline", str) or STOP
+    if at_deadline not in AT_DEADLINE:
+        ways = ", ".join(AT_DEADLINE)
+        raise invalid(f"foredraft.at_deadline {at_deadline!r} is none of {ways}", "foredraft.at_deadline")
     fields.end()
-    return policy, deadline_s
+    return policy, deadline_s, at_deadline
 
 
 def _prompts(said: Any) -> list[Prompt]:

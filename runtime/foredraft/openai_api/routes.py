@@ -164,6 +164,7 @@ class OpenAiRoutes:
                     opening=opening,
                     tools=tools,
                     deadline_s=asked.deadline_s,
+                    at_deadline=asked.at_deadline,
                     unverified=None if local is None else partial(self._unverified, local),
                 )
                 choices.append(choice)
@@ -183,14 +184,17 @@ class OpenAiRoutes:
         policy: str | None,
         local: LocalText | None,
         images: Sequence[EncodedImage],
-    ) -> Callable[[], Text]:
-        """What makes one text. Texts that differ in nothing but their number have seeds in a row."""
+    ) -> Callable[[float | None], Text]:
+        """What makes one text, of which so many seconds are left.
+
+        Texts that differ in nothing but their number have seeds in a row.
+        """
         room, card = self._texts.ready.context - len(prompt), self._card
         if room < 1:
             said = f"a prompt of {len(prompt)} tokens leaves no room in the context of {self._texts.ready.context}"
             raise invalid(said, "messages", "context_length_exceeded")
         top_k = _first(asked.top_k, card.top_k, 0)
-        return partial(
+        begin = partial(
             self._texts.generate,
             prompt,
             policy=policy,
@@ -206,7 +210,9 @@ class OpenAiRoutes:
             local=local,
             constraint=asked.constraint,
             images=images,
+            at_deadline=asked.at_deadline,
         )
+        return lambda left_s: begin(deadline_s=left_s)
 
     def _checked_policy(self, spec: str | None) -> str | None:
         """A policy that a client names: one of Foredraft's own, since a client's word imports no module."""

@@ -28,6 +28,10 @@ class Piece(Protocol):
     def logprobs(self) -> tuple[Scored, ...]:
         """The tokens' log-probabilities, where they were asked for."""
 
+    @property
+    def unverified(self) -> bool:
+        """Whether the tokens are not the target's."""
+
 
 class Text(Protocol):
     """One text on its way."""
@@ -82,5 +86,7 @@ class Texts(Protocol):
         local: LocalText | None,
         constraint: Constraint | None,
         images: Sequence[EncodedImage],
+        deadline_s: float | None,
+        at_deadline: str,
     ) -> Text:
         """Begin a text. Raises ConfigError."""

@@ -6,7 +6,8 @@ to wait for a branch only where the tokens that it brings are worth more than th
 its own harm ledger (``cloud.ledger``) lets it spend no more than speculation has gained.
 
 All choices weigh one thing: a committed token is worth what a token takes at present, plus its
-share of the cloud's seconds at the user's price (``cost_weight``).
+share of the cloud's seconds at the user's price (``cost_weight``). Only where a deadline is in
+danger do they weigh another: how probable it is that the text is complete by then (``in_time``).
 """
 
 import math
@@ -22,6 +23,7 @@ from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import ConfigError
 from foredraft.policies.frontier import unexpanded, unsent
 from foredraft.policies.hints import probing, worth_asking
+from foredraft.policies.in_time import SURE, Left, Next, sureness, surest
 from foredraft.policies.parameters import Parameter
 from foredraft.protocol.averages import WIDTHS
 from foredraft.protocol.tree import Node
@@ -45,6 +47,9 @@ drafting is a probe of 8 in 32 tokens, to see whether the world has changed."""
 
 SURE_PASSES = 24
 """... but not before so many passes: six guesses may all be wrong by chance, and drafting costs no time."""
+
+MIN_LENGTHS = 3
+"""Before so many texts have ended by themselves, one is thought to have as many tokens as it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,10 @@ class AutoPolicy:
 
     def choice(self, state: EdgeState) -> Choice:
         """What to do, by what was measured so far."""
-        return choose(state.estimates.snapshot(), _most_nodes(state), self.cost_weight)
+        seen, most = state.estimates.snapshot(), _most_nodes(state)
+        if state.due_s == math.inf:
+            return choose(seen, most, self.cost_weight)
+        return choose_in_time(seen, most, self.cost_weight, _left(state))
 
     def verify_params(self, state: EdgeState) -> VerifyParams:
         """Stream; wait only for branches that are worth it."""
@@ -157,10 +165,27 @@ def choose(seen: Snapshot, most: int, cost_weight: float) -> Choice:
     steps = steps_worth_waiting(seen, nodes, cost_weight)
     if not steps:
         return Choice(nodes, 0, 0.0, 1, seen.tokens >= LEAST_TOKENS)
+    return _waiting(seen, nodes, steps, cost_weight)
+
+
+@lru_cache(maxsize=4096)
+def choose_in_time(seen: Snapshot, most: int, cost_weight: float, left: Left) -> Choice:
+    """The same under a deadline: as ever where it will be kept, else what makes it most probable, at any price."""
+    usual = choose(seen, most, cost_weight)
+    if seen.samples < MIN_SAMPLES or sureness(seen, Next(usual.nodes, usual.steps), left) >= SURE:
+        return usual
+    widest = pass_nodes(seen, most, 0.0)
+    nodes, steps = surest(seen, (width for width in WIDTHS if width <= widest), MOST_STEPS, left)
+    if not steps:
+        return Choice(usual.nodes, 0, 0.0, 1, usual.useful)
+    return _waiting(seen, nodes, steps, 0.0)
+
+
+def _waiting(seen: Snapshot, nodes: int, steps: int, cost_weight: float) -> Choice:
+    """To wait for so many steps."""
     wait_s = seen.round_trip_s + steps * seen.draft_step_s
     patience_s = SLACK * wait_s + 2.0 * seen.round_trip_spread_s
-    least = least_worth_a_pass(seen, nodes, cost_weight)
-    return Choice(nodes, steps, rounded_up(patience_s), least, True)
+    return Choice(nodes, steps, rounded_up(patience_s), least_worth_a_pass(seen, nodes, cost_weight), True)
 
 
 def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
@@ -221,6 +246,14 @@ def rounded_up(seconds: float) -> float:
     """To one digit or one and a half (1, 1.5, 2, ... 9.5), so that new orders go out only when they matter."""
     decade = 10.0 ** math.floor(math.log10(seconds)) if seconds > 0.0 else 1.0
     return math.ceil(2.0 * seconds / decade - 1e-9) / 2.0 * decade
+
+
+def _left(state: EdgeState) -> Left:
+    """What is left of the text, by how long texts were that ended by themselves, and of its time; to two digits."""
+    tokens, length = state.end - state.position, state.estimates.length
+    if length.samples >= MIN_LENGTHS:
+        tokens = min(tokens, max(1, round(length.mean) - (state.position - state.start)))
+    return Left(tokens, float(f"{state.left_s:.2g}"))
 
 
 def _most_nodes(state: EdgeState) -> int:

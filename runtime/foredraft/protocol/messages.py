@@ -41,6 +41,7 @@ TOO_LONG: Final = "too_long"  # longer than the context
 UNKNOWN_ANCHOR: Final = "unknown_anchor"  # Grow below something the cloud does not have
 FULL: Final = "full"  # more nodes than the cloud holds
 UNSEEN: Final = "unseen"  # an image of the text is not here: show it again, and send it
+LATE: Final = "late"  # no pass can be done any more before the edge's deadline; the session is over
 INTERNAL: Final = "internal"  # the engine failed; the session is over
 
 # Reasons why a text ended, in Commit.finish.
@@ -143,7 +144,8 @@ class Steer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     verifying fewer than ``min_nodes`` nodes. ``max_branches``: most leaves in one pass.
     ``exits``: layers that may hint. ``threshold``: least confidence of a hinted token.
     ``max_nodes``: most draft nodes in one pass; 0 for as many as the target takes.
-    ``cloud_drafts``: how deep a drafter in the cloud fills the tree before a pass; 0 for not at all.
+    ``cloud_drafts``: how deep a drafter in the cloud fills the tree before a pass; 0 for not at all. ``left_ms``: from
+    the moment this comes, so long commits are of use to the edge; 0 for as long as it takes.
     """
 
     session: Count
@@ -156,6 +158,7 @@ class Steer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     threshold: Probability = 1.0
     max_nodes: Count = 0
     cloud_drafts: Count = 0
+    left_ms: Count = 0
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=5):

@@ -101,7 +101,7 @@ class BesideImages(Protocol):
     """A drafter that is told of the images in its texts; to others their places are tokens like any."""
 
     def see(self, images: Sequence[bytes], image_token: int) -> None:
-        """The text that begins next has these encoded images, whose places are filled with ``image_token``."""
+        """Texts that begin from now on have these encoded images, whose places are filled with ``image_token``."""
 
 
 NewDrafter = Callable[[], Drafter]
@@ -174,6 +174,14 @@ class Slot(Protocol):
 
     def close(self) -> None:
         """Give the place up; the engine may keep the cache for a resume. Never waits."""
+
+
+@runtime_checkable
+class Urgent(Protocol):
+    """A slot whose calls have their turn by when they are wanted, as not every one's do."""
+
+    def wanted_by(self, due_s: float) -> None:
+        """What it is asked from now on is of no use after ``due_s`` of the loop's clock; inf: whenever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ bit names a token that costs nobody a pass.
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from foredraft.errors import GrammarError, needs
 from foredraft.text.constraint import JSON_SCHEMA, REGEX, Constraint
+from foredraft.text.shortest import PlainTokens, shortest_ending
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -34,6 +35,7 @@ class Grammars:
         self._json, self._vocab_size, self._stops = tokenizer_json, vocab_size, tuple(stop_tokens)
         self._lock = threading.Lock()
         self._tokenizer: LLTokenizer | None = None
+        self._plain: PlainTokens | None = None
         self._begun: dict[Constraint, LLMatcher] = {}
 
     def ready(self) -> None:
@@ -52,7 +54,7 @@ class Grammars:
                 if len(self._begun) >= _KNOWN:
                     del self._begun[next(iter(self._begun))]
                 matcher = self._begun[constraint] = self._compiled(constraint)
-            return Grammar(matcher.deep_copy(), self._vocab_size, self._stops)
+            return Grammar(matcher.deep_copy(), self._vocab_size, self._stops, self._plain_tokens)
 
     def _tokens(self) -> "LLTokenizer":
         from llguidance import LLTokenizer
@@ -64,6 +66,11 @@ class Grammars:
             except Exception as error:  # the library raises whatever comes
                 raise GrammarError(f"no grammar can be made over this model's tokenizer: {error}") from error
         return self._tokenizer
+
+    def _plain_tokens(self) -> PlainTokens:
+        if self._plain is None:
+            self._plain = PlainTokens(self._tokens())
+        return self._plain
 
     def _compiled(self, constraint: Constraint) -> "LLMatcher":
         from llguidance import LLMatcher, LLParserLimits
@@ -109,8 +116,10 @@ def _first_line(reason: str) -> str:
 class Grammar:
     """One text held to a constraint. Implements ``protocol.ports.Grammar``."""
 
-    def __init__(self, matcher: "LLMatcher", vocab_size: int, stop_tokens: Sequence[int]) -> None:
-        self._matcher, self._stops = matcher, frozenset(stop_tokens)
+    def __init__(
+        self, matcher: "LLMatcher", vocab_size: int, stop_tokens: Sequence[int], plain: Callable[[], PlainTokens]
+    ) -> None:
+        self._matcher, self._stops, self._plain = matcher, frozenset(stop_tokens), plain
         self._anything = b"\xff" * (-(-vocab_size // 32) * 4)
         self._mask = b""  # at the end of the text, once it is known
         self.complete = False
@@ -127,6 +136,18 @@ class Grammar:
             forced.append(one)
             self._take(one)
         return forced
+
+    @property
+    def whole(self) -> bool:
+        """Whether the text may end here."""
+        return self.complete or self._matcher.is_accepting()
+
+    def ending(self, most: int) -> list[int] | None:
+        """The fewest tokens, at most ``most``, after which the text is whole; None where a bounded search finds none.
+
+        The text does not grow by them.
+        """
+        return [] if self.whole else shortest_ending(self._matcher, self._plain(), self._stops, most)
 
     def _take(self, token: int) -> None:
         if self.complete:

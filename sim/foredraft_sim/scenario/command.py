@@ -110,6 +110,7 @@ _ROWS: Final = (
     ("TPOT, ms", "tpot_s", _MS, ".2f"),
     ("end to end, s", "e2e_s", 1.0, ".3f"),
     ("wait for device, s", "wait_s", 1.0, ".3f"),
+    ("missed deadlines, %", "missed", _PERCENT, ".1f"),
     ("speed against first", "speed_against_first", 1.0, ".3f"),
     ("tokens per pass", "tokens_per_pass", 1.0, ".3f"),
     ("tokens/s in all", "tokens_per_s", 1.0, ".2f"),
@@ -123,6 +124,8 @@ _ROWS: Final = (
     ("edge energy, J", "edge_energy_j", 1.0, ",.0f"),
     ("edge J per token", "edge_j_per_token", 1.0, ".3f"),
 )
+_WHERE_THERE: Final = ("wait_s", "missed")
+"""Rows that are shown where any policy has something in them."""
 
 
 def show(summary: dict[str, Any]) -> None:
@@ -158,7 +161,7 @@ def table_of(summary: dict[str, Any]) -> "Table":
     for said in summary["policies"]:
         table.add_column(said["policy"], justify="right", no_wrap=True)
     for title, name, scale, form in _ROWS:
-        if name != "wait_s" or any(said["wait_s"] for said in summary["policies"]):
+        if name not in _WHERE_THERE or any(said[name] not in (0.0, None) for said in summary["policies"]):
             table.add_row(title, *(_cell(said, name, scale, form) for said in summary["policies"]))
     for name, title, scale in (
         ("ttft_s", "TTFT {}, ms", _MS),

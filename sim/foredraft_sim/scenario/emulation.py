@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Final
 
 from foredraft.cloud.service import CloudService
 from foredraft.edge.connections import Connections, Retry
+from foredraft.edge.deadline import Deadline
+from foredraft.edge.estimates import Estimates
 from foredraft.edge.session import EdgeSession
 from foredraft.edge.session_report import SessionReport
 from foredraft.engines.device import Device
@@ -42,6 +45,8 @@ from foredraft_sim.streams import Streams
 NewPace = Callable[[str], Pace | None]
 """What calls cost on one device of the ``edge``, one server of the ``cloud``, or the ``cloud draft`` beside it;
 None: what its profile says."""
+
+AT_ONCE_S: Final = 1e-6
 
 REQUEST: ContextVar[int] = ContextVar("request")
 """Which request the running task belongs to; it travels from a device to the cloud's tasks that serve it."""
@@ -214,6 +219,7 @@ class _Edge:
         self._retry = Retry(attempts=scenario.file.edge.retries)
         self._secret = secret_of(scenario, number)
         self._kept: Connections | None = None
+        self._estimates = Estimates() if scenario.file.edge.learns else None
         if scenario.file.edge.connected:
             self._kept = Connections(self._connect, self._secret, most_idle=1, retry=self._retry)
         self._network = SimNetwork(scenario.link, emulation.streams.child(f"link {number}"), self._accept)
@@ -273,7 +279,7 @@ class _Edge:
             if journal is not None:
                 began_s = asyncio.get_running_loop().time()
                 journal.began(self.number, arrived_s, began_s, asked.prompt, asked.sampling, asked.rules)
-            session = self._session(request, asked)
+            session = self._session(request, asked, arrived_s)
             await session.run()
         except ForedraftError as error:
             raise ScenarioError(f"{where}: request {request} of seed {emulation.seed} failed: {error}") from error
@@ -285,7 +291,7 @@ class _Edge:
             journal.ended(report)
         return replace(report, text=source.text(report.tokens))
 
-    def _session(self, request: int, asked: Request) -> EdgeSession:
+    def _session(self, request: int, asked: Request, arrived_s: float) -> EdgeSession:
         scenario = self._emulation.scenario
         return EdgeSession(
             asked.prompt,
@@ -298,8 +304,16 @@ class _Edge:
             retry=self._retry,
             observer=self._observer,
             name=str(request),
-            estimates=asked.estimates,
+            estimates=asked.estimates or self._estimates,
+            deadline=self._deadline(arrived_s),
         )
+
+    def _deadline(self, arrived_s: float) -> Deadline | None:
+        """What is left of it when the device takes the request up; one that waited for too long ends at once."""
+        within_s = self._emulation.scenario.workload.deadline_s
+        if within_s is None:
+            return None
+        return Deadline(max(AT_ONCE_S, arrived_s + within_s - asyncio.get_running_loop().time()))
 
 
 def keys_of(scenario: Scenario) -> Keys:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from foredraft.edge.deadline import missed
 from foredraft.edge.session_report import SessionReport
 from foredraft.observe.record.event_lines import event_lines
 from foredraft.observe.record.reading import Record, parse_record
@@ -21,6 +22,11 @@ class Finished:
     began_s: float
     report: SessionReport
     digest: str
+
+    @property
+    def missed(self) -> bool:
+        """Whether its text was not complete at its deadline."""
+        return missed(self.report.finish_reason)
 
 
 @dataclass(frozen=True, slots=True)

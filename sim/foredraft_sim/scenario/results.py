@@ -2,9 +2,10 @@
 
 The fields of ``foredraft generate --json`` keep their names. Each is one number per seed (a mean
 over its requests for ``ttft_s``, ``tpot_s``, ``e2e_s`` and ``wait_s``, a sum over them for counts,
-bytes and device seconds), and what is shown is the mean over the seeds. An interval is Student's
-95% confidence interval of that mean; one seed has none. Percentiles are over all requests of all
-seeds. Ratios to the first policy are taken seed by seed, since all policies meet the same luck.
+bytes and device seconds; ``missed`` is the share of them that missed their deadline, and times of
+those end with their last token), and what is shown is the mean over the seeds. An interval is
+Student's 95% confidence interval of that mean; one seed has none. Percentiles are over all requests
+of all seeds. Ratios to the first policy are taken seed by seed, since all policies meet the same luck.
 """
 
 import math
@@ -29,6 +30,7 @@ ENERGY_NOTE: Final = (
     "edge_energy_j: the device's active watts while it drafts and its idle watts during the rest of its sessions; "
     "the time between requests is left out"
 )
+MISSED_NOTE: Final = "times of texts that missed their deadline end with the last token that came before it"
 
 Figures = dict[str, float | None]
 
@@ -69,14 +71,17 @@ def figures_of(scenario: Scenario, one: Replication) -> Figures:
         "cloud_s": one.servers_busy_s,
         "utilisation": one.servers_busy_s / held_s,
         "edge_busy_s": one.devices_busy_s,
+        "missed": None if scenario.workload.deadline_s is None else fmean(each.missed for each in one.finished),
     }
     price = scenario.target.cost.price_usd_per_hour
     figures["cost_usd"] = None if price is None else price * held_s / 3600
     figures["cost_busy_usd"] = None if price is None else price * one.servers_busy_s / 3600
-    figures["cost_usd_per_million_tokens"] = None if price is None else price * held_s / 3600 / tokens * 1e6
+    figures["cost_usd_per_million_tokens"] = (
+        None if price is None or not tokens else price * held_s / 3600 / tokens * 1e6
+    )
     energy_j = _energy_j(scenario, one)
     figures["edge_energy_j"] = energy_j
-    figures["edge_j_per_token"] = None if energy_j is None else energy_j / tokens
+    figures["edge_j_per_token"] = None if energy_j is None or not tokens else energy_j / tokens
     return figures
 
 
@@ -99,6 +104,8 @@ def summarise(scenario: Scenario, replications: Sequence[Replication]) -> dict[s
         notes.append(f"the price of {scenario.target.name!r} is unknown: no cost")
     if scenario.draft.cost.active_w is None or scenario.draft.cost.idle_w is None:
         notes.append(f"the watts of {scenario.draft.name!r} are unknown: no energy")
+    if scenario.workload.deadline_s is not None:
+        notes.append(MISSED_NOTE)
     return {
         "scenario": str(scenario.path),
         "title": scenario.file.title,
@@ -108,11 +115,16 @@ def summarise(scenario: Scenario, replications: Sequence[Replication]) -> dict[s
         "requests_per_seed": scenario.workload.requests,
         "inputs": inputs_of(scenario),
         "policies": [_of_policy(scenario, spec, ones, baseline) for spec, ones in by_policy.items()],
-        "same_texts": len({tuple(finished.digest for finished in one.finished) for one in replications})
-        == len({one.seed for one in replications}),
+        "same_texts": _same_texts(replications),
         "notes": notes,
         "warnings": sorted({warning for one in replications for warning in one.warnings}),
     }
+
+
+def _same_texts(replications: Sequence[Replication]) -> bool:
+    """Whether all policies' texts are the same; those that a deadline cut off are not compared."""
+    whole = {(one.seed, text.request, text.digest) for one in replications for text in one.finished if not text.missed}
+    return len(whole) == len({(seed, request) for seed, request, _ in whole})
 
 
 def _of_policy(scenario: Scenario, spec: str, ones: Sequence[Replication], baseline: Sequence[float]) -> dict[str, Any]:
@@ -120,8 +132,9 @@ def _of_policy(scenario: Scenario, spec: str, ones: Sequence[Replication], basel
     columns = {name: [value for row in rows if (value := row[name]) is not None] for name in rows[0]}
     said: dict[str, Any] = {"policy": spec}
     said |= {name: fmean(values) if values else None for name, values in columns.items()}
-    speeds = [before / _end_to_end_s(one) for before, one in zip(baseline, ones, strict=True)]
-    said["speed_against_first"] = fmean(speeds)
+    taken_s = list(map(_end_to_end_s, ones))
+    speeds = [before / end_to_end_s for before, end_to_end_s in zip(baseline, taken_s, strict=True) if end_to_end_s]
+    said["speed_against_first"] = fmean(speeds) if speeds else None
     said["intervals"] = {name: interval(values) for name, values in columns.items()}
     said["intervals"]["speed_against_first"] = interval(speeds)
     finished = [f for one in ones for f in one.finished]

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
+from foredraft.edge.deadline import MOST_S
 from foredraft_sim.streams import uniform
 from foredraft_sim.tokens.synthetic import SyntheticPair
 
@@ -44,11 +45,13 @@ class EdgeTable(Override, frozen=True):
     """The devices, all alike. ``retries``: how often a session tries again in a row.
 
     ``connected``: whether a device connects before its first request and keeps its connection, as an ``Edge`` does;
-    else each request makes a connection of its own.
+    else each request makes a connection of its own. ``learns``: whether what a text taught of link and models
+    serves the device's next one, as it does within an ``Edge``.
     """
 
     retries: Annotated[int, Meta(ge=0, le=1_000_000)] = 8
     connected: bool = False
+    learns: bool = False
 
 
 class CloudTable(Override, frozen=True):
@@ -112,7 +115,7 @@ class Workload(Table, frozen=True):
 
     A synthetic pair takes ``prompt_tokens``; a recorded one has its prompts. Models take ``prompts``,
     or ``prompts_file``: the lines of a .jsonl file (their "prompt", or the first of their "turns"),
-    or one text.
+    or one text. ``deadline_s``: by when a text is wanted, from its request's arrival on; it ends there.
     """
 
     requests: AtLeastOne = 1
@@ -123,6 +126,7 @@ class Workload(Table, frozen=True):
     new_tokens: Length = 128
     end_marks: bool = True
     arrivals: AtOnce | Poisson | Closed = AtOnce()
+    deadline_s: Annotated[float, Meta(gt=0.0, le=MOST_S)] | None = None
 
 
 class KeyTable(Table, frozen=True):

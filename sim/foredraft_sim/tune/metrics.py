@@ -1,6 +1,7 @@
 """What can be tuned for, and held under a limit. Less is better with all of them."""
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Final
 
 from foredraft.errors import ConfigError, UnknownNameError
@@ -13,15 +14,17 @@ PERCENTILES: Final = (50, 90, 95, 99)
 TIMES: Final = ("ttft", "tpot", "e2e")
 COST: Final = "cost"
 ENERGY: Final = "energy"
+MISSED: Final = "missed"
 
 UNITS: Final = {f"p{percent}-{time}": "s" for time in TIMES for percent in PERCENTILES} | {
     COST: "USD per million tokens",
     ENERGY: "J per token",
+    MISSED: "share of requests",
 }
 """Each metric with its unit.
 
 Percentiles are over all requests of all seeds. ``cost`` is the price of the servers' busy seconds, as if
-others paid for the rest; ``energy`` is the edge's.
+others paid for the rest; ``energy`` is the edge's; ``missed`` are those whose text was not complete at its deadline.
 """
 
 
@@ -36,6 +39,11 @@ def check_known_here(scenario: Scenario, names: Iterable[str]) -> None:
     """Whether the scenario's profiles say enough for these metrics. Raises ConfigError."""
     price, watts = scenario.target.cost.price_usd_per_hour, scenario.draft.cost
     for name in names:
+        if name == MISSED and scenario.workload.deadline_s is None:
+            raise ConfigError(
+                f"missed: {scenario.path}: no request has a deadline; say one in the scenario: "
+                "[workload] deadline_s = 2.0"
+            )
         if name == COST and not price:
             raise ConfigError(
                 f"cost: {scenario.path}: the price of {scenario.target.name!r} is unknown; say it in the scenario: "
@@ -49,7 +57,7 @@ def check_known_here(scenario: Scenario, names: Iterable[str]) -> None:
 
 
 def metrics_of(scenario: Scenario, ones: Sequence[Replication]) -> dict[str, float]:
-    """All metrics of one policy over its seeds; cost and energy where they are known."""
+    """All metrics of one policy over its seeds; cost, energy and what was missed where they are known."""
     reports = [finished.report for one in ones for finished in one.finished]
     said = {
         f"p{percent}-{time}": percentile([getattr(report, f"{time}_s") for report in reports], percent)
@@ -60,8 +68,10 @@ def metrics_of(scenario: Scenario, ones: Sequence[Replication]) -> dict[str, flo
     tokens = sum(report.new_tokens for report in reports)
     for name, figure, scale in ((COST, "cost_busy_usd", 1e6), (ENERGY, "edge_energy_j", 1.0)):
         values = [value for row in rows if (value := row[figure]) is not None]
-        if len(values) == len(rows):
+        if len(values) == len(rows) and tokens:
             said[name] = sum(values) * scale / tokens
+    if scenario.workload.deadline_s is not None:
+        said[MISSED] = fmean(finished.missed for one in ones for finished in one.finished)
     return said
 
 

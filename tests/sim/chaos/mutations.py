@@ -109,7 +109,7 @@ def the_last_token_is_taken_back_where_the_link_was_lost(patch: Patch) -> None:
 def drafts_that_arrive_wake_nobody(patch: Patch) -> None:
     def take(self: CloudSession, message: Grow | Steer) -> None:
         if isinstance(message, Steer):
-            self.state.take_steer(message)
+            self.state.take_steer(message, self._clock.time())
         else:
             self.attach(message.chains)
 

@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "896f8ad4d7dfe76e",
-    "sync": "c1e02e3f4c66b8fd",
+    "cloud": "2aec81704a265ee0",
+    "sync": "58f304ea2a2632fc",
 }
 
 

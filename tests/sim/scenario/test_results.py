@@ -81,6 +81,7 @@ def test_a_summary_has_the_fields_of_generate(tmp_path: Path) -> None:
         "exact",
         "translated",
         "forced",  # no simulated text is held to a grammar
+        "unverified",  # nor finished by its draft
         "seed",
         "temperature",
         "finish_reason",

@@ -17,11 +17,11 @@ from foredraft.observe.record.frames import Asked, Began, Ended, Frame, Noted, P
 from foredraft.observe.record.taps import BothEnds, Note, tapped
 from foredraft.protocol.events import Event, Observer
 from foredraft.protocol.messages import pack
-from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Slot, Target, TargetCard, Verdict
+from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Slot, Target, TargetCard, Urgent, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.tree import Node
 
-LEFT_OUT = ("text", "tokens", "finish_reason")
+LEFT_OUT = ("text", "tokens", "finish_reason", "unverified")
 """Fields of a report that are told elsewhere in a record, or not at all."""
 
 
@@ -193,6 +193,11 @@ class _HeardSlot:
     def cached(self) -> int:
         """The inner slot's."""
         return self._inner.cached
+
+    def wanted_by(self, due_s: float) -> None:
+        """As the inner slot, if it can."""
+        if isinstance(self._inner, Urgent):
+            self._inner.wanted_by(due_s)
 
     async def prefill(self, tokens: Sequence[int]) -> float:
         """Run committed tokens."""

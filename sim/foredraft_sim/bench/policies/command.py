@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from foredraft.bench.result import Figure
     from foredraft_sim.bench.policies.setting import Outcome
-    from foredraft_sim.bench.policies.suites import Outcomes, Row, Trial
+    from foredraft_sim.bench.policies.suite import Outcomes, Row, Trial
 
 REAL = "real"
 """``foredraft bench real`` as a part of this: the one that is not simulated."""
@@ -43,6 +43,9 @@ class Part:
 def policies(
     only: Annotated[list[str] | None, typer.Option(help="Run this part alone; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option(help="A few cells and seeds, to see that all is well.")] = False,
+    link: Annotated[
+        list[str] | None, typer.Option(help="Time decisions over this link, too: a link profile; may be repeated.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="So many seeds in each part; 0: each part's own number.", min=0)] = 0,
     processes: Annotated[int, typer.Option(help="How many at a time; 0 for one per core.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -51,7 +54,7 @@ def policies(
     from foredraft.errors import UnknownNameError
     from foredraft_sim.bench.policies.suites import suites
 
-    known = {suite.name: suite for suite in suites(quick, seeds)}
+    known = {suite.name: suite for suite in suites(quick, seeds, link or ())}
     for name in only or ():
         if name not in (*known, REAL):
             raise UnknownNameError("part of the benchmark", name, [*known, REAL])
@@ -91,11 +94,14 @@ def run_all(trials: "list[Trial]", processes: int = 0) -> "Outcomes":
 
 def run_one(trial: "Trial") -> "Outcome":
     """One trial, in whatever process."""
+    from foredraft_sim.bench.policies.decisions import Decisions, try_decisions
     from foredraft_sim.bench.policies.drift import Drift, try_drift
     from foredraft_sim.bench.policies.setting import try_policy
 
     if isinstance(trial.where, Drift):
         return try_drift(trial.where, trial.policy, trial.seed)
+    if isinstance(trial.where, Decisions):
+        return try_decisions(trial.where, trial.policy, trial.seed)
     return try_policy(trial.where, trial.policy, trial.seed)
 
 

@@ -13,16 +13,13 @@ import typer
 from foredraft.bench.result import Figure
 from foredraft_sim.bench.policies.command import Part, run_all, show_parts
 from foredraft_sim.bench.policies.setting import Setting, Shipped
+from foredraft_sim.bench.policies.suite import Outcomes, Row, Suite, Trial
 from foredraft_sim.bench.policies.suites import (
     ACCEPTANCES,
     QUICK,
     ROBOT,
     ROUND_TRIPS,
     STEPS,
-    Outcomes,
-    Row,
-    Suite,
-    Trial,
     best_gammas,
     cells_of,
     mean_s,

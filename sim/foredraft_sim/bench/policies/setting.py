@@ -142,7 +142,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a policy did somewhere, per committed token, over all requests; ``e2e_s`` is in all."""
+    """What a policy did somewhere, per committed token, over all requests; ``e2e_s`` is in all.
+
+    ``missed``: the share of requests that were not complete at their deadline.
+    """
 
     e2e_s: float
     tokens: int
@@ -154,6 +157,7 @@ class Outcome:
     draft_s: float
     energy_j: float | None
     cost_usd: float | None
+    missed: float = 0.0
 
     @property
     def token_s(self) -> float:

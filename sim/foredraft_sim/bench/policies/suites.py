@@ -1,11 +1,9 @@
 """What ``foredraft bench policies`` runs: settings, policies and seeds; and what must come of it.
 
-Each suite is a list of trials, run anywhere and in any order, and a function from their outcomes to
-rows and figures. Requirements are those of the project; a figure without a bound is only reported.
+Requirements are those of the project; a figure without a bound is only reported.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 from statistics import fmean
 from typing import Any, Final
@@ -14,7 +12,9 @@ from foredraft.bench.result import Figure
 from foredraft.edge.path_probability import expected_tokens
 from foredraft.observe.aggregate import percentile
 from foredraft_sim.bench.policies.drift import Drift
-from foredraft_sim.bench.policies.setting import Outcome, Setting, Shipped, Times, reference_pair, scaled_pair
+from foredraft_sim.bench.policies.missed import decisions
+from foredraft_sim.bench.policies.setting import Setting, Shipped, Times, reference_pair, scaled_pair
+from foredraft_sim.bench.policies.suite import Outcomes, Row, Suite, Trial
 
 PASS_S: Final = 0.03
 ROUND_TRIPS: Final = (0.03, 0.1, 0.3, 0.6, 1.0, 3.0, 10.0)
@@ -26,33 +26,6 @@ SHORT: Final = (16, 20, 24, 28, 32)
 LINKS: Final = ("lan", "wifi", "5g", "lte", "wan", "3g")
 QUANTILES: Final = {"least": 0, "10%": 10, "median": 50, "90%": 90, "99%": 99, "most": 100}
 ROBOT: Final = Times(pass_s=0.62, flat_tokens=32, step_s=0.072, round_trip_s=0.12)
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One policy in one place with one seed."""
-
-    where: Setting | Drift
-    policy: str
-    seed: int
-
-
-Outcomes = Mapping[Trial, Outcome]
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """A part of the benchmark. ``judge`` makes of all outcomes the rows to show and the figures.
-
-    ``missed``: against what a row is worse than it should be; empty where it is not.
-    """
-
-    name: str
-    says: str
-    trials: Sequence[Trial]
-    judge: Callable[[Outcomes], tuple[list[Row], list[Figure]]]
-    missed: Callable[[Row], str] = lambda row: ""
 
 
 def mean_s(outcomes: Outcomes, where: Setting | Drift, policy: str, seeds: Sequence[int]) -> float:
@@ -271,14 +244,19 @@ def no_harm(rows: Sequence[Row]) -> list[Figure]:
     ]
 
 
-def suites(quick: bool, seeds: int = 0) -> list[Suite]:
-    """All of them. ``quick``: a few cells and seeds, to see that all is well. ``seeds``: so many in each part."""
+def suites(quick: bool, seeds: int = 0, links: Sequence[str] = ()) -> list[Suite]:
+    """All of them. ``quick``: a few cells and seeds, to see that all is well. ``seeds``: so many in each part.
+
+    ``links``: profiles over which decisions are timed as well.
+    """
     axes: Sequence[Sequence[float]] = QUICK if quick else (ROUND_TRIPS, ACCEPTANCES, STEPS)
     few: Sequence[int] = (1, 2) if quick else range(1, 9)
     some: Sequence[int] = (1,) if quick else (1, 2, 3)
     one: Sequence[int] = (1,)
     if seeds:
         few = some = one = range(1, seeds + 1)
+
+    over, requests = (("robot", *links), 10) if quick else (("robot", "lte", "wifi", *links), 40)
 
     def outage(kind: str, says: str) -> Suite:
         cells = cells_of(axes, new_tokens=256, outage=kind)
@@ -293,7 +271,9 @@ def suites(quick: bool, seeds: int = 0) -> list[Suite]:
         outage("cut", "connections break"),
         drift(few),
         cost(few),
+        decisions(some, over, requests),
+        decisions(some, over[1:] or ("lte",), requests, fast=True),
     ]
 
 
-__all__ = ["Outcomes", "Suite", "Trial", "reference_pair", "scaled_pair", "suites"]
+__all__ = ["reference_pair", "scaled_pair", "suites"]
