@@ -13,13 +13,13 @@ PACKAGES = {"foredraft": ROOT / "runtime" / "foredraft", "foredraft_sim": ROOT /
 SESSION_LOGIC = ("protocol", "edge", "cloud", "policies")
 FLOORS = {
     "foredraft": (
-        *("version", "errors", "files", "keys", "loop", "progress", "text"),
-        *("protocol", "profiles", "links", "cloud", "edge", "policies"),
+        *("version", "errors", "files", "keys", "loop", "progress", "text", "robot"),
+        *("protocol", "images", "profiles", "links", "cloud", "edge", "policies"),
         *("engines", "exits", "demo_models", "observe", "server", "openai_api", "api", "calibration", "bench", "cli"),
     ),
     "foredraft_sim": (
-        *("errors", "streams", "loop", "network", "tokens", "scenario"),
-        *("replay", "bench", "tune", "validate", "world", "chaos", "pytest_plugin"),
+        *("errors", "streams", "peers", "loop", "network", "tokens", "scenario"),
+        *("replay", "world", "chaos", "bench", "tune", "plan", "validate", "pytest_plugin"),
     ),
 }
 """Folders and loose files of each package, from the ground up: nothing imports what stands above it."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DeadlineError,
         EstimatesError,
         ForedraftError,
+        ImageError,
         LinkClosedError,
         LinkError,
         ModelError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnreachableError,
     )
+    from foredraft.images import EncodedImage, image_of
     from foredraft.observe.record.reading import Record, read_record
     from foredraft.policies import make_policy, policy_names
     from foredraft.text.constraint import Constraint, constraint_of
@@ -45,10 +47,12 @@ __all__ = [
     "Constraint",
     "DeadlineError",
     "Edge",
+    "EncodedImage",
     "Estimates",
     "EstimatesError",
     "ForedraftError",
     "Generation",
+    "ImageError",
     "LinkClosedError",
     "LinkError",
     "ModelError",
@@ -66,6 +70,7 @@ __all__ = [
     "connect",
     "constraint_of",
     "estimates_from_profiles",
+    "image_of",
     "load_estimates",
     "make_policy",
     "policy_names",
@@ -77,6 +82,7 @@ _HOMES = {
     "Cloud": "api.cloud",
     "Constraint": "text.constraint",
     "Edge": "api.edge",
+    "EncodedImage": "images",
     "Estimates": "edge.estimates",
     "Generation": "api.generation",
     "ModelOptions": "api.loading",
@@ -87,6 +93,7 @@ _HOMES = {
     "connect": "api.edge",
     "constraint_of": "text.constraint",
     "estimates_from_profiles": "edge.saved_estimates",
+    "image_of": "images",
     "load_estimates": "edge.saved_estimates",
     "make_policy": "policies",
     "policy_names": "policies",

@@ -3,6 +3,8 @@
     ForedraftError
     ├── ConfigError            what the user asked for cannot be done as asked (exit code 2)
     │   ├── MissingExtraError  needs packages that are not installed; names the extra that brings them
+    │   ├── GrammarError       a constraint that cannot be followed
+    │   ├── ImageError         an image that is broken, too large, or of a kind that is not read
     │   ├── UnknownNameError   no such policy, profile, model ...; names the nearest
     │   ├── ProfileError       a hardware profile that is malformed or does not fit
     │   ├── EstimatesError     estimates that are none: a file that cannot be read, wrong figures
@@ -34,6 +36,7 @@ EXTRA_OF: Final = {
     **dict.fromkeys(("psycopg",), "postgres"),
     **dict.fromkeys(("jinja2",), "openai"),
     **dict.fromkeys(("llguidance",), "grammar"),
+    **dict.fromkeys(("PIL",), "images"),
 }
 """Which extra of Foredraft brings a package: pip install 'foredraft[EXTRA]'."""
 
@@ -82,6 +85,10 @@ def needs(*packages: str, extra: str = "") -> None:
 
 class GrammarError(ConfigError):
     """A constraint that cannot be followed, or a text that does not keep to it."""
+
+
+class ImageError(ConfigError):
+    """An image that is broken, too large, or of a kind that is not read."""
 
 
 class UnknownNameError(ConfigError):

@@ -26,7 +26,15 @@ SERVE, METRICS, PROBE = "serve", "metrics", "probe"
 ROLES: Final = (SERVE, METRICS, PROBE)
 """To have texts, to see figures, to measure the link."""
 
-LIMITS: Final = ("sessions", "connections", "tokens_per_minute", "context", "cache")
+LIMITS: Final = (
+    "sessions",
+    "connections",
+    "tokens_per_minute",
+    "bytes_per_minute",
+    "image_bytes_per_minute",
+    "context",
+    "cache",
+)
 """What a key may have, where it says so."""
 
 MAX_WEIGHT: Final = 1000.0
@@ -39,8 +47,9 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """One key. ``expires``: when it ends to be one. ``weight``: of its share of the device, beside others that want it.
 
     Limits, of which 0 is none of its own: ``sessions``: texts at once; ``connections``: edges at once;
-    ``tokens_per_minute``: of prompts and texts; ``context``: the longest prompt with its text; ``cache``: tokens that
-    its texts hold at once. What shares the beginning of its texts with others is the name.
+    ``tokens_per_minute``: of prompts and texts; ``bytes_per_minute``: of all that its edges send, and
+    ``image_bytes_per_minute``: of the images among it; ``context``: the longest prompt with its text; ``cache``: tokens
+    that its texts hold at once. What shares the beginning of its texts with others is the name.
     """
 
     name: str = ""
@@ -50,6 +59,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     sessions: int = 0
     connections: int = 0
     tokens_per_minute: int = 0
+    bytes_per_minute: int = 0
+    image_bytes_per_minute: int = 0
     context: int = 0
     cache: int = 0
     weight: float = 1.0

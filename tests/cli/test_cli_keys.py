@@ -35,7 +35,15 @@ def test_what_add_prints_opens_the_server_and_is_not_in_the_file(file: Path) -> 
 def test_list_tells_names_roles_and_limits(file: Path) -> None:
     secret = keys("add", "robot-7", "--sessions", "4", "--tokens-per-minute", "900", "--weight", "2.5", file=file)
     keys("add", "prometheus", "--role", "metrics", file=file)
-    none = {"sessions": 0, "connections": 0, "tokens_per_minute": 0, "context": 0, "cache": 0}
+    none = {
+        "sessions": 0,
+        "connections": 0,
+        "tokens_per_minute": 0,
+        "bytes_per_minute": 0,
+        "image_bytes_per_minute": 0,
+        "context": 0,
+        "cache": 0,
+    }
     limits = none | {"sessions": 4, "tokens_per_minute": 900}
     assert json.loads(keys("list", "--json", file=file)) == {
         "robot-7": {"roles": ["serve"], "expires": None, "weight": 2.5} | limits,

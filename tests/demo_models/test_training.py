@@ -51,11 +51,11 @@ def test_training_learns_and_goes_on_from_its_checkpoint(tmp_path: Path, stream:
     torch.manual_seed(1)
     model = build_model(TINY, VOCABULARY)
     budget = Budget(seconds=1.5, seed=1, checkpoint=tmp_path / "target.pt", threads=1)
-    first = train(model, stream, target_loss(model, stream.ruled_out), budget)
+    first = train(model, stream.at, target_loss(model, stream.ruled_out), budget)
     assert first.tokens > 0
     assert first.loss_nats < 3.8  # a uniform guess costs 3.9
     again = build_model(TINY, VOCABULARY)
-    second = train(again, stream, target_loss(again, stream.ruled_out), budget)
+    second = train(again, stream.at, target_loss(again, stream.ruled_out), budget)
     assert second.tokens == first.tokens
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
 
@@ -68,7 +68,7 @@ def test_a_draft_comes_closer_to_its_target(tmp_path: Path, stream: Stream) -> N
     loss_of = draft_loss(draft, target)
     batch = stream.batch(8, 32)
     before = loss_of(batch, 0)[1]
-    train(draft, stream, loss_of, Budget(seconds=1.0, seed=1, checkpoint=tmp_path / "draft.pt", threads=1))
+    train(draft, stream.at, loss_of, Budget(seconds=1.0, seed=1, checkpoint=tmp_path / "draft.pt", threads=1))
     assert loss_of(batch, 0)[1] < before
 
 

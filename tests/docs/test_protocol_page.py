@@ -11,6 +11,7 @@ from msgspec import inspect
 import foredraft
 from api.clouds import TOKENIZER, TOKENS, cloud, drafter, truth
 from docs.page_peers import PageCloud, generate
+from foredraft.images import MAX_PIXELS
 from foredraft.links import probing
 from foredraft.protocol import messages
 from foredraft.protocol.anchor import ORIGIN
@@ -52,6 +53,10 @@ def type_on_the_page(kind: inspect.Type) -> str:
             return "probability"
         case inspect.FloatType(le=0.0):
             return "logarithm"
+        case inspect.BytesType(min_length=messages.IMAGE_DIGEST_BYTES):
+            return "digest"
+        case inspect.BytesType(max_length=messages.MAX_PIECE_BYTES):
+            return "binary"
         case inspect.BytesType():
             return "tokens"
         case inspect.StructType(cls=cls):
@@ -84,7 +89,7 @@ def test_no_message_is_missing_and_none_is_made_up() -> None:
 def test_every_code_and_reason_of_the_code_is_on_the_page_and_no_other() -> None:
     table = PAGE[PAGE.index("| code | means |") : PAGE.index("`unknown_anchor` and `full` are")]
     codes = {messages.BUSY, messages.UNAUTHORIZED, messages.VERSION, messages.MISMATCH, messages.INVALID}
-    codes |= {messages.TOO_LONG, messages.UNKNOWN_ANCHOR, messages.FULL, messages.INTERNAL}
+    codes |= {messages.TOO_LONG, messages.UNKNOWN_ANCHOR, messages.UNSEEN, messages.FULL, messages.INTERNAL}
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == codes
     assert ", ".join((messages.LENGTH, messages.STOP, messages.CONTEXT)) in PAGE
 
@@ -93,6 +98,9 @@ def test_limits_and_version_are_those_of_the_code() -> None:
     assert f"# The protocol, version {messages.PROTOCOL_VERSION}" in PAGE
     assert f"at most {messages.MAX_MESSAGE_BYTES:,} bytes" in PAGE
     assert f"at most {messages.MAX_CHAINS};" in PAGE
+    assert f"at most {messages.MAX_IMAGES} |" in PAGE
+    assert f"at most {messages.MAX_IMAGE_BYTES:,} bytes and {MAX_PIXELS:,} pixels" in PAGE
+    assert f"at most {messages.MAX_PIECE_BYTES:,} bytes |" in PAGE
     assert messages.MAX_TOKEN_ID + 1 == 1 << 28
     assert "below 2^28" in PAGE
 

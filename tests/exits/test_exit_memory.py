@@ -12,7 +12,7 @@ import sys
 from foredraft.bench.bytes_tokenizer import byte_tokenizer
 from foredraft.engines.torch_model import load_model
 from foredraft.exits.heads import ExitHead
-from foredraft.exits.judge import judge
+from foredraft.exits.judge import judge, readable
 
 torch.set_num_threads(1)
 config = LlamaConfig(vocab_size=49152, hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2,
@@ -28,7 +28,7 @@ def resident(done, total):
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     seen.append(pages * 4096 / 2**20)
 
-judge(model, heads, torch.randint(0, 49152, (12, 64)), 1, 0, resident)
+judge(readable(model), heads, torch.randint(0, 49152, (12, 64)), 1, 0, resident)
 print(json.dumps(seen))
 """
 

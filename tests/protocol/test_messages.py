@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from foredraft.errors import ProtocolError
 from foredraft.protocol import messages
 from foredraft.protocol.messages import (
+    IMAGE_DIGEST_BYTES,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGES,
     MAX_MESSAGE_BYTES,
     MAX_TOKEN_ID,
     Chain,
@@ -20,12 +23,15 @@ from foredraft.protocol.messages import (
     Grow,
     Hello,
     Hint,
+    Image,
     Message,
     Open,
     Predictions,
     Read,
     Ready,
     Refused,
+    Show,
+    Shown,
     Steer,
     decode,
     encode,
@@ -41,6 +47,7 @@ PACKED = st.lists(TOKEN_IDS, max_size=8).map(pack)
 CHAINS = st.lists(st.builds(Chain, COUNT, st.integers(0, 2**64 - 1), PACKED), max_size=3).map(tuple)
 COUNTS = st.lists(COUNT, max_size=3).map(tuple)
 WAIT = st.floats(0, 3600)
+DIGEST = st.binary(min_size=IMAGE_DIGEST_BYTES, max_size=IMAGE_DIGEST_BYTES)
 STEER = st.builds(Steer, COUNT, COUNT, COUNT, SECONDS, COUNT, COUNT, COUNTS, PROBABILITY, COUNT, COUNT)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hello, COUNT, st.text()),
@@ -61,6 +68,9 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         COUNTS,
     ),
     st.builds(Constrain, COUNT, st.text(), st.text()),
+    st.builds(Show, COUNT, st.lists(DIGEST, max_size=MAX_IMAGES).map(tuple)),
+    st.builds(Image, DIGEST, st.integers(1, MAX_IMAGE_BYTES), COUNT, st.binary(max_size=64)),
+    st.builds(Shown, COUNT, st.lists(PACKED, max_size=3).map(tuple)),
     st.builds(Refused, COUNT, st.text(), st.text(), st.none() | WAIT, COUNT, st.integers(0, 2**64 - 1)),
     st.builds(Drain, WAIT),
     st.builds(
@@ -99,12 +109,15 @@ EXAMPLES: dict[str, Message] = {
     "drain": Drain(2.0),
     "read": Read(1, pack([1, 300, 70000]), 1, 0.8, 50, 0.9, 7),
     "constrain": Constrain(1, "regex", "[0-9]+"),
+    "show": Show(1, (b"0123456789abcdef",)),
+    "image": Image(b"0123456789abcdef", 300, 2, b"\x89PNG"),
+    "shown": Shown(1, (pack([7, 7, 300]),)),
     "readings": Predictions(1, 300, ((8, pack([5, 300]), (0.5, 1.0)),), ((5, 0.25), None)),
 }
 
 GOLDEN = {
     "hello": "930001a36b6579",
-    "ready": "dc00100101a56d6f64656ca3746f6bcd7d00cd100020920810cd010020409102cb3fe0000000000000ac73796e633a67616d6d613d3408c2",  # noqa: E501
+    "ready": "dc00110101a56d6f64656ca3746f6bcd7d00cd100020920810cd010020409102cb3fe0000000000000ac73796e633a67616d6d613d3408c2c0",  # noqa: E501
     "open": "9d0201c40601ac02f0a20403cb3fe999999999999a32cb3feccccccccccccd07cc80910291a20a0a9b04010100cb000000000000000001019108cb3ff0000000000000000091930307c40109",  # noqa: E501
     "grow": "9303019193cd012ccffedcba9876543210c40905ac02f0a204fff901",
     "steer": "9b0401020acb3fd00000000000000304920810cb3fe00000000000000c06",
@@ -114,6 +127,9 @@ GOLDEN = {
     "refused": "970801a466756c6ca26e6fcb0000000000000000cd012c01",
     "drain": "9209cb4000000000000000",
     "read": "980a01c40601ac02f0a20401cb3fe999999999999a32cb3feccccccccccccd07",
+    "show": "930f0191c41030313233343536373839616263646566",
+    "image": "9510c41030313233343536373839616263646566cd012c02c40489504e47",
+    "shown": "93110191c4040707ac02",
     "constrain": "940e01a57265676578a65b302d395d2b",
     "readings": "950b01cd012c919308c40305ac0292cb3fe0000000000000cb3ff0000000000000929205cb3fd0000000000000c0",
 }

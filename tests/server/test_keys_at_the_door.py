@@ -192,6 +192,18 @@ async def test_a_limit_of_tokens_a_minute_lets_a_text_end_and_the_next_one_wait(
             assert (await bob.generate(clouds.TEXT[:13], max_new_tokens=4).finish()).new_tokens == 4
 
 
+async def test_a_limit_of_bytes_a_minute_lets_a_text_end_and_the_next_one_wait(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, file, _):
+        write(file, [Key(name="ada", hash=hash_of("a"), bytes_per_minute=100)])
+        await asyncio.sleep(1.0)
+        async with foredraft.connect(url, api_key="a", retry=Retry(attempts=0)) as ada:
+            report = await ada.generate(clouds.TEXT * 10, policy="sync", max_new_tokens=20).finish()
+            assert report.new_tokens == 20
+            assert report.bytes_up > 100
+            with pytest.raises(RefusedError, match=r"100 bytes a minute \(limit: bytes_per_minute\)"):
+                await ada.generate(clouds.TEXT[:13], max_new_tokens=4).finish()
+
+
 async def test_a_limit_of_the_context_is_told_at_the_handshake_and_ends_the_text(tmp_path: Path) -> None:
     async with served(tmp_path) as (url, file, _):
         write(file, [Key(name="ada", hash=hash_of("a"), context=40)])

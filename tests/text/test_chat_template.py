@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foredraft.errors import MissingExtraError
+from foredraft.errors import ConfigError, MissingExtraError
 from foredraft.text.chat_card import ChatCard, parse_chat_card, read_chat_card
 from foredraft.text.chat_template import _compiled, render
 
@@ -62,3 +62,30 @@ def test_without_jinja_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"foredraft\[openai\]"):
         render(ChatCard("m", "{{ messages }}"), CONVERSATION)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes more than 0.3 s"),
+        ("{{ 'a' * 10000000000 }}", "too many"),
+        ("{{ 10000000000 * ['a', 'b'] }}", "too many"),
+        ("{{ 9 ** 999999999 }}", "too large"),
+        ("{{ (9 ** 64) ** -65 }}", "too large"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{% for a in range(99999) %}{{ 'x' * 999 }}{% endfor %}", "writes more than"),
+    ],
+)
+def test_a_template_that_would_never_end_or_fill_the_memory_is_stopped(
+    template: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foredraft.text.chat_template.MAX_RENDER_S", 0.3)
+    with pytest.raises(ConfigError, match=said):
+        render(ChatCard("m", template), CONVERSATION)
+
+
+def test_arithmetic_of_ordinary_size_is_fine() -> None:
+    assert (
+        render(ChatCard("m", "{{ '-' * 20 }}{{ 2 ** 10 }}{{ 3 * 4 }}{{ 2.5 * 2 }}"), CONVERSATION)
+        == "-" * 20 + "1024125.0"
+    )

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 import ssl as ssl_module
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,11 +30,13 @@ from foredraft.api.servers import Servers
 from foredraft.edge.connections import Connect, Connections, Retry
 from foredraft.edge.deadline import STOP, Deadline
 from foredraft.edge.estimates import Estimates
+from foredraft.edge.images import Images, Shows
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession
 from foredraft.engines.constrained_draft import ConstrainedDrafter
 from foredraft.errors import ConfigError, ForedraftError, MissingExtraError
+from foredraft.images import EncodedImage
 from foredraft.links import websocket
 from foredraft.links.address import SESSION_PATH, endpoint
 from foredraft.links.model_files import fetch_chat_card, fetch_tokenizer
@@ -44,7 +46,7 @@ from foredraft.policies.recommended import Recommended, spec_of_running
 from foredraft.profiles import load_profile
 from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import MAX_LOGPROBS, Ready
-from foredraft.protocol.ports import Drafter, Link, NewDrafter
+from foredraft.protocol.ports import BesideImages, Drafter, Link, NewDrafter
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.text.chat_card import ChatCard
 from foredraft.text.constraint import Constraint
@@ -109,6 +111,7 @@ class Edge:
         self._running: WeakSet[Generation] = WeakSet()
         self.estimates = Estimates() if estimates is None else estimates
         self._grammars: Grammars | None = None
+        self._shows = Shows()
         self._count = 0
 
     async def __aenter__(self) -> Self:
@@ -206,6 +209,7 @@ class Edge:
         deadline_s: float | None = None,
         at_deadline: str = STOP,
         constraint: Constraint | None = None,
+        images: Sequence[EncodedImage] = (),
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
@@ -217,7 +221,9 @@ class Edge:
         log-probabilities of its tokens, and of so many (0 to 20) of the most probable ones. ``deadline_s``: how long
         after the iteration begins the text may take; ``at_deadline``: ``stop`` ends it with what is committed by then
         (its ``finish_reason`` is ``deadline``), ``error`` raises DeadlineError. ``constraint``: what the text must
-        be (``constraint_of``); the draft keeps to it, too, where foredraft[grammar] is installed here.
+        be (``constraint_of``); the draft keeps to it, too, where foredraft[grammar] is installed here. ``images``:
+        those in the prompt (``image_of``), which has the model's mark for an image in the place of each, as its chat
+        template writes it.
         Raises ConfigError, UnknownNameError.
         """
         if self._drafters is None:
@@ -232,9 +238,13 @@ class Edge:
         sampling = Sampling(temperature, top_k, top_p, seed)
         rules = StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop))
         mine = self._drafters.take()
-        drafter, recorder = self._constrained(mine, constraint, len(tokens)), None
+        shown = self._shown(images, tokens, mine)
+        start = partial(len, tokens) if shown is None else lambda: len(shown.text)
+        drafter, recorder = self._constrained(mine, constraint, start), None
         connect: Connect | Connections = self._links()
         if record is not None:
+            if images:
+                raise ConfigError("a text with images cannot be recorded; leave record (--record) out")
             recorder = record if isinstance(record, Recorder) else Recorder(record)
             of = self._recorded(tokens, sampling, rules, spec_of_running(chosen), drafter, observer)
             drafter, connect, observer = recorder.listen(of)
@@ -254,11 +264,23 @@ class Edge:
             logprobs=logprobs,
             deadline=deadline,
             constraint=constraint,
+            images=shown,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         return Generation(
             session, text, seed, self._begins, partial(self._ended, mine), recorder, translated=self._translated
         )
+
+    def _shown(self, images: Sequence[EncodedImage], prompt: Sequence[int], drafter: Drafter) -> Images | None:
+        """The images of a text, of which the drafter is told. Raises ConfigError."""
+        if self.ready.image_token is None:
+            if images:
+                raise ConfigError("the model that is served sees no images")
+            return None
+        shown = Images(images, prompt, self.ready.image_token, self._shows) if images else None
+        if isinstance(drafter, BesideImages):
+            drafter.see([image.data for image in images], self.ready.image_token)
+        return shown
 
     def latest(self, *, let_finish: bool = False, **asked: Any) -> Latest:
         """Asks of which only the newest matters, with these options of ``generate``: ``await latest.ask(prompt)``.
@@ -267,7 +289,7 @@ class Edge:
         """
         return Latest(self, asked, let_finish=let_finish)
 
-    def _constrained(self, drafter: Drafter, constraint: Constraint | None, start: int) -> Drafter:
+    def _constrained(self, drafter: Drafter, constraint: Constraint | None, start: Callable[[], int]) -> Drafter:
         """The drafter, kept to the text's grammar where that can be done here; the cloud does in any case."""
         if constraint is None or self.tokenizer is None:
             return drafter

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from foredraft.engines.translating import Speech
 
 DEMO: Final = "demo"
+BUNDLED: Final = (DEMO, "demo-robot")
+"""The pairs that come with the package."""
 NGRAM: Final = "ngram"
 LLAMA_SERVER: Final = "llama-server:"
 """What begins the name of a draft on llama.cpp's own HTTP server; its URL follows."""
@@ -71,10 +73,10 @@ def load_target(
     from foredraft.profiles import check_model, load_profile
 
     profile = load_profile(options.pace, "target") if options.pace else None
-    if model == DEMO:
+    if model in BUNDLED:
         from foredraft.demo_models import bundled_pair
 
-        pair = bundled_pair()
+        pair = bundled_pair(str(model))
         model, exits = pair.target, exits or pair.exits
     loaded = _load(model, options)
     if profile is not None:
@@ -255,10 +257,10 @@ def _torch_draft(draft: str | Path, options: ModelOptions) -> Draft:
     from foredraft.engines.translating import TokenizerSpeech
     from foredraft.engines.worker import DeviceWorker
 
-    if draft == DEMO:
+    if draft in BUNDLED:
         from foredraft.demo_models import bundled_pair
 
-        draft = bundled_pair().draft
+        draft = bundled_pair(str(draft)).draft
     loaded, worker = _load(draft, options), DeviceWorker("draft")
     new = partial(TorchDrafter, loaded, worker=worker)
     tokenizer = Tokenizer.from_folder(loaded.folder)

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +17,10 @@ from foredraft.cli.options import Draft, DraftOption, Translate
 if TYPE_CHECKING:
     from foredraft.api.conversation import Conversation
     from foredraft.api.edge import Edge
+    from foredraft.images import EncodedImage
 
-HELP = "/reset  /system TEXT  /policy NAME  /save FILE  /help  /quit; Ctrl-C stops an answer"
+COMMANDS = ("/reset", "/system", "/policy", "/image", "/save", "/help", "/quit")
+HELP = "/reset  /system TEXT  /policy NAME  /image FILE  /save FILE  /help  /quit; Ctrl-C stops an answer"
 
 
 def chat(
@@ -78,6 +80,7 @@ def chat(
 async def _talk(edge: "Edge", system: str, asked: dict[str, Any], show_drafts: bool) -> None:
     """The whole conversation, until its input ends."""
     from foredraft.api.conversation import Conversation
+    from foredraft.text.inert import inert
 
     async with edge:
         card = await edge.chat_card()
@@ -88,7 +91,7 @@ async def _talk(edge: "Edge", system: str, asked: dict[str, Any], show_drafts: b
         turns = _Turns(edge, Conversation(edge, card, system), chosen, show_drafts, interrupts)
         lines = _Lines(sys.stdin.isatty() and sys.stdout.isatty(), interrupts)
         if lines.asking:
-            print(f"{card.name}, drafted here. {HELP}", file=sys.stderr)
+            print(f"{inert(card.name)}, drafted here. {HELP}", file=sys.stderr)
         while (line := await lines.next()) is not None:
             if not line.strip():
                 continue
@@ -136,10 +139,13 @@ class _Turns:
     options: dict[str, Any]
     show_drafts: bool
     interrupts: "_Interrupts"
+    images: "list[EncodedImage]" = field(default_factory=list)
+    """Those that the next line is about."""
 
     async def take(self, line: str) -> bool:
         """Follow a command, or let the model answer; whether to go on. What is wrong is said, and nothing is lost."""
         from foredraft.errors import ForedraftError
+        from foredraft.text.inert import inert
 
         word, _, rest = line.partition(" ")
         if word == "/quit":
@@ -150,11 +156,12 @@ class _Turns:
             else:
                 await self._answer(line)
         except ForedraftError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {inert(str(error))}", file=sys.stderr)
         return True
 
     def _command(self, word: str, rest: str) -> None:
         from foredraft.errors import UnknownNameError
+        from foredraft.images import image_of
         from foredraft.policies import make_policy
 
         if word == "/reset":
@@ -165,24 +172,31 @@ class _Turns:
         elif word == "/policy":
             make_policy(rest)
             self.options["policy"] = rest
+        elif word == "/image":
+            self.images.append(image_of(Path(rest)))
         elif word == "/save":
             self.conversation.save(Path(rest or "conversation.json"))
         elif word == "/help":
             print(HELP, file=sys.stderr)
         else:
-            raise UnknownNameError("command", word, ("/reset", "/system", "/policy", "/save", "/help", "/quit"))
+            raise UnknownNameError("command", word, COMMANDS)
 
     async def _answer(self, line: str) -> None:
         """One answer, shown as it comes; Ctrl-C ends it and keeps what there is."""
         from foredraft.cli.drafts_shown import Painter
+        from foredraft.cli.generated import show as show_text
 
         painter = Painter(self.edge.tokenizer) if self.show_drafts and sys.stdout.isatty() else None
         observer = None if painter is None else painter.observe
-        generation = self.conversation.ask(line, observer=observer, **self.options)
+        images, self.images = self.images, []
+        generation = self.conversation.ask(line, images, observer=observer, **self.options)
 
         async def show() -> None:
             async for piece in generation:
-                print(piece.text if painter is None else painter.paint(piece.tokens), end="", flush=True)
+                if painter is None:
+                    show_text(piece.text)
+                else:
+                    print(painter.paint(piece.tokens), end="", flush=True)
 
         showing = asyncio.ensure_future(show())
         with self.interrupts.mean(showing.cancel):

@@ -1,10 +1,7 @@
 """``foredraft demo``: the main job on one machine, with a device, a server and a link emulated."""
 
-import importlib
 import json
-import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -17,11 +14,6 @@ if TYPE_CHECKING:
     from foredraft.links.shaping import ProxyReport
     from foredraft.observe.record.frames import Noted
 
-EDGE, CLOUD, LINK = "robot-5-draft", "robot-5-target", "robot-5"
-POINT: Final = (
-    "EMULATION of the seed's robot point with all times divided by 5: a draft step takes 14.4 ms, "
-    "a target pass 124 ms, communication 24 ms per round trip."
-)
 PROMPT: Final = '''"""Read and write simple tables."""
 
 import os
@@ -39,7 +31,6 @@ WAYS: Final = {
     "seed": "seed (as sync, and a hint from an early exit lets the edge draft ahead)",
     "auto": "auto (drafts ahead, ships before the verdict, waits where it pays: as it measures)",
 }
-READY_S: Final = 120.0
 WINDOW_S: Final = 0.9
 
 
@@ -79,6 +70,11 @@ def demo(
     picture: Annotated[Path, typer.Option(help="Where to draw where the time went (PNG or SVG).")] = Path(
         "foredraft-demo.png"
     ),
+    robot: Annotated[
+        bool, typer.Option("--robot", help="Walk a robot by a model that sees, instead: once with each policy.")
+    ] = False,
+    world: Annotated[int, typer.Option(help="Which of the robot's worlds.", min=0)] = 7,
+    animation: Annotated[Path, typer.Option(help="Where to draw its walk, moving (GIF).")] = Path("foredraft-demo.gif"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Generate the same text with cloud, sync, seed and auto, between two processes and an emulated link."""
@@ -89,6 +85,11 @@ def demo(
 
     needs("torch", "transformers")
     policies = ("cloud", f"sync:gamma={gamma}", f"seed:gamma={gamma}", "auto")
+    if robot:
+        from foredraft.cli.demo_robot import demo_robot
+
+        demo_robot(policies, world, picture.absolute(), animation.absolute(), as_json=as_json)
+        return
     plan = Plan(
         prompt, model, exits, draft, policies, temperature, seed, max_new_tokens, picture.absolute(), quiet=as_json
     )
@@ -105,60 +106,12 @@ def demo(
 
 
 async def _run_all(plan: Plan) -> "tuple[list[Run], ProxyReport]":
-    import asyncio
+    from foredraft.api.emulated_pair import ROBOT_5, emulated_pair
 
-    from foredraft.api.edge import connect
-    from foredraft.api.loading import ModelOptions
-    from foredraft.links.emulation import proxies
-    from foredraft.links.shaping import Shape
-    from foredraft.profiles import load_profile
-
-    profile = load_profile(LINK, "link")
-    up, down = Shape(profile.up.delay_s), Shape(profile.down.delay_s)
-    _say(plan, POINT, "Starting a cloud process and, behind a shaping proxy, an edge (this process) ...")
-    warming = asyncio.create_task(asyncio.to_thread(_warm_up, plan.draft))  # while the cloud loads, too
-    async with _cloud_process(plan) as url:
-        await warming
-        with proxies([url], up, down) as [(front, proxy)]:
-            async with connect(front, draft=plan.draft, options=ModelOptions(threads=1, pace=EDGE)) as edge:
-                _say(plan, "", plan.prompt.rstrip("\n"))
-                runs = [await _generate(plan, edge, policy) for policy in plan.policies]
-            return runs, proxy.report()
-
-
-def _warm_up(draft: str) -> None:
-    """Import what the edge's drafter will need."""
-    if draft != "ngram":
-        importlib.import_module("foredraft.engines.torch_draft")
-
-
-@asynccontextmanager
-async def _cloud_process(plan: Plan) -> AsyncIterator[str]:
-    """A server process for the demo's target; yields its URL. Raises ModelError when it does not start."""
-    import asyncio
-    import subprocess
-
-    from foredraft.errors import ModelError
-
-    command = [sys.executable, "-m", "foredraft", "serve", "--json", "--port", "0", "--threads", "1"]
-    command += ["--model", plan.model, "--pace", CLOUD]
-    if plan.exits is not None:
-        command += ["--exits", str(plan.exits)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, start_new_session=True)
-    try:
-        if process.stdout is None:
-            raise ModelError("the cloud process has no output to read its address from")
-        async with asyncio.timeout(READY_S):
-            line = await process.stdout.readline()
-        if not line:
-            raise ModelError(f"the cloud process ended before it was ready (exit code {await process.wait()})")
-        yield json.loads(line)["url"]
-    except TimeoutError as error:
-        raise ModelError(f"the cloud process was not ready after {READY_S:g} s") from error
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+    _say(plan, ROBOT_5.says, "Starting a cloud process and, behind a shaping proxy, an edge (this process) ...")
+    async with emulated_pair(plan.model, plan.exits, plan.draft, ROBOT_5) as (edge, proxy):
+        _say(plan, "", plan.prompt.rstrip("\n"))
+        return [await _generate(plan, edge, policy) for policy in plan.policies], proxy.report()
 
 
 async def _generate(plan: Plan, edge: "Edge", policy: str) -> Run:
@@ -191,6 +144,7 @@ def _say(plan: Plan, *lines: str) -> None:
 
 def _draw(plan: Plan, runs: list[Run], link: "ProxyReport") -> Path | None:
     """The picture; None, and a word about it, where it cannot be drawn."""
+    from foredraft.api.emulated_pair import ROBOT_5
     from foredraft.cli.main import complain
     from foredraft.errors import ConfigError
     from foredraft.observe.picture import draw
@@ -200,7 +154,7 @@ def _draw(plan: Plan, runs: list[Run], link: "ProxyReport") -> Path | None:
         (WAYS.get(run.report.policy, run.report.policy), timeline(run.noted, link.round_trip_s)) for run in runs
     ]
     caption = (
-        f"A window of each session at its mean pace. {POINT}\n"
+        f"A window of each session at its mean pace. {ROBOT_5.says}\n"
         "Drawn from the edge's clock alone: the cloud is placed by the durations in its commits and half of the "
         f"measured round trip ({link.round_trip_s * 1e3:.1f} ms)."
     )
@@ -219,8 +173,10 @@ def _speed(runs: list[Run], run: Run) -> float:
 
 
 def _as_json(plan: Plan, runs: list[Run], link: "ProxyReport", identical: bool, drawn: Path | None) -> dict[str, Any]:
+    from foredraft.api.emulated_pair import ROBOT_5
+
     return {
-        "emulation": POINT,
+        "emulation": ROBOT_5.says,
         "prompt": plan.prompt,
         "runs": [asdict(run.report) | {"speed_against_cloud": _speed(runs, run)} for run in runs],
         "identical": identical,
@@ -251,6 +207,8 @@ def _show(plan: Plan, runs: list[Run], link: "ProxyReport", identical: bool, dra
     from rich.console import Console
     from rich.table import Table
 
+    from foredraft.api.emulated_pair import ROBOT_5
+
     table = Table(title=f"{plan.max_new_tokens} tokens at temperature {plan.temperature:g}, seed {plan.seed}")
     table.add_column("")
     for run in runs:
@@ -261,7 +219,7 @@ def _show(plan: Plan, runs: list[Run], link: "ProxyReport", identical: bool, dra
     console = Console()
     console.print()
     console.print(table)
-    console.print(POINT, str(link), sep="\n", highlight=False)
+    console.print(ROBOT_5.says, str(link), sep="\n", highlight=False)
     console.print(f"All texts are equal: {'yes' if identical else 'NO'}", highlight=False)
     if drawn is not None:
         console.print(f"Where the time went: {drawn}", highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from foredraft.protocol.events import Event
+from foredraft.text.inert import inert
 from foredraft.text.tokenizer import Tokenizer
 
 ACCEPTED, CORRECTED, PLAIN = "\x1b[32m", "\x1b[33m", ""
@@ -32,6 +33,6 @@ class Painter:
         painted = ""
         for token in tokens:
             colour = self._colours.popleft() if self._colours else PLAIN
-            text = "" if self._text is None else self._text.step(token)
+            text = "" if self._text is None else inert(self._text.step(token))
             painted += f"{colour}{text}{_END}" if colour and text else text
         return painted

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foredraft.cli.options import Draft, DraftOption, Translate
+from foredraft.cli.options import Draft, DraftOption, ImageMaxSide, ImageQuality, Translate
 
 
 def edge(
@@ -46,6 +46,11 @@ def edge(
         bool,
         typer.Option("--local", help="Where the cloud is away, end answers with the draft's words, marked unverified."),
     ] = False,
+    image_folder: Annotated[
+        Path | None, typer.Option(help="Requests may name image files below it, as file:// URLs.")
+    ] = None,
+    image_max_side: ImageMaxSide = 0,
+    image_quality: ImageQuality = 85,
     retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
@@ -59,6 +64,7 @@ def edge(
     from foredraft.edge.connections import Retry
     from foredraft.links.address import trusting
     from foredraft.loop import new_event_loop
+    from foredraft.openai_api.images import ImageSource
     from foredraft.openai_api.server import EdgeServer
     from foredraft.policies import make_policy
     from foredraft.server.door import run_server
@@ -90,6 +96,7 @@ def edge(
                 waiting=max_waiting,
                 show_text=show_text,
                 local=local,
+                images=ImageSource(image_folder, image_max_side, image_quality),
             )
 
             def on_ready(url: str) -> None:

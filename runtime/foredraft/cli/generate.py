@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foredraft.cli.options import Draft, DraftOption, Translate
+from foredraft.cli.options import Draft, DraftOption, ImageMaxSide, ImageQuality, Translate
 
 if TYPE_CHECKING:
     from foredraft.api.edge import Edge
@@ -52,6 +52,11 @@ def generate(
     grammar: Annotated[
         Path | None, typer.Option(help="Hold the text to the grammar (Lark, GBNF) in this file.")
     ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="An image (JPEG, PNG, WebP) that the prompt is about; may be repeated.")
+    ] = None,
+    image_max_side: ImageMaxSide = 0,
+    image_quality: ImageQuality = 85,
     rtt_ms: Annotated[float, typer.Option(help="Emulate a link: its round trip, half of it each way.")] = 0.0,
     jitter_ms: Annotated[float, typer.Option(help="Its jitter, each way: uniform within plus or minus this.")] = 0.0,
     rate_mbps: Annotated[float | None, typer.Option(help="Its rate, each way.")] = None,
@@ -88,6 +93,7 @@ def generate(
     from foredraft.edge.deadline import Deadline
     from foredraft.edge.saved_estimates import load_estimates, save_estimates
     from foredraft.files import check_folders
+    from foredraft.images import image_of
     from foredraft.links.address import trusting
     from foredraft.links.emulation import proxies, shape_of
     from foredraft.policies import make_policy
@@ -112,6 +118,7 @@ def generate(
         "deadline_s": None if deadline_ms is None else deadline_ms / 1e3,
         "at_deadline": at_deadline,
         "constraint": constraint_of(json_schema=schema, regex=regex, grammar=rules),
+        "images": [image_of(file, image_max_side, image_quality) for file in image or ()],
     }
     known = load_estimates(estimates) if estimates is not None and estimates.exists() else None
     shape = shape_of(rtt_ms, jitter_ms, rate_mbps)
@@ -198,12 +205,14 @@ def _read_prompt(prompt: str | None, prompt_file: str | None) -> str:
 def _run(edge: "Edge", prompt: str, asked: dict[str, Any], *, quiet: bool) -> "Generation":
     import asyncio
 
+    from foredraft.api.conversation import prompt_about
     from foredraft.cli.generated import show
     from foredraft.loop import run
 
     async def session() -> "Generation":
         async with edge:
-            generation = edge.generate(prompt, **asked)
+            asked_about = await prompt_about(edge, prompt, len(asked["images"]))
+            generation = edge.generate(asked_about, **asked)
             async for piece in generation:
                 if piece.text and not quiet:
                     await asyncio.to_thread(show, piece.text)  # a pipe may be slow, the link must not wait for it

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from foredraft.edge.session_report import SERVER, exactness
+from foredraft.text.inert import inert
 
 if TYPE_CHECKING:
     from foredraft.api.generation import Generation
@@ -52,6 +53,8 @@ def summary(report: "SessionReport", policy_spec: str) -> list[str]:
             f"{report.hints_right} of {report.hints} hints right, "
             f"drafting ahead hit {report.predraft_hits} of {tried} times"
         )
+    if report.image_s:
+        lines.append(f"images: {report.image_bytes} bytes sent, seen after {report.image_s:.3f} s")
     again = f", {report.reconnects} reconnects" if report.reconnects else ""
     lines.append(f"{report.bytes_up} bytes up ({report.opening_bytes_up} to open), {report.bytes_down} down{again}")
     return lines
@@ -68,8 +71,8 @@ def local_line(event: "LocalEvent", decode: Callable[[list[int]], str]) -> str:
 
 
 def show(text: str) -> None:
-    """Put a piece of text out at once."""
-    typer.echo(text, nl=False)
+    """Put a piece of text out at once; on a terminal nothing in it acts."""
+    typer.echo(inert(text) if sys.stdout.isatty() else text, nl=False)
     sys.stdout.flush()
 
 

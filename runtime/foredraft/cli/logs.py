@@ -8,9 +8,18 @@ from typing import Any, Final
 
 from foredraft.errors import UnknownNameError
 from foredraft.protocol.events import LOG_OF_SESSIONS
+from foredraft.text.inert import inert
 
 FORMATS: Final = ("text", "json")
 _FOR_PEOPLE: Final = "%(levelname)s %(name)s: %(message)s"
+
+
+class Lines(logging.Formatter):
+    """Lines for people, in which nothing that a peer said acts on their terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line."""
+        return inert(super().format(record))
 
 
 class JsonLines(logging.Formatter):
@@ -35,7 +44,7 @@ def set_up_logs(log_format: str, *, verbose: bool) -> None:
     if log_format not in FORMATS:
         raise UnknownNameError("log format", log_format, FORMATS)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(_FOR_PEOPLE))
+    handler.setFormatter(JsonLines() if log_format == "json" else Lines(_FOR_PEOPLE))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
     if log_format == "json":
         logging.getLogger(LOG_OF_SESSIONS).setLevel(logging.INFO)

@@ -77,7 +77,9 @@ def complain(message: str) -> None:
     """An error, for people, on stderr."""
     from rich.console import Console
 
-    Console(stderr=True, soft_wrap=True).print(f"error: {message}", style="red", markup=False, highlight=False)
+    from foredraft.text.inert import inert
+
+    Console(stderr=True, soft_wrap=True).print(f"error: {inert(message)}", style="red", markup=False, highlight=False)
 
 
 def _show_version(wanted: bool) -> None:

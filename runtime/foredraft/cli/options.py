@@ -19,3 +19,7 @@ DraftOption = Annotated[
 Translate = Annotated[
     bool, typer.Option("--translate", help="Take a draft with another tokenizer than the target's: it is translated.")
 ]
+ImageMaxSide = Annotated[
+    int, typer.Option(help="Make the longer side of larger images so many pixels before they are sent.", min=0)
+]
+ImageQuality = Annotated[int, typer.Option(help="Of images that are encoded again, as JPEG.", min=1, max=100)]

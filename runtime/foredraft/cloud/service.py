@@ -15,7 +15,8 @@ from dataclasses import replace
 from functools import partial
 
 from foredraft.cloud import session_log
-from foredraft.cloud.quota import Quota
+from foredraft.cloud.gallery import Gallery, Viewing
+from foredraft.cloud.quota import BYTES, IMAGE_BYTES, TOKENS, Quota
 from foredraft.cloud.read_back import opening_of, tell
 from foredraft.cloud.session import CloudSession, NewDetokenizer, Shared
 from foredraft.cloud.state import CloudState, Limits
@@ -30,24 +31,24 @@ from foredraft.protocol.messages import (
     Drain,
     Grow,
     Hello,
+    Image,
     Open,
     Read,
     Ready,
     Refused,
     Score,
+    Show,
     Steer,
     ToEdge,
 )
 from foredraft.protocol.outbox import Outbox
-from foredraft.protocol.ports import Link, NewDrafter, NewGrammar, Target, TargetCard
+from foredraft.protocol.ports import Link, NewDrafter, NewGrammar, Target, TargetCard, eyes_of
 from foredraft.text.constraint import Constraint
 
 log = logging.getLogger("foredraft.cloud")
 
 HANDSHAKE_S = 10.0
 RETRY_AFTER_S = 1.0
-MOST_WAIT_S = 3600.0
-"""As long as the protocol lets an edge be told to wait."""
 MAX_UNSENT = 1024
 """Messages waiting for a slow edge; one more and its link is closed (it can resume)."""
 
@@ -80,6 +81,7 @@ class CloudService:
         self.shared = Shared(target, new_detokenizer, observer, new_drafter, new_grammar)
         self.keys = keys or Keys.of("")
         self.quota = Quota()
+        self.gallery = Gallery(eyes_of(target))
         self._policy = policy
         self._connections: list[_Connection] = []
         self._met = 0
@@ -164,6 +166,7 @@ class CloudService:
             policy=self._policy,
             cloud_drafts=self.limits.cloud_drafts,
             exact=card.exact,
+            image_token=None if self.gallery.eyes is None else self.gallery.eyes.image_token,
         )
 
 
@@ -186,6 +189,8 @@ class _Connection:
         self._asked = -1  # the latest session that was to be opened
         self._score: Score | None = None  # of the session that is opened next
         self._constrain: Constrain | None = None  # likewise
+        self._viewing = Viewing(service.gallery, self.say)
+        self._charged_bytes = 0
 
     @property
     def idle(self) -> bool:
@@ -278,6 +283,11 @@ class _Connection:
                     self._score = message
                 case Constrain():
                     self._constrain = message
+                case Show():
+                    self._viewing.show(message, self.key.name)
+                case Image():
+                    session = self._viewing.session
+                    await self._see(message)
                 case Open():
                     await self._open(message)
                 case Close():
@@ -291,6 +301,8 @@ class _Connection:
                     raise RefusedError(messages.INVALID, f"{type(message).__name__} is not for the cloud")
         except (ProtocolError, RefusedError) as error:
             self._refuse_for(session, error)
+        finally:
+            self._charge_bytes()  # afterwards: what asks for a text is no reason to refuse it
 
     def _refuse_for(self, session: int, error: ProtocolError | RefusedError) -> None:
         if isinstance(error, RefusedError):
@@ -322,13 +334,16 @@ class _Connection:
             raise RefusedError(messages.BUSY, reason, RETRY_AFTER_S)
         now_s = asyncio.get_running_loop().time()
         state = CloudState(opened, self._service.card_for(self.key), self._service.limits, now_s)
+        pictures = self._viewing.pictures(opened.session)
         if state.tree.position == state.start:  # and not one that goes on
             self._charge_prompt(state.start, now_s)
         await self._end_session()
         asked = None if self._score is None or self._score.session != opened.session else self._score.logprobs
         name = f"{self._number}.{opened.session}"
         held = self._held_to(opened.session)
-        session = CloudSession(self._service.shared, state, self.say, self.key.name, asked, name, held, self._charge)
+        session = CloudSession(
+            self._service.shared, state, self.say, self.key.name, asked, name, held, self._charge, pictures
+        )
         session.attach(opened.chains)
         self._session = session
         work = self._work(opened.session, session.run)
@@ -336,16 +351,30 @@ class _Connection:
         task.add_done_callback(partial(self._ended, session, name, now_s))  # one that had no time to begin, too
 
     def _charge_prompt(self, tokens: int, now_s: float) -> None:
-        """A text of the key begins. Raises RefusedError where it has had its tokens a minute."""
+        """A text of the key begins. Raises RefusedError where it has had its tokens or bytes a minute."""
         quota, key = self._service.quota, self.key
-        if wait_s := quota.wait_s(key, now_s):
-            reason = f"the key {key.name!r} has had its {key.tokens_per_minute} tokens a minute"
-            raise RefusedError(messages.BUSY, f"{reason} (limit: tokens_per_minute)", min(wait_s, MOST_WAIT_S))
-        quota.spend(key, tokens, now_s)
+        for limit in (BYTES, TOKENS):
+            quota.check(key, limit, now_s)
+        quota.spend(key, TOKENS, tokens, now_s)
 
     def _charge(self, tokens: int) -> None:
         """The key has had so many more tokens."""
-        self._service.quota.spend(self.key, tokens, asyncio.get_running_loop().time())
+        self._service.quota.spend(self.key, TOKENS, tokens, asyncio.get_running_loop().time())
+
+    def _charge_bytes(self) -> None:
+        """The key has sent what has come since the last time."""
+        before, self._charged_bytes = self._charged_bytes, self.link.bytes_received
+        now_s = asyncio.get_running_loop().time()
+        self._service.quota.spend(self.key, BYTES, self._charged_bytes - before, now_s)
+
+    async def _see(self, piece: Image) -> None:
+        """Take a piece of an image. Raises RefusedError where the key has had its bytes of them a minute."""
+        quota, now_s = self._service.quota, asyncio.get_running_loop().time()
+        if piece.offset == 0:
+            for limit in (BYTES, IMAGE_BYTES):
+                quota.check(self.key, limit, now_s)
+        quota.spend(self.key, IMAGE_BYTES, len(piece.data), now_s)
+        await self._viewing.take(piece, self.key.name)
 
     def _held_to(self, session: int) -> Constraint | None:
         """What the text of this session must be. Raises RefusedError."""

@@ -23,10 +23,12 @@ from foredraft.protocol.ports import (
     NewDrafter,
     NewGrammar,
     Pass,
+    Picture,
     Prediction,
     Slot,
     Target,
     Verdict,
+    eyes_of,
 )
 from foredraft.protocol.signal import Signal
 from foredraft.protocol.tree import Node
@@ -68,11 +70,12 @@ class CloudSession:
         name: str = "",
         constraint: Constraint | None = None,
         spend: Callable[[int], None] = lambda tokens: None,
+        pictures: Sequence[Picture] = (),
     ) -> None:
         """Made while the loop runs. ``owner``: whose texts may share their beginnings, an API key.
 
         ``logprobs``: how many to tell of each token, None for none. ``name``: of its events. ``constraint``: what the
-        text must be. ``spend``: told how many tokens each commit has.
+        text must be. ``spend``: told how many tokens each commit has. ``pictures``: the images in the text.
         """
         self.state = state
         self._shared = shared
@@ -84,10 +87,10 @@ class CloudSession:
         self._say = say
         self._owner = owner
         self._logprobs = logprobs
-        self._constraint, self._spend = constraint, spend
+        self._constraint, self._spend, self._pictures = constraint, spend, pictures
         self._grammar: Grammar | None = None
         self._name = name
-        self.tally = Tally("" if constraint is None else constraint.kind)
+        self.tally = Tally("" if constraint is None else constraint.kind, images=len(pictures))
         self._hints: list[tuple[int, Sequence[int]]] = []  # of the pass that runs: layer, tokens
         self._changed = Signal()
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -121,7 +124,7 @@ class CloudSession:
         if self._constraint is not None:
             self._grammar = await _grammar_of(shared.new_grammar, self._constraint)
             self._hold_to(self._grammar)
-        self.slot = await shared.target.slot(self.state.tree.tokens, self.state.sampling, self._owner)
+        self.slot = await self._new_slot(shared.target)
         counters.sessions += 1
         counters.active += 1
         try:
@@ -133,6 +136,12 @@ class CloudSession:
                 await self._drafter.close()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
+
+    async def _new_slot(self, target: Target) -> Slot:
+        tokens, sampling, eyes = self.state.tree.tokens, self.state.sampling, eyes_of(target)
+        if self._pictures and eyes is not None:
+            return await eyes.slot_seeing(self._pictures, tokens, sampling, self._owner)
+        return await target.slot(tokens, sampling, self._owner)
 
     async def _walk(self) -> None:
         """Verify, or decode alone, until the text is complete."""

@@ -22,9 +22,11 @@ class Tally:
     """What one session took, in its seconds of the target and of waiting for it.
 
     ``constraint``: the kind of what its text is held to, and ``forced`` how many tokens that left no choice about.
+    ``images``: how many are in the text.
     """
 
     constraint: str = ""
+    images: int = 0
     forced: int = 0
     passes: int = 0
     drafted: int = 0
@@ -58,6 +60,7 @@ def session_ended(name: str, key: str, state: CloudState, tally: Tally, how: str
         "drafted": tally.drafted,
         "accepted": tally.accepted,
         "hints": tally.hints,
+        "images": tally.images,
         "constraint": tally.constraint,
         "forced": tally.forced,
         "took_s": round(took_s, 6),

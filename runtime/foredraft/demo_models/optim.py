@@ -29,6 +29,10 @@ def orthogonalise(stack: Tensor, rounds: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
+_WITHIN_LAYERS = (".layers.", ".blocks.")
+"""Of a decoder and of a vision tower, in the names that transformers gives."""
+
+
 class Optimiser:
     """Muon for the matrices inside the layers, Adam for embeddings and norms; `step` takes the schedule's factor."""
 
@@ -36,7 +40,7 @@ class Optimiser:
         matrices: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         others: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
-            if parameter.ndim == 2 and ".layers." in name:
+            if parameter.ndim == 2 and any(part in name for part in _WITHIN_LAYERS):
                 matrices[parameter.shape].append(parameter)
             else:
                 others.append(parameter)

@@ -10,6 +10,9 @@ from foredraft.errors import ModelError
 BUNDLED = Path(__file__).parent
 """The folder that holds the pair, its card and its README."""
 
+FOLDERS = {"demo": BUNDLED, "demo-robot": BUNDLED / "robot"}
+"""The bundled pairs, as users name them: one writes Python, the other sees."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -32,13 +35,13 @@ class Pair:
         return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
-def bundled_pair() -> Pair:
-    """The pair that comes with the package.
+def bundled_pair(name: str = "demo") -> Pair:
+    """The pair of that name (see `FOLDERS`) that comes with the package.
 
     Raises:
         ModelError: the installation lacks it.
     """
-    pair = Pair.below(BUNDLED)
+    pair = Pair.below(FOLDERS[name])
     for folder in (pair.target, pair.draft):
         if not (folder / "model.safetensors").is_file():
             raise ModelError(f"the bundled models are missing ({folder}); make them with `make demo-models`")

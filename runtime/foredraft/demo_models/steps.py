@@ -66,11 +66,11 @@ def train_target(plan: Plan, stream: Stream, pair: Pair, seconds: float) -> None
     shallow = build_model(SHALLOW, stream.vocabulary)
     first = Budget(seconds, plan.seed, plan.work / "shallow.pt", end_share=GROW_SHARE, threads=plan.threads)
     with training_bar("target, shallow") as show:
-        train(shallow, stream, target_loss(shallow, stream.ruled_out), first, show)
+        train(shallow, stream.at, target_loss(shallow, stream.ruled_out), first, show)
     model = grow(shallow, SHALLOW, GROW_AFTER)
     second = Budget(seconds, plan.seed, plan.work / "target.pt", begin_share=GROW_SHARE, threads=plan.threads)
     with training_bar("target") as show:
-        train(model, stream, target_loss(model, stream.ruled_out), second, show)
+        train(model, stream.at, target_loss(model, stream.ruled_out), second, show)
     save(model, pair.target)
 
 
@@ -85,7 +85,7 @@ def train_draft(plan: Plan, stream: Stream, pair: Pair, seconds: float) -> None:
     draft.model.norm.load_state_dict(target.model.norm.state_dict())
     budget = Budget(seconds, plan.seed, plan.work / "draft.pt", threads=plan.threads)
     with training_bar("draft") as show:
-        train(draft, stream, draft_loss(draft, target), budget, show)
+        train(draft, stream.at, draft_loss(draft, target), budget, show)
     save(draft, pair.draft)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -26,8 +26,10 @@ PIECES = r"\n *| ?[^\W\d]+|\d| ?[^\s\w]+|\s"
 """What BPE may merge within: a newline with its dent, a name, one digit, a run of signs."""
 
 
-def learn_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Tokenizer:
-    """A byte-level BPE tokenizer with `vocabulary` tokens (special ones included), learned from `texts`."""
+def learn_tokenizer(
+    texts: Iterable[str], vocabulary: int = VOCABULARY, special: Sequence[str] = (BOS, EOS)
+) -> Tokenizer:
+    """A byte-level BPE tokenizer with `vocabulary` tokens (`special` ones included), learned from `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -38,7 +40,7 @@ def learn_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Token
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[BOS, EOS],
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

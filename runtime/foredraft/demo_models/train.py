@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from foredraft.demo_models.grammar import Grammar
@@ -48,6 +48,8 @@ class Batch(NamedTuple):
 LossOf = Callable[[Batch, int], tuple[Tensor, Tensor]]
 """A batch and the step's number in; the loss to descend and the one to report (nats/token) out."""
 
+B = TypeVar("B")
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -77,6 +79,8 @@ class Budget:
     matrix_rate: float = 0.02
     other_rate: float = 0.004
     threads: int = 2
+    step_tokens: int = STEP_TOKENS
+    """Counted for each step, for the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,11 @@ class Stream:
         self.starts = torch.tensor([0, *(len(file) for file in files)][:-1]).cumsum(0)
         self.tokens = torch.tensor([token for file in files for token in file], dtype=torch.long)
         self._random = torch.Generator().manual_seed(seed)
+
+    def at(self, share: float) -> Batch:
+        """The next step's batch where this share of the budget is spent."""
+        length = window_at(share)
+        return self.batch(max(1, STEP_TOKENS // length), length)
 
     def batch(self, rows: int, length: int) -> Batch:
         """`rows` random windows of `length + 1` tokens, some of them from the start of a file."""
@@ -148,13 +157,16 @@ def window_at(share: float) -> int:
 
 
 def train(
-    model: LlamaForCausalLM,
-    stream: Stream,
-    loss_of: LossOf,
+    model: nn.Module,
+    draw: Callable[[float], B],
+    loss_of: Callable[[B, int], tuple[Tensor, Tensor]],
     budget: Budget,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Train `model` in place until its share of the budget is spent, going on from its checkpoint if there is one."""
+    """Train `model` in place until its share of the budget is spent, going on from its checkpoint if there is one.
+
+    `draw`: the next batch, given the share of the budget that is spent; `loss_of`: as `LossOf`, for such batches.
+    """
     threads = ThreadChooser(budget.threads)
     optimiser = Optimiser(model, budget.matrix_rate, budget.other_rate)
     spent_s, step, tokens, loss_nats = _resume(model, optimiser, budget)
@@ -163,14 +175,13 @@ def train(
     saved_s = reported_s = spent_s
     while (elapsed_s := time.monotonic() - began_s) < budget.seconds * budget.end_share or step == 0:
         share = min(1.0, elapsed_s / budget.seconds)
-        length = window_at(share)
         threads.before_step(step)
-        loss, plain = loss_of(stream.batch(max(1, STEP_TOKENS // length), length), step)
+        loss, plain = loss_of(draw(share), step)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(rate_factor(share))
         threads.after_step(time.monotonic() - began_s - elapsed_s)
-        step, tokens = step + 1, tokens + STEP_TOKENS
+        step, tokens = step + 1, tokens + budget.step_tokens
         loss_nats = plain.item() if step == 1 else 0.95 * loss_nats + 0.05 * plain.item()
         if elapsed_s - reported_s >= REPORT_EVERY_S:
             report(Progress(elapsed_s, budget.seconds, tokens, loss_nats))
@@ -189,14 +200,14 @@ def train(
 Counters = tuple[float, int, int, float]
 
 
-def _save(model: LlamaForCausalLM, optimiser: Optimiser, budget: Budget, counters: Counters) -> None:
+def _save(model: nn.Module, optimiser: Optimiser, budget: Budget, counters: Counters) -> None:
     budget.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     half = budget.checkpoint.with_suffix(".part")
     torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "counters": counters}, half)
     half.replace(budget.checkpoint)
 
 
-def _resume(model: LlamaForCausalLM, optimiser: Optimiser, budget: Budget) -> Counters:
+def _resume(model: nn.Module, optimiser: Optimiser, budget: Budget) -> Counters:
     if not budget.checkpoint.is_file():
         return budget.begin_share * budget.seconds, 0, 0, 0.0
     state = torch.load(budget.checkpoint, weights_only=True)

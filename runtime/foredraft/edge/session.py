@@ -19,6 +19,7 @@ from foredraft.edge.deadline import DEADLINE, ERROR, Deadline
 from foredraft.edge.drafting import Drafting
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.handshake import in_time, same_service, shake_hands, welcome
+from foredraft.edge.images import Images
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
 from foredraft.edge.session_report import SessionReport, report_of
@@ -27,7 +28,18 @@ from foredraft.edge.state import EdgeState
 from foredraft.errors import LinkClosedError, ModelError, ProtocolError, RefusedError, UnreachableError
 from foredraft.protocol import messages
 from foredraft.protocol.events import Event, Observer, Value
-from foredraft.protocol.messages import PROTOCOL_VERSION, Commit, Drain, Hello, Hint, Message, Ready, Refused, Scores
+from foredraft.protocol.messages import (
+    PROTOCOL_VERSION,
+    Commit,
+    Drain,
+    Hello,
+    Hint,
+    Message,
+    Ready,
+    Refused,
+    Scores,
+    Shown,
+)
 from foredraft.protocol.outbox import Outbox
 from foredraft.protocol.ports import Drafter, Link
 from foredraft.protocol.sampling import Sampling, StopRules
@@ -60,14 +72,20 @@ class EdgeSession:
         logprobs: int | None = None,
         deadline: Deadline | None = None,
         constraint: Constraint | None = None,
+        images: Images | None = None,
     ) -> None:
         """``connect``: makes a link, for this text alone; or the connections that it shares with others.
 
         ``estimates``: what earlier sessions over this link learned; this one goes on learning in it. ``logprobs``: how
         many log-probabilities are to come with each token; None for none (``state.logprobs``). ``deadline``: when the
         text is to be complete, counted from the begin of the stream. ``constraint``: what the text must be.
+        ``images``: those in the prompt, which has one token in the place of each.
         """
-        self.state = EdgeState(prompt, rules)
+        self.state = EdgeState(prompt if images is None else images.text, rules)
+        self._images = images
+        self._placed = asyncio.Event()  # the prompt is what the target will see
+        if images is None or images.placed:
+            self._placed.set()
         self.state.constrained = constraint is not None
         if estimates is not None:
             self.state.estimates = estimates
@@ -82,7 +100,7 @@ class EdgeSession:
         self._retry = retry or Retry()
         self._observer = observer
         note = None if observer is None else self._note
-        self._shipping = Shipping(self.state, policy, sampling, note, logprobs, constraint)
+        self._shipping = Shipping(self.state, policy, sampling, note, logprobs, constraint, images)
         self._drafting = Drafting(self.state, drafter, policy, self._shipping.ship, local, note)
         self._fresh: deque[list[int]] | None = None  # where somebody watches
         self._news = Signal()
@@ -134,10 +152,14 @@ class EdgeSession:
     async def _run(self) -> None:
         try:
             timed = () if self._deadline is None else (self._in_time(self._deadline),)
-            await _first_of(self._talk(), self._drafting.run(self._sampling), *timed)
+            await _first_of(self._talk(), self._draft(), *timed)
         finally:
             self._over = True
             self._news.set()
+
+    async def _draft(self) -> None:
+        await self._placed.wait()
+        await self._drafting.run(self._sampling)
 
     async def _in_time(self, deadline: Deadline) -> None:
         """End the text at its deadline, as was chosen."""
@@ -207,7 +229,7 @@ class EdgeSession:
     async def _open(self, connection: Connection) -> Outbox:
         """Open the session with the text so far; on a new connection hands are shaken first, or at the same time."""
         link, expected = connection.link, self._connections.expected
-        if connection.ready is None and expected is not None:
+        if connection.ready is None and expected is not None and self._placed.is_set():
             await link.send(Hello(PROTOCOL_VERSION, self._connections.api_key))
             outbox = await self._begin_on(connection, expected)
             connection.ready = await in_time(welcome(link))
@@ -217,6 +239,10 @@ class EdgeSession:
             self.state.disconnected()
         elif connection.ready is None:
             connection.ready = await in_time(shake_hands(link, self._connections.api_key))
+        if self._images is not None and not self._placed.is_set():
+            await self._images.ask(link, connection.next_session(self.state.session))
+            self.state.place(self._images.text)
+            self._placed.set()
         return await self._begin_on(connection, connection.ready)
 
     async def _begin_on(self, connection: Connection, ready: Ready) -> Outbox:
@@ -260,9 +286,14 @@ class EdgeSession:
             case Scores():
                 self.state.scored(message)
                 return True
+            case Shown() if self._images is not None:
+                self._images.shown(message)
+                return True
             case Refused(code=messages.UNKNOWN_ANCHOR | messages.FULL):
                 self.state.refused(message)
             case Refused():
+                if message.code == messages.UNSEEN and self._images is not None:
+                    self._images.forget()
                 raise RefusedError(message.code, message.reason, message.retry_after_s)
             case Drain():
                 raise RefusedError(messages.BUSY, "the server is going away", message.retry_after_s)
@@ -312,7 +343,7 @@ class EdgeSession:
 
     def report(self, text: str = "") -> SessionReport:
         """What happened, once the stream has ended."""
-        state = self.state
+        state, images = self.state, self._images
         return report_of(
             state.tally,
             tokens=state.tree.tokens[state.start :],
@@ -322,6 +353,8 @@ class EdgeSession:
             finish=state.finish,
             text=text,
             exact=bool(self._exact),
+            image_bytes=0 if images is None else images.sent_bytes,
+            image_s=0.0 if images is None else images.took_s,
         )
 
 

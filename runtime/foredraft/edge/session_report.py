@@ -56,7 +56,8 @@ class SessionReport:
     WebSocket framing, all connections; ``opening_bytes_up`` of it were handshakes and prompts.
     ``policy_from``: who named the policy: EDGE, SERVER or NOBODY. ``exact``: whether every server that it was on
     promises texts to the bit. ``translated``: whether the draft has another tokenizer, and is translated by text.
-    ``forced``: tokens that a grammar left no choice about, and that took no pass.
+    ``forced``: tokens that a grammar left no choice about, and that took no pass. ``image_bytes``: what was sent of
+    images; ``image_s``: from their first byte until the cloud had seen them, which is part of ``ttft_s``.
     """
 
     text: str
@@ -89,6 +90,8 @@ class SessionReport:
     exact: bool = False
     translated: bool = False
     forced: int = 0
+    image_bytes: int = 0
+    image_s: float = 0.0
 
 
 def exactness(exact: bool) -> str:
@@ -106,6 +109,8 @@ def report_of(
     finish: str,
     text: str,
     exact: bool,
+    image_bytes: int = 0,
+    image_s: float = 0.0,
 ) -> SessionReport:
     """The report of a session that has ended; its times are 0 where nothing came."""
     later = len(tokens) - tally.first_tokens
@@ -139,4 +144,6 @@ def report_of(
         finish_reason=finish,
         exact=exact,
         forced=tally.forced,
+        image_bytes=image_bytes,
+        image_s=image_s,
     )

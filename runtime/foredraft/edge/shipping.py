@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from foredraft.edge.images import Images
 from foredraft.edge.policy import Policy
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import VerifyParams
@@ -34,8 +35,9 @@ class Shipping:
         note: Note | None,
         logprobs: int | None = None,
         constraint: Constraint | None = None,
+        images: Images | None = None,
     ) -> None:
-        self._logprobs, self._constraint = logprobs, constraint
+        self._logprobs, self._constraint, self._images = logprobs, constraint, images
         self._state = state
         self._policy = policy
         self._sampling = sampling
@@ -55,6 +57,9 @@ class Shipping:
             await link.send(Score(self._state.session, self._logprobs))
         if (held := self._constraint) is not None:
             await link.send(Constrain(self._state.session, held.kind, held.rule))
+        if self._images is not None:
+            for message in self._images.messages(self._state.session):
+                await link.send(message)
         await link.send(self._opening(self._chains(self._policy.ship(self._state))))
         self._state.tally.opening_bytes_up += link.bytes_sent
         if self._note is not None:

@@ -91,6 +91,13 @@ class EdgeState:
             hint = f"; it is called {STATE[name]!r} since version 0.2" if name in STATE else ""
             raise AttributeError(f"EdgeState has no attribute {name!r}{hint}", name=name, obj=self)
 
+    def place(self, prompt: Sequence[int]) -> None:
+        """Before anything was drafted or committed: the prompt is this one, its images in their places."""
+        self.tree = DraftTree(prompt)
+        self.start = len(self.tree.tokens)
+        self._end = self.start + self.rules.max_new_tokens
+        self._limit(self.ready)
+
     # What policies read
 
     @property

@@ -73,21 +73,24 @@ class Branches:
         """Names the whole text, so the tree's root."""
         self.cached = 0
         """Tokens of the text that have cells; its tip is one of the tree's."""
+        self.left_out = 0
+        """How many of the text's tokens are not run, so that its rows lie before where they stand."""
         self._tree: dict[Anchor, _Cached] = {}
         self._ends: dict[int, Anchor] = {}  # the last node of each branch, by sequence
         self._sequences = range(sequences - 1, TEXT, -1)
         self._free = list(self._sequences)
 
-    def begin(self, tokens: Sequence[int]) -> None:
-        """Another text; what the cache holds of its beginning stays."""
+    def begin(self, tokens: Sequence[int], words: Sequence[int] | None = None) -> None:
+        """Another text; what the cache holds of its beginning stays. ``words``: those of its tokens that are run."""
+        words = tokens if words is None else words
         common = 0
-        for old, new in zip(self.text[: self.cached], tokens[:-1], strict=False):
+        for old, new in zip(self.text[: self.cached], words[:-1], strict=False):
             if old != new:
                 break
             common += 1
         self._drop_tree()
         self._memory.remove(TEXT, common)
-        self.text, self.cached = list(tokens), common
+        self.text, self.cached, self.left_out = list(words), common, len(tokens) - len(words)
         self.anchor = ORIGIN.after(tokens)
 
     def lost(self) -> None:
@@ -140,7 +143,8 @@ class Branches:
             anchor, token = step
             if parent in places:
                 run.rows[places[parent]].leaf = False
-            run.rows.append(Row(token, anchor.position - 1, [], None if again else anchor, parent))
+            position = anchor.position - self.left_out - 1
+            run.rows.append(Row(token, position, [], None if again else anchor, parent))
             return len(run.rows) - 1
 
         for steps in paths:

@@ -70,7 +70,7 @@ def plan(parts: Sequence[Part], rows: int, most: int, scratch: int) -> Plan:
     for part in parts:
         chain = max(part.base - part.start, 0)
         lines[IDS] += part.tokens
-        lines[POSITIONS] += part.at
+        lines[POSITIONS] += part.at if part.scene is None else part.stand[0].tolist()
         lines[SLOTS] += part.slots
         lines[BEFORE] += [*range(part.start + 1, part.start + chain + 1), *(part.base for _ in part.sees)]
         lines[NODES] += [*(0 for _ in range(chain)), *(sum(1 << node for node in seen) for seen in part.sees)]
@@ -202,7 +202,8 @@ class CapturedForwards:
             part.first = first
             first = part.last
         nodes = max((len(part.positions) for part in parts), default=0)
-        return first <= SIZES[-1] and nodes <= MOST_NODES and sum(part.end for part in parts) <= len(self._table)
+        few = first <= SIZES[-1] and nodes <= MOST_NODES and sum(part.end for part in parts) <= len(self._table)
+        return few and all(part.is_text for part in parts)
 
     def run(self, parts: Sequence[Part], after: After | None = None, *, least: int = 0) -> Tensor:
         """One forward of parts that fit: ``[rows, width]``, and more rows of no meaning, ``least`` in all."""

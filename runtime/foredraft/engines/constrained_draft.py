@@ -24,11 +24,11 @@ CANDIDATES: Final = 16
 class ConstrainedDrafter:
     """Implements ``protocol.ports.Drafter``. ``begin_grammar``: makes the grammar before any token, in a thread.
 
-    ``start``: where the generated text begins. A grammar that cannot be made or followed is left alone: the cloud says
-    what is wrong with it.
+    ``start``: says where the generated text begins, once it begins. A grammar that cannot be made or followed is left
+    alone: the cloud says what is wrong with it.
     """
 
-    def __init__(self, inner: Drafter, begin_grammar: Callable[[], Grammar], start: int) -> None:
+    def __init__(self, inner: Drafter, begin_grammar: Callable[[], Grammar], start: Callable[[], int]) -> None:
         self._inner, self._begin_grammar, self._start = inner, begin_grammar, start
         self._grammar: Grammar | None = None
 
@@ -46,7 +46,7 @@ class ConstrainedDrafter:
         """A text begins, or begins anew."""
         try:
             self._grammar = await asyncio.to_thread(self._begin_grammar)
-            self._grammar.follow(tokens[self._start :])
+            self._grammar.follow(tokens[self._start() :])
         except GrammarError as error:
             self._give_up(error)
         await self._inner.begin(tokens, sampling)

@@ -10,7 +10,7 @@ from foredraft.engines.engine_worker import EngineWorker
 from foredraft.engines.llama_model import LlamaContext, LlamaModel
 from foredraft.engines.numpy_guesses import Floats, best
 from foredraft.engines.tree_cache import Step
-from foredraft.engines.tree_drafter import TreeDrafter
+from foredraft.engines.tree_drafter import Begun, TreeDrafter
 from foredraft.errors import ModelError
 from foredraft.protocol.anchor import Anchor
 from foredraft.protocol.ports import Guess
@@ -76,12 +76,11 @@ class LlamaDrafter(TreeDrafter):
             self._tree = Branches(self._loaded, self._loaded.sequences, self._loaded.cells)
         return self._loaded, self._tree
 
-    def _apply(self, tokens: tuple[int, ...], *, begins: bool) -> None:
-        _, tree = self._ready()
-        if begins:
-            tree.begin(tokens)
-        else:
-            tree.advance(tokens)
+    def _begin(self, begun: Begun) -> None:
+        self._ready()[1].begin(begun.tokens, begun.words)
+
+    def _grow(self, tokens: tuple[int, ...]) -> None:
+        self._ready()[1].advance(tokens)
 
     def _run_ahead(self) -> bool:
         _, tree = self._ready()
@@ -94,8 +93,9 @@ class LlamaDrafter(TreeDrafter):
         return self._ready()[1].anchor
 
     def _expand(self, paths: list[list[Step]], width: int, sampling: Sampling) -> list[list[Guess]]:
-        run = self._ready()[1].plan(paths)
-        predicted = [run.rows[row].position + 1 for row in run.asked]
+        tree = self._ready()[1]
+        run = tree.plan(paths)
+        predicted = [run.rows[row].position + tree.left_out + 1 for row in run.asked]
         return best(self._run(run)[:, : self.model.spoken], predicted, width, sampling)
 
     def _run(self, run: Run) -> Floats:

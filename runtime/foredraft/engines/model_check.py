@@ -4,7 +4,9 @@ There is no list of families, for lists age. A model whose attention is not the 
 layers, alibi) says something else over a few tokens already, and is refused with the figure.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from foredraft.engines import attention
 from foredraft.engines.kv_memory import KvMemory, KvShape
 from foredraft.engines.rows import Part, Rows
+from foredraft.engines.scene import Scene
+from foredraft.engines.sight import Sight
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.errors import ModelError
 
@@ -25,6 +29,7 @@ LEAST_TOLERANCE = 1e-4
 ROUNDINGS = 3.0
 """How many times as far apart as what one rounding of the embeddings does to them."""
 
+_WAY_OUT_SEEING = "use a model of the Qwen2-VL, Qwen2.5-VL, Qwen3-VL or LLaVA families"
 _WAY_OUT = "use a model with ordinary attention, such as one of the Llama, Qwen, Gemma, Mistral or GPT families"
 
 
@@ -61,7 +66,7 @@ def examine(module: Any, config: Any, folder: Path) -> Anatomy:
     attention.register()
     name = repr(str(folder))
     try:
-        module.set_attn_implementation(attention.NAME)
+        use(module, attention.NAME)
         backbone = module.get_decoder()
         layers = max((c for c in backbone.children() if isinstance(c, nn.ModuleList)), key=len)
         said: list[tuple[nn.Module, Any]] = []
@@ -123,6 +128,50 @@ def check(model: LoadedModel) -> None:
             f"{name} says through the engine something else than by itself: logits are {apart:.2g} standard "
             f"deviations apart, {allowed:.2g} may be rounding; {_WAY_OUT}"
         )
+    if model.sight is not None:
+        check_sight(model, model.sight, allowed)
+
+
+def check_sight(model: LoadedModel, sight: Sight, allowed: float) -> None:
+    """Likewise with an image in the text, its rows in two chunks, and a tree after it. Raises ModelError."""
+    name = repr(str(model.folder))
+    try:
+        apart = _apart_seeing(model, sight)
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
+        raise ModelError(f"{name} cannot see through our engine ({reason_of(error)}); {_WAY_OUT_SEEING}") from error
+    if not apart <= allowed:
+        raise ModelError(
+            f"{name} says through the engine something else of an image than by itself: logits are {apart:.2g} "
+            f"standard deviations apart, {allowed:.2g} may be rounding; {_WAY_OUT_SEEING}"
+        )
+
+
+def _apart_seeing(model: LoadedModel, sight: Sight) -> float:
+    """As ``_apart``, over a text with an image in it."""
+    inputs = sight.read(_noise_image())
+    picture = sight.look(inputs)
+    draw = torch.randint(0, model.vocab_size, (9,), generator=torch.Generator().manual_seed(3)).tolist()
+    draw = [(token + 1) % model.vocab_size if token == sight.image_token else token for token in draw]
+    text = [*draw[:3], *picture.tokens, *draw[3:5]]
+    wanted = [_alone(model, [*text, *draw[first:last]], sight, inputs)[-2:] for first, last in ((5, 7), (7, 9))]
+    scene, tip, half = Scene(sight, text, [picture]), len(text) - 1, len(text) // 2
+    memory = KvMemory(model.kv, len(text) + 4, model.device)
+    for start, end in ((0, half), (half, tip)):
+        model.run(Rows(memory, [Part(text[start:end], [(0, end)], start, end, scene=scene)]))
+    sees, positions = [[0], [0, 1], [0, 1, 2], [0, 3], [0, 3, 4]], [tip, tip + 1, tip + 2, tip + 1, tip + 2]
+    tree = Part([text[tip], *draw[5:9]], [(0, tip + 5)], tip, tip, positions, sees, scene)
+    said = model.output(model.run(Rows(memory, [tree])))
+    return max(distance(said[first : first + 2], other) for first, other in zip((1, 3), wanted, strict=True))
+
+
+def _noise_image() -> bytes:
+    """A small image, as a PNG; taller than wide, so that its axes are told apart."""
+    from PIL import Image
+
+    pixels = torch.randint(0, 256, (112, 84, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(file, "PNG")
+    return file.getvalue()
 
 
 def _apart(model: LoadedModel) -> float:
@@ -184,20 +233,31 @@ def _chain(tokens: Sequence[int], runs: Sequence[tuple[int, int]], start: int = 
     return Part(tokens, runs, start, start + len(tokens))
 
 
-def _alone(model: LoadedModel, tokens: list[int]) -> Tensor:
-    """Logits of a whole text ``[rows, vocab]`` by the model's own eager attention."""
+def _alone(
+    model: LoadedModel, tokens: list[int], sight: Sight | None = None, inputs: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Logits of a whole text ``[rows, vocab]`` by the model's own eager attention; ``inputs``: those of its image."""
+    ids = torch.tensor([tokens], device=model.device)
+    given = {name: value.to(model.device) for name, value in (inputs or {}).items()}
+    if sight is not None and "mm_token_type_ids" in inspect.signature(model.model.forward).parameters:
+        given["mm_token_type_ids"] = (ids == sight.image_token).int()
     with _eager(model):
-        logits: Tensor = model.model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits
+        logits: Tensor = model.model(input_ids=ids, use_cache=False, **given).logits
     return logits[0]
 
 
 @contextmanager
 def _eager(model: LoadedModel) -> Iterator[None]:
-    model.model.set_attn_implementation("eager")
+    use(model.model, "eager")
     try:
         yield
     finally:
-        model.model.set_attn_implementation(attention.NAME)
+        use(model.model, attention.NAME)
+
+
+def use(module: Any, name: str) -> None:
+    """Set the attention that a model writes with; its eyes keep their own."""
+    module.set_attn_implementation({"text_config": name} if "text_config" in module.config.sub_configs else name)
 
 
 def reason_of(error: Exception) -> str:

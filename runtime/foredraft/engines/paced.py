@@ -8,26 +8,31 @@ Where the real call was slower than the profile, results leave late, and ``overr
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 from foredraft.engines.device import TICK_S, Device, Turn, Work
 from foredraft.engines.pace import Outside, Overruns, Pace, Residual
 from foredraft.errors import RefusedError
 from foredraft.profiles.compute import seconds
 from foredraft.profiles.schema import DraftProfile, TargetProfile
-from foredraft.protocol.messages import BUSY
+from foredraft.protocol.messages import BUSY, INVALID
 from foredraft.protocol.ports import (
+    BesideImages,
     Divided,
     Drafter,
     Guess,
     Load,
     Pass,
+    Picture,
     Prediction,
+    Seeing,
     Slot,
     Target,
     TargetCard,
     Verdict,
+    eyes_of,
     load_of,
 )
 from foredraft.protocol.sampling import Sampling
@@ -138,15 +143,46 @@ class PacedTarget:
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> Slot:
         """A place for a session. Raises RefusedError("busy") where the profile's memory is full."""
-        if self._opening_s:
-            await asyncio.sleep(self._opening_s)
-        wanted = len(tokens) + self._headroom_tokens
-        self.reserve(wanted)
+        return await self._opened(self._inner.slot(tokens, sampling, owner), len(tokens), owner)
+
+    async def _opened(self, opening: Coroutine[Any, Any, Slot], tokens: int, owner: str) -> Slot:
+        """The place that the inner target gives, with memory for a text of ``tokens`` tokens and what it may grow."""
+        wanted = tokens + self._headroom_tokens
         try:
-            return _PacedSlot(self, await self._inner.slot(tokens, sampling, owner), wanted, owner)
+            if self._opening_s:
+                await asyncio.sleep(self._opening_s)
+            self.reserve(wanted)
+        except BaseException:
+            opening.close()
+            raise
+        try:
+            return _PacedSlot(self, await opening, wanted, owner)
         except BaseException:
             self.release(wanted)
             raise
+
+    @property
+    def image_token(self) -> int | None:
+        """The inner target's, if it sees images."""
+        eyes = eyes_of(self._inner)
+        return None if eyes is None else eyes.image_token
+
+    async def look(self, image: bytes) -> Picture:
+        """Look at an image, in the inner target's own time: profiles do not tell what it would take."""
+        return await self._eyes().look(image)
+
+    async def slot_seeing(
+        self, pictures: Sequence[Picture], tokens: Sequence[int], sampling: Sampling, owner: str = ""
+    ) -> Slot:
+        """As ``slot``, for a text with images in it."""
+        opening = self._eyes().slot_seeing(pictures, tokens, sampling, owner)
+        return await self._opened(opening, len(tokens), owner)
+
+    def _eyes(self) -> Seeing:
+        eyes = eyes_of(self._inner)
+        if eyes is None:
+            raise RefusedError(INVALID, "this target sees no images")
+        return eyes
 
     async def close(self) -> None:
         """Close the inner target."""
@@ -287,6 +323,11 @@ class PacedDrafter:
     def overruns(self) -> Overruns:
         """How often, and by how much at worst, the real drafter was slower than the profile."""
         return self.pace.overruns
+
+    def see(self, images: Sequence[bytes], image_token: int) -> None:
+        """The inner drafter is told."""
+        if isinstance(self._inner, BesideImages):
+            self._inner.see(images, image_token)
 
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A text begins: what the cache lacks of it is run, and paid for, with the first step."""

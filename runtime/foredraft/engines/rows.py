@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foredraft.engines.attention import attention
 from foredraft.engines.kv_memory import KvMemory, Run
+from foredraft.engines.scene import Glimpse, Scene
 
 TILE = 16
 """Rows of a product where rows must be equal to the bit: what a GPU computes in the time of one."""
@@ -21,7 +22,7 @@ class Part:
     ``runs``: where the text's rows lie in the memory, the new ones last; ``start``: how many of them are there
     already. Rows up to ``base`` go on with the text, one below the other; from there on they are nodes of a
     tree: ``sees[i]`` says which rows from ``base`` on the i-th new node sees, itself included, and
-    ``positions`` where all of these rows, those already there first, stand in the text.
+    ``positions`` where all of these rows, those already there first, stand in the text. ``scene``: its images.
     """
 
     tokens: Sequence[int]
@@ -30,6 +31,7 @@ class Part:
     base: int
     positions: Sequence[int] = ()
     sees: Sequence[Sequence[int]] = ()
+    scene: Scene | None = None
     first: int = 0
     """Which row of the forward is its first; the forward says."""
     _masks: dict[int, Tensor | None] = field(default_factory=dict)
@@ -48,6 +50,19 @@ class Part:
     def at(self) -> list[int]:
         """The positions of the new rows."""
         return [*range(self.start, self.base), *self.positions[len(self.positions) - len(self.sees) :]]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether none of its new rows is an image's, or stands between images."""
+        return self.scene is None or self.scene.is_past(self.start)
+
+    @property
+    def stand(self) -> Tensor:
+        """Where its new rows stand for the model: ``[axes, rows]``, or one axis where all are alike."""
+        if self.scene is None:
+            return torch.tensor([self.at])
+        stand = self.scene.stand(self.at)
+        return stand[:1] if self.is_text else stand
 
     @property
     def slots(self) -> list[int]:
@@ -136,10 +151,21 @@ class Rows:
         self._slots = None if in_one else torch.tensor(slots, device=memory.planes[0].device)
 
     def inputs(self) -> tuple[Tensor, Tensor]:
-        """Token ids and positions, ``[1, rows]`` each."""
+        """Token ids and positions, ``[1, rows]`` each; positions have axes, ``[axes, 1, rows]``, beside an image."""
         padding = [0] * self._padding
         ids = torch.tensor([[*(token for part in self.parts for token in part.tokens), *padding]])
-        return ids, torch.tensor([[*(at for part in self.parts for at in part.at), *padding]])
+        if all(part.scene is None for part in self.parts):
+            return ids, torch.tensor([[*(at for part in self.parts for at in part.at), *padding]])
+        stands = [*(part.stand for part in self.parts), torch.tensor([padding], dtype=torch.int64)]
+        axes = max(len(stand) for stand in stands)
+        positions = torch.cat([stand.expand(axes, -1) for stand in stands], 1)
+        return ids, positions if axes == 1 else positions.unsqueeze(1)
+
+    def glimpses(self) -> list[Glimpse]:
+        """What these rows have of images."""
+        scenes = ((part, part.scene) for part in self.parts if part.scene is not None)
+        seen = (scene.glimpse(part.start, part.end, part.first) for part, scene in scenes)
+        return [glimpse for glimpse in seen if glimpse is not None]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: dict[str, Any]) -> Tensor:
         """See ``attention.Forward``. The new rows are written first; then each part sees its own text."""

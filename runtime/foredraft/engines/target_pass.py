@@ -13,6 +13,7 @@ from foredraft.engines.kv_memory import KvMemory, Moves
 from foredraft.engines.masks import allowed_tokens, held_to
 from foredraft.engines.noise import Noise, sample
 from foredraft.engines.rows import Part, Rows
+from foredraft.engines.scene import Scene
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.protocol.ports import Pass, Prediction
 from foredraft.protocol.sampling import Sampling
@@ -49,31 +50,33 @@ class ExitReader(Protocol):
 class Call:
     """What a session asks of the device: to run ``trunk``, and a pass with it where ``batch`` is given.
 
-    ``cancelled`` may be set from any thread.
+    ``scene``: the images of its text, whose tokens in ``trunk`` are names then. ``cancelled`` may be set from any
+    thread.
     """
 
     trunk: Sequence[int]
     batch: Pass | None
     sampling: Sampling
     on_exit: Callable[[Prediction], None]
+    scene: Scene | None = None
     cancelled: bool = False
 
     def __reduce__(self) -> Any:
         """Other ranks run it as well, and nobody listens there."""
-        return Call, (self.trunk, self.batch, self.sampling, ignore)
+        return Call, (self.trunk, self.batch, self.sampling, ignore, self.scene)
 
     def part(self, runs: Sequence[tuple[int, int]], start: int, trunk: int, whole: bool) -> Part:
         """Its rows in a forward that runs ``trunk`` tokens of it, and the tree if it is the whole of it."""
         base = start + trunk
+        new = self.trunk[:trunk] if self.scene is None else self.scene.tokens(self.trunk[:trunk])
         if self.batch is None or not whole or not self.batch.tokens:
-            return Part(self.trunk[:trunk], runs, start, base)
+            return Part(new, runs, start, base, scene=self.scene)
         depths: list[int] = []
         sees: list[list[int]] = []
         for node, parent in enumerate(self.batch.parents):
             depths.append(0 if parent < 0 else depths[parent] + 1)
             sees.append([*(sees[parent] if parent >= 0 else ()), node])
-        tokens = (*self.trunk[:trunk], *self.batch.tokens)
-        return Part(tokens, runs, start, base, [base + depth for depth in depths], sees)
+        return Part((*new, *self.batch.tokens), runs, start, base, [base + depth for depth in depths], sees, self.scene)
 
 
 def ignore(prediction: object) -> None:

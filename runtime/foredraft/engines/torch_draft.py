@@ -4,6 +4,7 @@ Candidates are ordered by the scores that the target will use, its position-keye
 included (``engines.noise``): with the same noise, a good draft is right even when the text is random.
 """
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -12,13 +13,18 @@ from torch import Tensor
 from foredraft.engines.kv_memory import KvMemory
 from foredraft.engines.noise import best
 from foredraft.engines.rows import Part, Rows
+from foredraft.engines.scene import Scene
+from foredraft.engines.sight import Picture
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.tree_cache import Step, TreeCache
-from foredraft.engines.tree_drafter import TreeDrafter
+from foredraft.engines.tree_drafter import Begun, TreeDrafter
 from foredraft.engines.worker import DeviceWorker
+from foredraft.errors import ImageError, RefusedError
 from foredraft.protocol.anchor import Anchor
 from foredraft.protocol.ports import Guess
 from foredraft.protocol.sampling import Sampling
+
+log = logging.getLogger("foredraft.edge")
 
 
 class TorchDrafter(TreeDrafter):
@@ -44,6 +50,8 @@ class TorchDrafter(TreeDrafter):
         self._chunk = prefill_chunk
         self._tree = TreeCache()
         self._cache = KvMemory(model.kv, 0, model.device)
+        self._scene: Scene | None = None
+        self._pictures: dict[bytes, Picture] = {}  # of the latest text
 
     @property
     def tokenizer_digest(self) -> str:
@@ -66,12 +74,28 @@ class TorchDrafter(TreeDrafter):
 
     # From here on: on the worker's thread.
 
-    def _apply(self, tokens: tuple[int, ...], *, begins: bool) -> None:
-        if begins:
-            self._tree.begin(tokens)
-        else:
-            first, rows = self._tree.advance(tokens)
-            self._cache.move_later(rows, range(first, first + len(rows)))
+    def _begin(self, begun: Begun) -> None:
+        self._scene = self._seen_in(begun) if begun.images else None
+        names = begun.words if self._scene is None else self._scene.names(0, begun.tokens)
+        self._tree.begin(begun.tokens, names)
+
+    def _seen_in(self, begun: Begun) -> Scene | None:
+        """The text's images as the draft sees them; None without eyes, and where they become something else here."""
+        sight = self.model.sight
+        if sight is None or sight.image_token != begun.image_token:
+            return None
+        try:
+            pictures = [self._pictures.get(image) or sight.look(sight.read(image)) for image in begun.images]
+            scene = Scene(sight, begun.tokens, pictures)
+        except (RefusedError, ImageError) as error:
+            log.warning("drafting without the images: %s", error)
+            return None
+        self._pictures = dict(zip(begun.images, pictures, strict=True))
+        return scene
+
+    def _grow(self, tokens: tuple[int, ...]) -> None:
+        first, rows = self._tree.advance(tokens)
+        self._cache.move_later(rows, range(first, first + len(rows)))
 
     def _run_ahead(self) -> bool:
         trunk = self._tree.trunk()
@@ -93,13 +117,16 @@ class TorchDrafter(TreeDrafter):
     def _run_trunk(self, tokens: list[int]) -> None:
         start = self._tree.used
         end = start + len(tokens)
-        self._run(Part(tokens, [(0, end)], start, end))
+        self._run(Part(self._ids(tokens), [(0, end)], start, end, scene=self._scene))
         self._tree.fed(len(tokens))
+
+    def _ids(self, names: Sequence[int]) -> Sequence[int]:
+        return names if self._scene is None else self._scene.tokens(names)
 
     def _expand(self, paths: list[list[Step]], width: int, sampling: Sampling) -> list[list[Guess]]:
         feed = self._tree.plan(paths)
         model, start, device = self.model, self._tree.used, self.model.device
-        tokens = feed.trunk + feed.tokens
+        tokens = [*self._ids(feed.trunk), *feed.tokens]
         positions = [row.position for row in feed.rows]
         part = Part(
             tokens,
@@ -108,11 +135,13 @@ class TorchDrafter(TreeDrafter):
             self._tree.base,
             self._tree.tree_positions + positions,
             [row.sees for row in feed.rows],
+            self._scene,
         )
         hidden = self._run(part)
         self._tree.ran(feed)
         rows = torch.tensor([len(feed.trunk) + row for row in feed.asked], device=device)
-        predicted = torch.tensor([positions[row] + 1 for row in feed.asked], device=device)
+        left_out = self._tree.left_out
+        predicted = torch.tensor([positions[row] + left_out + 1 for row in feed.asked], device=device)
         return _best(model.output(hidden[rows]), predicted, width, sampling)
 
 

@@ -1,7 +1,10 @@
-"""A causal language model of transformers, loaded, named, proved and ready to run for many texts at once."""
+"""A causal language model of transformers, loaded, named, proved and ready to run for many texts at once.
+
+Of a vision-language model it is the half that writes; ``sight`` is the other one.
+"""
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +19,8 @@ from foredraft.engines.fast_layers import lay_out_head, quicken
 from foredraft.engines.kv_memory import KvShape
 from foredraft.engines.ranks import Ranks
 from foredraft.engines.rows import Rows
+from foredraft.engines.scene import Glimpse
+from foredraft.engines.sight import Sight
 from foredraft.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -28,7 +33,8 @@ class LoadedModel:
     ``backbone`` is what comes before the output layer, ``layers`` its decoder layers. ``norm`` and ``output``
     turn the hidden states of the last layer into logits. ``digest`` names the stored weights, whatever type
     they are loaded into; ``run_digest`` the weights as they run: the same in float32. ``context`` is the longest
-    text in tokens. ``ranks``: those that share the model, where this is one of several.
+    text in tokens. ``ranks``: those that share the model, where this is one of several. ``config`` is that of the
+    half that writes; ``sight``: the eyes of a model that has some.
     """
 
     model: Any
@@ -49,12 +55,15 @@ class LoadedModel:
     context: int
     stop_tokens: tuple[int, ...]
     ranks: Ranks | None = None
+    sight: Sight | None = None
 
     def run(self, rows: Rows) -> Tensor:
         """One forward of the rows of several texts: ``[rows, width]``, what ``output`` takes."""
         ids, positions = (part.to(self.device) for part in rows.inputs())
+        glimpses = rows.glimpses()
+        given = {"input_ids": ids} if not glimpses else seen(self.model.get_input_embeddings()(ids), glimpses)
         with attention.run(rows):
-            hidden: Tensor = self.backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+            hidden: Tensor = self.backbone(**given, position_ids=positions, use_cache=False).last_hidden_state
         return hidden[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -117,6 +126,8 @@ def ready(
     """
     from foredraft.engines.model_check import check, examine
 
+    sight = Sight(module, folder) if weights.has_eyes(config) else None
+    config = config.get_text_config()
     anatomy = examine(module, config, folder)
     for number, layer in enumerate(anatomy.layers, 1):
         if not quicken(layer, getattr(anatomy.backbone, "rotary_emb", None), int(config.hidden_size)):
@@ -141,9 +152,26 @@ def ready(
         context=int(config.max_position_embeddings),
         stop_tokens=_stop_tokens(module),
         ranks=ranks,
+        sight=sight,
     )
     check(loaded)
     return loaded
+
+
+def seen(embedded: Tensor, glimpses: Sequence[Glimpse]) -> dict[str, Any]:
+    """What a backbone is given where rows of images take the place of some that were ``embedded`` ``[1, rows, width]``.
+
+    Deeper features go along as Qwen3-VL takes them, the only one that has some.
+    """
+    at = torch.tensor([row for glimpse in glimpses for row in glimpse.at], device=embedded.device)
+    rows = torch.cat([glimpse.rows for glimpse in glimpses])
+    given: dict[str, Any] = {"inputs_embeds": embedded.index_copy(1, at, rows.unsqueeze(0).to(embedded))}
+    if glimpses[0].deep:
+        mask = torch.zeros(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
+        given["visual_pos_masks"] = mask.index_fill(1, at, value=True)
+        levels = zip(*(glimpse.deep for glimpse in glimpses), strict=True)
+        given["deepstack_visual_embeds"] = [torch.cat(level) for level in levels]
+    return given
 
 
 def _run_digest(digest: str, dtype: torch.dtype, quantization: str, ranks: Ranks | None) -> str:
@@ -217,7 +245,7 @@ def device_named(name: str) -> torch.device:
 def _stop_tokens(module: Any) -> tuple[int, ...]:
     """The model's own end marks, from its generation settings or else its configuration."""
     stop = module.generation_config.eos_token_id if module.generation_config else None
-    stop = module.config.eos_token_id if stop is None else stop
+    stop = module.config.get_text_config().eos_token_id if stop is None else stop
     if stop is None:
         return ()
     return (int(stop),) if isinstance(stop, int) else tuple(int(token) for token in stop)

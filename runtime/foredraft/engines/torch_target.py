@@ -9,16 +9,21 @@ nothing but rows that the next one overwrites.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from foredraft.engines.blocks import BLOCK_ROWS, BlockPool, Text
 from foredraft.engines.captured import capture
+from foredraft.engines.engine_worker import EngineWorker
 from foredraft.engines.exact import is_exact
 from foredraft.engines.kv_memory import KvMemory
+from foredraft.engines.scene import Scene
+from foredraft.engines.sight import Picture, Sight
 from foredraft.engines.target_pass import Call, ExitReader, ignore
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.turns import Turns
 from foredraft.engines.worker import first_line
 from foredraft.errors import ConfigError, ModelError, RefusedError
+from foredraft.protocol import ports
 from foredraft.protocol.messages import INTERNAL, INVALID, TOO_LONG
 from foredraft.protocol.ports import Load, Pass, Prediction, TargetCard, Verdict
 from foredraft.protocol.sampling import Sampling
@@ -67,6 +72,7 @@ class TorchTarget:
             ) from error
         chunk = prefill_chunk or _CHUNKS.get(model.device.type, 512)
         captured = None if self.exact else capture(model, self.memory, exits.layers if exits else ())
+        self._decoder = EngineWorker("images")
         self.turns = Turns(model, exits, self.memory, chunk, exact=self.exact, captured=captured)
         self._card = TargetCard(
             model_digest=model.run_digest,
@@ -104,6 +110,34 @@ class TorchTarget:
         self.check(tokens, len(tokens))
         return TorchSlot(self, self.pool.open(tokens, owner), sampling)
 
+    @property
+    def image_token(self) -> int | None:
+        """The id that holds an image's place in a text; None for a model without eyes."""
+        return self.model.sight.image_token if self.model.sight is not None else None
+
+    async def look(self, image: bytes) -> Picture:
+        """Look at an encoded image: it is decoded beside the device, and run through the model's eyes on it.
+
+        Raises ImageError, RefusedError("busy").
+        """
+        sight = self._eyes()
+        inputs = await self._decoder.run(partial(sight.read, image))
+        return await self.turns.job(partial(sight.look, inputs))
+
+    async def slot_seeing(
+        self, pictures: Sequence[ports.Picture], tokens: Sequence[int], sampling: Sampling, owner: str = ""
+    ) -> "TorchSlot":
+        """As ``slot``, for a text with images in it, in their order. Raises RefusedError."""
+        self.check(tokens, len(tokens))
+        own = [picture for picture in pictures if isinstance(picture, Picture)]
+        scene = Scene(self._eyes(), tokens, own)
+        return TorchSlot(self, self.pool.open(scene.names(0, tokens), owner), sampling, scene)
+
+    def _eyes(self) -> Sight:
+        if self.model.sight is None:
+            raise RefusedError(INVALID, f"{self.model.folder.name!r} sees no images")
+        return self.model.sight
+
     def check(self, tokens: Sequence[int], end: int) -> None:
         """Raise RefusedError for ids outside the vocabulary, or when a text of ``end`` tokens is too long."""
         wrong = self.model.outside(tokens)
@@ -113,7 +147,8 @@ class TorchTarget:
             raise RefusedError(TOO_LONG, f"{end} tokens are more than the context of {self.model.context}")
 
     async def close(self) -> None:
-        """Let the forward in flight end, then free the thread and the caches."""
+        """Let the forward in flight end, then free the threads and the caches."""
+        await self._decoder.close()
         await self.turns.close()
         self.pool.clear()
         if self.model.ranks is not None:
@@ -121,10 +156,10 @@ class TorchTarget:
 
 
 class TorchSlot:
-    """One session's place on the target: its text in the cache and its sampling."""
+    """One session's place on the target: its text in the cache, its images and its sampling."""
 
-    def __init__(self, target: TorchTarget, text: Text, sampling: Sampling) -> None:
-        self._target, self._text, self._sampling = target, text, sampling
+    def __init__(self, target: TorchTarget, text: Text, sampling: Sampling, scene: Scene | None = None) -> None:
+        self._target, self._text, self._sampling, self._scene = target, text, sampling, scene
         self._last: Pass | None = None
         self._calls: set[Call] = set()
         self._open = True
@@ -140,7 +175,7 @@ class TorchSlot:
             return 0.0
         self._make_room(tokens, self.cached + len(tokens), len(tokens))
         self._last = None
-        _, _, device_s = await self._run(Call(tokens, None, self._sampling, ignore))
+        _, _, device_s = await self._run(Call(self._names(tokens), None, self._sampling, ignore, self._scene))
         return device_s
 
     async def verify(self, batch: Pass, on_exit: Callable[[Prediction], None]) -> Verdict:
@@ -156,11 +191,16 @@ class TorchSlot:
             depths[node] = 1 if parent < 0 else depths[parent] + 1
         tip = self.cached + len(batch.trunk)
         self._make_room(batch.trunk + batch.tokens, tip + max(depths, default=0), len(batch.trunk + batch.tokens))
-        prediction, queue_s, pass_s = await self._run(Call(batch.trunk, batch, self._sampling, on_exit))
+        trunk = self._names(batch.trunk)
+        prediction, queue_s, pass_s = await self._run(Call(trunk, batch, self._sampling, on_exit, self._scene))
         if prediction is None:
             raise ModelError("a pass ended without a verdict")
         self._last = batch
         return Verdict(prediction, queue_s, pass_s)
+
+    def _names(self, tokens: Sequence[int]) -> Sequence[int]:
+        """What the text has in common with others goes by these (``Scene``)."""
+        return tokens if self._scene is None else self._scene.names(self.cached, tokens)
 
     async def _run(self, call: Call) -> tuple[Prediction | None, float, float]:
         self._calls.add(call)

@@ -47,6 +47,8 @@ class TreeCache:
         self.text: list[int] = []
         self.anchor = ORIGIN
         """Names the whole text, so the tree's root."""
+        self.left_out = 0
+        """How many of the text's tokens have no rows, so that its rows lie before where they stand."""
         self._cached = 0  # rows of the text without its tip
         self._tree: list[Row] = []
         self._index: dict[Anchor, int] = {}
@@ -66,14 +68,15 @@ class TreeCache:
         """The positions of the tree's rows."""
         return [row.position for row in self._tree]
 
-    def begin(self, tokens: Sequence[int]) -> None:
-        """Another text; what the cache holds of its beginning stays."""
+    def begin(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> None:
+        """Another text; what the cache holds of its beginning stays. ``rows``: what is run of it, by name."""
+        rows = tokens if rows is None else rows
         common = 0
-        for old, new in zip(self.text[: self._cached], tokens[:-1], strict=False):
+        for old, new in zip(self.text[: self._cached], rows[:-1], strict=False):
             if old != new:
                 break
             common += 1
-        self.text, self._cached = list(tokens), common
+        self.text, self._cached, self.left_out = list(rows), common, len(tokens) - len(rows)
         self.anchor = ORIGIN.after(tokens)
         self._tree, self._index = [], {}
 
@@ -96,7 +99,8 @@ class TreeCache:
 
         def append(anchor: Anchor, token: int, parents: tuple[int, ...], repeated: bool) -> int:
             place = len(self._tree) + len(rows)
-            rows.append(Row(None if repeated else anchor, anchor.position - 1, (*parents, place)))
+            position = anchor.position - self.left_out - 1
+            rows.append(Row(None if repeated else anchor, position, (*parents, place)))
             tokens.append(token)
             index.setdefault(anchor, place)
             return len(rows) - 1

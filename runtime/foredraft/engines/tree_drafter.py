@@ -8,6 +8,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from foredraft.engines.engine_worker import EngineWorker
 from foredraft.engines.tree_cache import Step
@@ -17,8 +18,23 @@ from foredraft.protocol.ports import Guess
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 
-_News = tuple[bool, tuple[int, ...]]
-"""Whether a text begins, and its tokens, or those that it grew by."""
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A text begins. ``images``: those in it, encoded; their places are filled with ``image_token``."""
+
+    tokens: tuple[int, ...]
+    images: tuple[bytes, ...] = ()
+    image_token: int | None = None
+
+    @property
+    def words(self) -> list[int]:
+        """The tokens without the places of images, which say nothing to whom has no eyes."""
+        return [token for token in self.tokens if token != self.image_token]
+
+
+_News = Begun | tuple[int, ...]
+"""A text begins, or grew by these tokens."""
 
 
 class TreeDrafter(ABC):
@@ -31,6 +47,7 @@ class TreeDrafter(ABC):
         self._told = self._applied = 0
         self._sampling = Sampling()
         self._wrong = "no text has begun"
+        self._seen: tuple[tuple[bytes, ...], int | None] = ((), None)
 
     @property
     @abstractmethod
@@ -51,25 +68,30 @@ class TreeDrafter(ABC):
         """How many nodes one step may expand."""
         return self._max_nodes
 
+    def see(self, images: Sequence[bytes], image_token: int) -> None:
+        """The text that begins next has these images; a drafter without eyes passes over their places."""
+        self._seen = tuple(images), image_token
+
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A text begins with these tokens. What the cache holds of them stays; the rest is run by the next step.
 
         Raises ModelError for a token id outside the vocabulary.
         """
-        self._wrong = self.outside(tokens) if tokens else "an empty text"
+        begun, self._seen = Begun(tuple(tokens), *self._seen), ((), None)
+        self._wrong = self.outside(begun.words) if begun.words else "an empty text"
         if self._wrong:
             raise ModelError(self._wrong)
         self._sampling = sampling
-        self._tell(True, tokens)
+        self._tell(begun)
 
     def advance(self, tokens: Sequence[int]) -> None:
         """The committed text grew by ``tokens``. Never waits: the cache follows at the next step."""
         self._wrong = self._wrong or self.outside(tokens)
         if tokens:
-            self._tell(False, tokens)
+            self._tell(tuple(tokens))
 
-    def _tell(self, begins: bool, tokens: Sequence[int]) -> None:
-        self._news.append((begins, tuple(tokens)))
+    def _tell(self, news: _News) -> None:
+        self._news.append(news)
         self._told += 1
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
@@ -104,8 +126,11 @@ class TreeDrafter(ABC):
     def _step(self, told: int, paths: list[list[Step]], width: int, sampling: Sampling) -> list[list[Guess]] | None:
         """Follow the news up to the ``told``-th, then run one forward; None while committed text is left to run."""
         while self._applied < told:
-            begins, tokens = self._news.popleft()
-            self._apply(tokens, begins=begins)
+            news = self._news.popleft()
+            if isinstance(news, Begun):
+                self._begin(news)
+            else:
+                self._grow(news)
             self._applied += 1
         if self._run_ahead():
             return None
@@ -119,8 +144,12 @@ class TreeDrafter(ABC):
         return guesses
 
     @abstractmethod
-    def _apply(self, tokens: tuple[int, ...], *, begins: bool) -> None:
-        """A text begins with ``tokens``, or grew by them: the cache follows."""
+    def _begin(self, begun: Begun) -> None:
+        """Another text: what the cache holds of its beginning stays."""
+
+    @abstractmethod
+    def _grow(self, tokens: tuple[int, ...]) -> None:
+        """The text grew by ``tokens``: the cache follows."""
 
     @abstractmethod
     def _run_ahead(self) -> bool:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from foredraft.engines.batching import Waiting
 from foredraft.engines.blocks import Text
@@ -17,6 +18,8 @@ from foredraft.engines.target_pass import Call, ExitReader, Said, TargetForward
 from foredraft.engines.torch_model import LoadedModel
 from foredraft.engines.worker import DeviceWorker
 from foredraft.protocol.ports import Prediction
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(eq=False, slots=True)
@@ -165,6 +168,10 @@ class Turns:
             self._waiting.remove(wait)
             if not wait.done.done():
                 wait.done.set_exception(error)
+
+    async def job(self, work: Callable[[], _Result]) -> _Result:
+        """Run something else on the device, between forwards."""
+        return await self._worker.run(work)
 
     async def close(self) -> None:
         """Let the forward in flight end, then free the thread. Who waits is refused. Twice is fine."""

@@ -77,19 +77,26 @@ def _unpacked(file: Path) -> Path:
 
 def read_config(where: Stored) -> Any:
     """The configuration. Raises ModelError for a model that cannot be served, as far as this tells."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(where.folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise ModelError(f"the configuration in {str(where.folder)!r} cannot be read: {error}") from error
     _refuse_unsuitable(where.folder, config)
     return config
 
 
+def has_eyes(config: Any) -> bool:
+    """Whether a model of this configuration sees images."""
+    return hasattr(config, "vision_config") and hasattr(config, "image_token_id")
+
+
 def _refuse_unsuitable(folder: Path, config: Any) -> None:
     """Raise ModelError for what a check over a few tokens cannot see."""
     name = repr(str(folder))
+    config = config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = {str(part.get("rope_type", "default")) for part in (rope, *rope.values()) if isinstance(part, dict)}
     for kind in kinds & set(_LENGTH_DEPENDENT_ROPE):
@@ -119,6 +126,8 @@ def read_share(where: Stored, config: Any, dtype: torch.dtype, ranks: Ranks, qua
     from transformers.distributed import DistributedConfig
 
     name = repr(str(where.gguf or where.folder))
+    if has_eyes(config):
+        raise ConfigError(f"{name} sees images, which ranks cannot share: leave --tensor-parallel out")
     if quantization:
         raise ConfigError(f"quantization {quantization!r} cannot be shared among ranks; leave one of the two out")
     if not getattr(config, "base_model_tp_plan", None):
@@ -142,7 +151,7 @@ def _read(
     show_progress: bool,
     more: Mapping[str, Any],
 ) -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     settings: dict[str, Any] = {"dtype": dtype, "config": config, "output_loading_info": True, **more}
     if where.gguf is None:
@@ -154,7 +163,8 @@ def _read(
     name = str(where.gguf or where.folder)
     try:
         with _progress(show_progress):
-            module, report = AutoModelForCausalLM.from_pretrained(**settings)
+            kind = AutoModelForImageTextToText if has_eyes(config) else AutoModelForCausalLM
+            module, report = kind.from_pretrained(**settings)
         missing = sorted(report["missing_keys"])
         module = module if "device_map" in more else module.to(device)
     except torch.OutOfMemoryError as error:

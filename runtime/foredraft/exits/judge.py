@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foredraft.engines.noise import Noise, best, sample
 from foredraft.engines.torch_model import LoadedModel, run_layers
@@ -18,6 +19,40 @@ from foredraft.exits.heads import ExitHead
 from foredraft.protocol.sampling import Sampling
 
 _LOGITS_AT_ONCE: Final = 1 << 22
+
+
+States = Callable[[Tensor, Sequence[int]], tuple[dict[int, Tensor], Tensor]]
+"""Rows of ids and layers to hidden states ``[rows, d]`` after each layer, and what the output layer reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """What heads need of the model that they are for: its name and depth, its last parts, and its hidden states."""
+
+    name: str
+    digest: str
+    depth: int
+    device: torch.device
+    dtype: torch.dtype
+    vocab_size: int
+    norm: nn.Module
+    lm_head: nn.Module
+    states: States
+
+
+def readable(model: LoadedModel) -> Readable:
+    """A model of text, read at every token."""
+    return Readable(
+        name=model.folder.name,
+        digest=model.digest,
+        depth=len(model.layers),
+        device=model.device,
+        dtype=model.dtype,
+        vocab_size=model.vocab_size,
+        norm=model.norm,
+        lm_head=model.lm_head,
+        states=partial(layer_states, model),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +75,7 @@ class _Rows:
 
 
 def judge(
-    model: LoadedModel,
+    model: Readable,
     heads: Mapping[int, ExitHead],
     held_out: Tensor,
     batch: int,
@@ -96,7 +131,7 @@ def layer_states(model: LoadedModel, ids: Tensor, layers: Sequence[int]) -> tupl
 
 @torch.no_grad()
 def _rows(
-    model: LoadedModel,
+    model: Readable,
     heads: Mapping[int, ExitHead],
     held_out: Tensor,
     batch: int,
@@ -106,7 +141,7 @@ def _rows(
     fresh = {layer: ExitHead(model.norm, 0).to(model.device, model.dtype) for layer in heads}
     first = 0
     for start in range(0, len(held_out), batch):
-        states, final = layer_states(model, held_out[start : start + batch], tuple(heads))
+        states, final = model.states(held_out[start : start + batch], tuple(heads))
         at_once = max(1, _LOGITS_AT_ONCE // model.vocab_size)
         for low in range(0, len(final), at_once):
             part = slice(low, low + at_once)

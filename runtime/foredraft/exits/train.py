@@ -24,7 +24,7 @@ from foredraft.errors import ConfigError
 from foredraft.exits.card import CARD_FILE, CARD_FORMAT, ExitCard, read_card, write_atomically
 from foredraft.exits.data import TextReader, Windows, batch_rows, make_windows
 from foredraft.exits.heads import ExitHead, round_heads, save_heads, weights_digest
-from foredraft.exits.judge import divergence, judge, layer_states
+from foredraft.exits.judge import Readable, divergence, judge, readable
 from foredraft.protocol.sampling import SEED_BITS
 
 RESUME_FILE: Final = ".resume.pt"
@@ -106,13 +106,26 @@ def train_exits(
     loaded = model if isinstance(model, LoadedModel) else load_model(model, dtype, device)
     if layers is None:
         settings = replace(settings, layers=thirds(len(loaded.layers)))
-    _check_layers(settings.layers, len(loaded.layers))
-    _check_folder(out, loaded)
+    model_read = readable(loaded)
+    check_place(model_read, settings.layers, out)
     length = min(window, loaded.context)
     windows = make_windows(TextReader(loaded), texts, held_out, length, batch)
-    run = _Run(loaded, settings, windows, out / RESUME_FILE)
-    run.train(save_every, progress)
-    return _finish(run, out, progress)
+    return train_on(model_read, windows, settings, out, save_every, progress)
+
+
+def check_place(model: Readable, layers: tuple[int, ...], out: Path) -> None:
+    """Whether exits after ``layers`` can be trained into ``out``. Raises ConfigError where not."""
+    _check_layers(layers, model.depth)
+    _check_folder(out, model)
+
+
+def train_on(
+    model: Readable, windows: Windows, settings: Settings, out: Path, save_every: int, on_progress: OnProgress
+) -> ExitCard:
+    """As ``train_exits``, for any model whose hidden states can be had for the windows' ids."""
+    run = _Run(model, settings, windows, out / RESUME_FILE)
+    run.train(save_every, on_progress)
+    return _finish(run, out, on_progress)
 
 
 def thirds(depth: int) -> tuple[int, ...]:
@@ -123,7 +136,7 @@ def thirds(depth: int) -> tuple[int, ...]:
 class _Run:
     """One training: the heads and all that changes while they train."""
 
-    def __init__(self, model: LoadedModel, settings: Settings, windows: Windows, resume_file: Path) -> None:
+    def __init__(self, model: Readable, settings: Settings, windows: Windows, resume_file: Path) -> None:
         self.model, self.settings, self.windows, self._resume_file = model, settings, windows, resume_file
         generator = torch.Generator().manual_seed(settings.seed)
         self.heads = {n: ExitHead(model.norm, settings.rank, generator).to(model.device) for n in settings.layers}
@@ -156,7 +169,7 @@ class _Run:
     def _one_step(self, learning_rate: float) -> float:
         rows = batch_rows(self.settings.seed, self.step, len(self.windows.train), self.settings.batch)
         with torch.no_grad():
-            states, final = layer_states(self.model, self.windows.train[rows], self.settings.layers)
+            states, final = self.model.states(self.windows.train[rows], self.settings.layers)
         at_once = max(1, _LOGITS_AT_ONCE // self.model.vocab_size)
         total = 0.0
         for low in range(0, len(final), at_once):  # a large vocabulary's logits would not fit at once
@@ -219,9 +232,9 @@ def _finish(run: _Run, out: Path, progress: OnProgress) -> ExitCard:
     )
     card = ExitCard(
         format=CARD_FORMAT,
-        model=run.model.folder.name,
+        model=run.model.name,
         model_digest=run.model.digest,
-        model_layers=len(run.model.layers),
+        model_layers=run.model.depth,
         layers=run.settings.layers,
         rank=run.settings.rank,
         weights_digest=weights_digest(run.heads),
@@ -251,7 +264,7 @@ def _check_layers(layers: tuple[int, ...], depth: int) -> None:
         )
 
 
-def _check_folder(out: Path, model: LoadedModel) -> None:
+def _check_folder(out: Path, model: Readable) -> None:
     if (out / CARD_FILE).exists():
         card = read_card(out)
         if card.model_digest != model.digest:

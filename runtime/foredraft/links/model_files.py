@@ -69,9 +69,13 @@ async def _download(
     way = None if proxy is None else proxy.url
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), auto_decompress=False) as session,
             session.get(
-                address, headers=auth_headers(api_key), proxy=way, ssl=True if ssl is None else ssl
+                address,
+                headers=auth_headers(api_key) | {"Accept-Encoding": "identity"},  # a few bytes may unpack to gigabytes
+                proxy=way,
+                ssl=True if ssl is None else ssl,
+                allow_redirects=False,  # whoever was named is asked, and nobody else
             ) as response,
         ):
             raise_if_refused(proxy, url, response.status)
@@ -88,7 +92,8 @@ async def _download(
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         if isinstance(error, aiohttp.ClientResponseError):
             raise_if_refused(proxy, url, error.status, error)
-        raise UnreachableError(f"cannot fetch {what} from {on_the_way(url, proxy)}: {error or 'timed out'}") from error
+        why = str(error) or "timed out"
+        raise UnreachableError(f"cannot fetch {what} from {on_the_way(url, proxy)}: {why}") from error
     return bytes(data)
 
 

@@ -24,7 +24,7 @@ from aiohttp import web
 from foredraft.errors import LinkClosedError, ProtocolError
 from foredraft.links.address import PROBE_PATH, auth_headers, endpoint
 from foredraft.links.http_proxies import proxy_for
-from foredraft.links.websocket import raise_unreachable
+from foredraft.links.websocket import no_redirects, raise_unreachable
 
 ECHO, SINK, REPORT, STREAM = 0, 1, 2, 3
 ECHO_BYTES: Final = 32  # about what a message of a session has
@@ -163,7 +163,7 @@ async def probe(
     began_s = time.perf_counter()
     tell = progress or (lambda share: None)
     connector = None if ssl is None else aiohttp.TCPConnector(ssl=ssl)
-    session = aiohttp.ClientSession(headers=auth_headers(api_key), connector=connector)
+    session = aiohttp.ClientSession(headers=auth_headers(api_key), connector=connector, trace_configs=[no_redirects()])
     async with session:
         connects_s = []
         for _ in range(_CONNECTS - 1):

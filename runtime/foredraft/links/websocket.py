@@ -195,7 +195,7 @@ async def connect(
     """
     address, headers = endpoint(url, SESSION_PATH), auth_headers(api_key)
     proxy = proxy_for(address)
-    session = aiohttp.ClientSession()
+    session = aiohttp.ClientSession(trace_configs=[no_redirects()])
     try:
         async with asyncio.timeout(timeout_s):
             ws = await session.ws_connect(
@@ -214,6 +214,17 @@ async def connect(
         raise_unreachable(error, url, timeout_s, proxy)
         raise
     return WebSocketLink(ws, client=True, abort=_abort_socket(ws), release=session.close)
+
+
+def no_redirects() -> aiohttp.TraceConfig:
+    """For sessions whose WebSockets go to whoever was named, and nowhere else: aiohttp would follow."""
+
+    async def refuse(_: object, __: object, params: aiohttp.TraceRequestRedirectParams) -> None:
+        raise ProtocolError(f"{params.url} answers HTTP {params.response.status}: not a Foredraft server")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
 
 
 def raise_unreachable(error: BaseException, url: str, timeout_s: float, proxy: HttpProxy | None = None) -> None:

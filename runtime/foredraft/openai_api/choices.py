@@ -60,6 +60,11 @@ class Choice:
         self._tools = ToolCallReader() if tools else None
         self._end_s = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Those of its prompt, images included once it has ended."""
+        return len(self.prompt) if self.report is None else self.report.prompt_tokens
+
     async def write(self, room: Room, tell: Callable[[Delta], None]) -> None:
         """Generate it, and tell what comes. Raises ForedraftError."""
         if self._opening:

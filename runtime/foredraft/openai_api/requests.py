@@ -54,11 +54,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A conversation to go on with, in the form that templates take."""
+    """A conversation to go on with, in the form that templates take.
+
+    ``images``: the URLs of those in it, in their order, each with its name in the request.
+    """
 
     asked: Asked
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]]
+    images: list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,8 @@ class CompletionRequest:
 def chat_request(data: bytes) -> ChatRequest:
     """The body of /v1/chat/completions. Raises ApiError."""
     fields = Fields(parse(data))
-    messages = _messages(fields.take("messages", list))
+    images: list[tuple[str, str]] = []
+    messages = _messages(fields.take("messages", list), images)
     tools = _tools(fields.take("tools", list))
     choice = fields.any("tool_choice")
     if choice not in (None, "auto", "none"):
@@ -83,7 +88,7 @@ def chat_request(data: bytes) -> ChatRequest:
     logprobs = _chat_logprobs(fields)
     fields.only("modalities", ["text"])
     asked = _asked(fields, "max_completion_tokens", logprobs)
-    return ChatRequest(asked, messages, [] if choice == "none" else tools)
+    return ChatRequest(asked, messages, [] if choice == "none" else tools, images)
 
 
 def completion_request(data: bytes) -> CompletionRequest:
@@ -205,20 +210,20 @@ def _ids(tokens: list[int]) -> list[int]:
     return tokens
 
 
-def _messages(said: list[Any] | None) -> list[dict[str, Any]]:
+def _messages(said: list[Any] | None, images: list[tuple[str, str]]) -> list[dict[str, Any]]:
     if not said:
         raise invalid("messages must be a list with at least one message", "messages")
-    return [_message(one, f"messages[{place}]") for place, one in enumerate(said)]
+    return [_message(one, f"messages[{place}]", images) for place, one in enumerate(said)]
 
 
-def _message(said: Any, where: str) -> dict[str, Any]:
+def _message(said: Any, where: str, images: list[tuple[str, str]]) -> dict[str, Any]:
     fields = Fields(said, where)
     role = fields.take("role", str)
     if role not in ROLES:
         raise invalid(f"{where}.role must be one of {', '.join(ROLES)}, not {role!r}", f"{where}.role")
     message: dict[str, Any] = {"role": "system" if role == "developer" else role}
     calls = _calls(fields.take("tool_calls", list), where) if role == "assistant" else []
-    content = _content(fields.any("content"), f"{where}.content")
+    content = _content(fields.any("content"), f"{where}.content", images if role == "user" else None)
     if content is None and not calls:
         raise invalid(f"{where}.content is missing", f"{where}.content")
     message["content"] = content or ""
@@ -232,24 +237,42 @@ def _message(said: Any, where: str) -> dict[str, Any]:
     return message
 
 
-def _content(said: Any, where: str) -> str | None:
-    """A text, or parts of which each is one."""
+def _content(said: Any, where: str, images: list[tuple[str, str]] | None) -> str | list[dict[str, Any]] | None:
+    """A text, or parts of which each is one; with images among them, the parts. ``images`` grows by those."""
     if said is None or isinstance(said, str):
         return said
     if not isinstance(said, list):
         raise invalid(f"{where} must be a string or a list of parts", where)
-    texts = []
+    parts: list[dict[str, Any]] = []
     for place, part in enumerate(said):
         fields = Fields(part, f"{where}[{place}]")
         kind = fields.take("type", str)
-        if kind != "text":
-            raise invalid(
-                f"{where}[{place}] is of type {kind!r}; this model takes text alone", f"{where}[{place}].type"
-            )
-        texts.append(fields.take("text", str) or "")
+        if kind == "text":
+            parts.append({"type": "text", "text": fields.take("text", str) or ""})
+        elif kind == "image_url" and images is not None:
+            images.append(_image_url(fields))
+            parts.append({"type": "image"})
+        else:
+            taken = "text" if images is None else "text and images (image_url)"
+            said_type = f"{where}[{place}] is of type {kind!r}; taken are {taken}"
+            raise invalid(said_type, f"{where}[{place}].type")
         fields.ignore("annotations", "cache_control")
         fields.end()
-    return "".join(texts)
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def _image_url(fields: Fields) -> tuple[str, str]:
+    """An image's URL, and its name in the request."""
+    where = fields.path("image_url")
+    inner = Fields(fields.any("image_url"), where)
+    url = inner.take("url", str)
+    if not url:
+        raise invalid(f"{where}.url is missing", f"{where}.url")
+    inner.ignore("detail")  # the model's own processor decides
+    inner.end()
+    return url, f"{where}.url"
 
 
 def _calls(said: list[Any] | None, where: str) -> list[dict[str, Any]]:

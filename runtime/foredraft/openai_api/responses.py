@@ -79,7 +79,7 @@ class Answer:
 
 def usage(choices: Sequence[Choice]) -> dict[str, int]:
     """Tokens so far, in OpenAI's form."""
-    prompts = {id(choice.prompt): len(choice.prompt) for choice in choices}  # one that several answer counts once
+    prompts = {id(choice.prompt): choice.prompt_tokens for choice in choices}  # one that several answer counts once
     given, new = sum(prompts.values()), sum(choice.tokens for choice in choices)
     return {"prompt_tokens": given, "completion_tokens": new, "total_tokens": given + new}
 

@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry
 from foredraft.edge.local import LocalEvent, LocalText
 from foredraft.edge.session_report import SessionReport
 from foredraft.errors import ConfigError, MissingExtraError
+from foredraft.images import EncodedImage
 from foredraft.openai_api.choices import Choice, written
 from foredraft.openai_api.errors import ApiError, invalid
 from foredraft.openai_api.exchange import answered, body, stream, while_there
+from foredraft.openai_api.images import ImageSource
 from foredraft.openai_api.metrics import Metrics
 from foredraft.openai_api.requests import Asked, ChatRequest, Prompt, chat_request, completion_request
 from foredraft.openai_api.responses import Answer
@@ -22,6 +24,7 @@ from foredraft.openai_api.room import Room
 from foredraft.openai_api.texts import Text, Texts
 from foredraft.policies.recommended import recommended_policy
 from foredraft.protocol.events import Observer
+from foredraft.protocol.messages import MAX_IMAGES
 from foredraft.protocol.sampling import SEED_BITS
 from foredraft.text.chat_card import ChatCard
 from foredraft.text.chat_template import render
@@ -36,7 +39,7 @@ class OpenAiRoutes:
 
     ``card``: what the model's makers say of it. ``policy``: for requests that name none; None leaves it to the edge.
     ``prefix``: of the metrics' names. ``local``: whether an answer may end with what the draft says, unverified, where
-    the cloud is out of reach.
+    the cloud is out of reach. ``images``: where those of requests may come from.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class OpenAiRoutes:
         prefix: str = "foredraft_",
         observer: Observer | None = None,
         local: bool = False,
+        images: ImageSource | None = None,
     ) -> None:
         self.room = Room(running, waiting)
         self.name = card.name or "foredraft"
@@ -59,6 +63,7 @@ class OpenAiRoutes:
         self._policy = policy
         self._observer = observer
         self._local = local
+        self._images = images or ImageSource()
         self._metrics = Metrics(registry, self.room, prefix)
 
     def add_to(self, app: web.Application) -> None:
@@ -94,7 +99,8 @@ class OpenAiRoutes:
         self._check_model(wanted.asked.model)
         with self.room.admitted(wanted.asked.n):
             prompt = await asyncio.to_thread(self._rendered, wanted)  # a template may take its time
-            choices = self._choices(wanted.asked, [prompt], tools=bool(wanted.tools))
+            images = await asyncio.to_thread(self._loaded, wanted.images)  # so may images
+            choices = self._choices(wanted.asked, [prompt], images, tools=bool(wanted.tools))
             return await self._answer(request, wanted.asked, choices, chat=True)
 
     async def _completion(self, request: web.Request) -> web.StreamResponse:
@@ -114,6 +120,14 @@ class OpenAiRoutes:
         except ConfigError as error:
             raise invalid(str(error), "messages") from error
 
+    def _loaded(self, urls: Sequence[tuple[str, str]]) -> list[EncodedImage]:
+        """The images of a request. Raises ApiError."""
+        if urls and self._texts.ready.image_token is None:
+            raise invalid(f"{urls[0][1]}: the model {self.name!r} takes text alone", urls[0][1])
+        if len(urls) > MAX_IMAGES:
+            raise invalid(f"{len(urls)} images; a text may have {MAX_IMAGES}", "messages")
+        return self._images.load(urls)
+
     def _tokenizer(self, param: str) -> Tokenizer:
         if self._texts.tokenizer is None:
             raise invalid("this cloud has no tokenizer: give token ids as the prompt of /v1/completions", param)
@@ -128,7 +142,13 @@ class OpenAiRoutes:
         return tokens
 
     def _choices(
-        self, asked: Asked, prompts: Sequence[list[int]], *, tools: bool = False, echo: bool = False
+        self,
+        asked: Asked,
+        prompts: Sequence[list[int]],
+        images: Sequence[EncodedImage] = (),
+        *,
+        tools: bool = False,
+        echo: bool = False,
     ) -> list[Choice]:
         """What is to be written, ready to begin."""
         policy = self._checked_policy(asked.policy) or self._policy
@@ -140,7 +160,7 @@ class OpenAiRoutes:
                 choice = Choice(
                     len(choices),
                     prompt,
-                    self._beginning(asked, prompt, number, policy, local),
+                    self._beginning(asked, prompt, number, policy, local, images),
                     opening=opening,
                     tools=tools,
                     deadline_s=asked.deadline_s,
@@ -156,7 +176,13 @@ class OpenAiRoutes:
         return "".join(map(stream.step, tokens)) + stream.flush(), len(tokens)
 
     def _beginning(
-        self, asked: Asked, prompt: list[int], number: int, policy: str | None, local: LocalText | None
+        self,
+        asked: Asked,
+        prompt: list[int],
+        number: int,
+        policy: str | None,
+        local: LocalText | None,
+        images: Sequence[EncodedImage],
     ) -> Callable[[], Text]:
         """What makes one text. Texts that differ in nothing but their number have seeds in a row."""
         room, card = self._texts.ready.context - len(prompt), self._card
@@ -179,6 +205,7 @@ class OpenAiRoutes:
             observer=self._observer,
             local=local,
             constraint=asked.constraint,
+            images=images,
         )
 
     def _checked_policy(self, spec: str | None) -> str | None:

@@ -10,6 +10,7 @@ from aiohttp import web
 from foredraft.keys import Keys
 from foredraft.observe.live import Live
 from foredraft.openai_api.errors import ApiError
+from foredraft.openai_api.images import ImageSource
 from foredraft.openai_api.routes import OpenAiRoutes
 from foredraft.openai_api.texts import Texts
 from foredraft.server.door import Bounds, Door
@@ -23,7 +24,8 @@ _LOOK_S = 0.05
 class EdgeServer(Door):
     """OpenAI's routes behind a door of their own. ``running``, ``waiting``: texts at once, and in line for that.
 
-    ``show_text``: whether whoever has the key may see texts on the server's page. ``local``: see ``OpenAiRoutes``.
+    ``show_text``: whether whoever has the key may see texts on the server's page. ``local``, ``images``: as in
+    ``OpenAiRoutes``.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class EdgeServer(Door):
         bounds: Bounds | None = None,
         show_text: bool = False,
         local: bool = False,
+        images: ImageSource | None = None,
     ) -> None:
         super().__init__(Keys.of(api_key), bounds or Bounds(max_sessions=4 * (running + waiting)))
         live = Live(round_trip_s=lambda: texts.round_trip_s, keep_tokens=show_text)
@@ -50,6 +53,7 @@ class EdgeServer(Door):
             waiting=waiting,
             observer=live.observe,
             local=local,
+            images=images,
         )
         self.registry.register(DraftCollector(live.counters))
         self._texts = texts

@@ -6,6 +6,7 @@ from typing import Protocol, Self
 from foredraft.edge.local import LocalText
 from foredraft.edge.session_report import SessionReport
 from foredraft.edge.state import Scored
+from foredraft.images import EncodedImage
 from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import Ready
 from foredraft.text.constraint import Constraint
@@ -80,5 +81,6 @@ class Texts(Protocol):
         observer: Observer | None,
         local: LocalText | None,
         constraint: Constraint | None,
+        images: Sequence[EncodedImage],
     ) -> Text:
         """Begin a text. Raises ConfigError."""

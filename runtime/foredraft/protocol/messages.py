@@ -23,6 +23,13 @@ MAX_TOKEN_ID: Final = (1 << 28) - 1
 MAX_LOGPROBS: Final = 20
 MAX_CHAINS: Final = 256
 """Chains in one message."""
+MAX_IMAGES: Final = 16
+"""Images of one text."""
+MAX_IMAGE_BYTES: Final = 8 << 20
+MAX_PIECE_BYTES: Final = 256 << 10
+"""Of an image, in one message: what a session says meanwhile waits for no more than that."""
+IMAGE_DIGEST_BYTES: Final = 16
+"""BLAKE2b of the encoded image."""
 
 # Codes of Refused. A retry can help where retry_after_s is set.
 BUSY: Final = "busy"  # no place free
@@ -33,6 +40,7 @@ INVALID: Final = "invalid"  # a message that makes no sense; says what
 TOO_LONG: Final = "too_long"  # longer than the context
 UNKNOWN_ANCHOR: Final = "unknown_anchor"  # Grow below something the cloud does not have
 FULL: Final = "full"  # more nodes than the cloud holds
+UNSEEN: Final = "unseen"  # an image of the text is not here: show it again, and send it
 INTERNAL: Final = "internal"  # the engine failed; the session is over
 
 # Reasons why a text ended, in Commit.finish.
@@ -62,6 +70,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
     ``policy`` is the specification that an edge without a policy of its own may take up; free text, which
     nobody has to follow. ``cloud_drafts``: how deep a drafter in the cloud may fill the tree; 0 where there is none.
     ``exact``: whether texts depend on model, prompt, sampling and seed alone, to the bit; else up to ties.
+    ``image_token``: the id that holds an image's place in a text; None where the model sees no images.
     """
 
     version: Count
@@ -79,6 +88,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
     policy: str = ""
     cloud_drafts: Count = 0
     exact: bool = False
+    image_token: Count | None = None
 
 
 class Chain(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -274,8 +284,37 @@ class Constrain(msgspec.Struct, frozen=True, array_like=True, tag=14):
     rule: str
 
 
-ToCloud = Hello | Open | Grow | Steer | Close | Read | Score | Constrain
-ToEdge = Ready | Hint | Commit | Refused | Drain | Predictions | Scores
+ImageDigest = Annotated[bytes, Meta(min_length=IMAGE_DIGEST_BYTES, max_length=IMAGE_DIGEST_BYTES)]
+
+
+class Show(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """Edge to cloud, before the Open of ``session``: the images of its text, in the order of their places.
+
+    What the cloud lacks of them comes in ``Image``. A cloud of before there was Show refuses it.
+    """
+
+    session: Count
+    images: Annotated[tuple[ImageDigest, ...], Meta(max_length=MAX_IMAGES)]
+
+
+class Image(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Edge to cloud, after Show: a piece of an encoded image of ``size`` bytes, from ``offset`` on."""
+
+    digest: ImageDigest
+    size: Annotated[int, Meta(ge=1, le=MAX_IMAGE_BYTES)]
+    offset: Count
+    data: Annotated[bytes, Meta(max_length=MAX_PIECE_BYTES)]
+
+
+class Shown(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """Cloud to edge, in answer to Show, once all of its images are here: the tokens that each one's place becomes."""
+
+    session: Count
+    places: tuple[bytes, ...]
+
+
+ToCloud = Hello | Open | Grow | Steer | Close | Read | Score | Constrain | Show | Image
+ToEdge = Ready | Hint | Commit | Refused | Drain | Predictions | Scores | Shown
 Message = ToCloud | ToEdge
 
 _encoder = msgspec.msgpack.Encoder()

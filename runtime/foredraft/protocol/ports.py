@@ -96,6 +96,14 @@ class Drafter(Protocol):
         """Free what the engine holds."""
 
 
+@runtime_checkable
+class BesideImages(Protocol):
+    """A drafter that is told of the images in its texts; to others their places are tokens like any."""
+
+    def see(self, images: Sequence[bytes], image_token: int) -> None:
+        """The text that begins next has these encoded images, whose places are filled with ``image_token``."""
+
+
 NewDrafter = Callable[[], Drafter]
 """Makes the drafter of one text; those of one model share its weights."""
 
@@ -223,6 +231,38 @@ class Divided(Protocol):
         """
 
 
+class Picture(Protocol):
+    """An image as a target sees it; whose it is, only that target knows."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """What its place in a text becomes."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes in memory."""
+
+
+@runtime_checkable
+class Seeing(Protocol):
+    """A target that may see images, as not every one can."""
+
+    @property
+    def image_token(self) -> int | None:
+        """The id that holds an image's place in a text; None for a model without eyes."""
+
+    async def look(self, image: bytes) -> Picture:
+        """Look at an encoded image. Raises ImageError for one that cannot be read, RefusedError("busy")."""
+
+    async def slot_seeing(
+        self, pictures: Sequence[Picture], tokens: Sequence[int], sampling: Sampling, owner: str = ""
+    ) -> Slot:
+        """As ``Target.slot``, for a text with images in it, in their order.
+
+        Raises RefusedError, also invalid where the text has not the places of these.
+        """
+
+
 class Target(Protocol):
     """The cloud's engine: one model on one device, serving many sessions at once."""
 
@@ -243,6 +283,11 @@ class Target(Protocol):
 def load_of(target: Target) -> Load | None:
     """How busy a target is, if it says so."""
     return target.load if isinstance(target, Loaded) else None
+
+
+def eyes_of(target: Target) -> Seeing | None:
+    """A target's eyes, if it has some."""
+    return target if isinstance(target, Seeing) and target.image_token is not None else None
 
 
 class Grammar(Protocol):

@@ -5,19 +5,25 @@ Python's innards, and what it raises is the conversation's error. Templates may 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from foredraft.errors import ConfigError, extras_named
 from foredraft.text.chat_card import ChatCard
+from foredraft.text.time_limit import OutOfTimeError, within
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 MAX_RENDERED = 8 << 20
-"""Characters that a template may write."""
+"""Characters that a template may write, and that it may make at once by repeating something."""
+
+MAX_RENDER_S = 5.0
+"""How long it may take."""
+
+_MOST_POWER = 64
 
 
 @extras_named()
@@ -44,22 +50,30 @@ def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[d
     from jinja2 import TemplateError
 
     template = _template(card, tools)
-    try:
+    given = {"messages": list(messages), "tools": tools or None, "add_generation_prompt": True}
+
+    def write() -> str:
         pieces, length = [], 0
-        for piece in template.generate(
-            messages=list(messages), tools=tools or None, add_generation_prompt=True, **card.template_tokens
-        ):
+        for piece in template.generate(given, **card.template_tokens):
             length += len(piece)
             if length > MAX_RENDERED:
                 raise ConfigError(f"the chat template writes more than {MAX_RENDERED} characters")
             pieces.append(piece)
+        return "".join(pieces)
+
+    try:
+        return within(MAX_RENDER_S, write)
+    except OutOfTimeError as error:
+        raise ConfigError(f"the model's chat template takes more than {MAX_RENDER_S:g} s") from error
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ConfigError(f"the model's chat template does not take this conversation: {error}") from error
-    return "".join(pieces)
+    except MemoryError as error:
+        raise ConfigError("the model's chat template takes more memory than there is") from error
 
 
 @lru_cache(maxsize=8)
 def _compiled(template: str) -> "Template":
+    from jinja2 import TemplateRuntimeError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.nodes import Node
     from jinja2.parser import Parser
@@ -74,7 +88,20 @@ def _compiled(template: str) -> "Template":
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
+    class Sandbox(ImmutableSandboxedEnvironment):
+        """In which nothing is repeated into gigabytes, and no number has as many digits."""
+
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            for one, other in ((left, right), (right, left)):
+                if isinstance(one, Sized) and isinstance(other, int) and len(one) * other > MAX_RENDERED:
+                    raise TemplateRuntimeError(f"{len(one)} characters or items {other} times are too many")
+            if operator == "**" and isinstance(right, int | float) and abs(right) > _MOST_POWER:
+                raise TemplateRuntimeError(f"a power of {right} is too large")
+            return super().call_binop(context, operator, left, right)
+
+    jinja = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
     jinja.filters["tojson"] = _to_json
     jinja.globals["raise_exception"] = _raise
     jinja.globals["strftime_now"] = lambda form: datetime.now().strftime(form)

@@ -7,7 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from foredraft.api.loading import BUNDLED
 from foredraft.cloud.session import NewDetokenizer
+from foredraft.demo_models import bundled_pair
 from foredraft.edge.estimates import Estimates
 from foredraft.errors import ProfileError, extras_named
 from foredraft.profiles import check_model
@@ -213,16 +215,11 @@ def _places(folder: Path, pair: ModelPair) -> tuple[str, str, Path | None]:
     """Target, draft and exits: the bundled ones, folders relative to the scenario's, or hub ids."""
     names = [pair.target, pair.draft]
     exits = folder / pair.exits if pair.exits else None
-    if "demo" in names:
-        from foredraft.demo_models.pair import bundled_pair
-
-        bundled = bundled_pair()
-        if pair.target == "demo":
-            exits = exits or bundled.exits
-        names = [
-            str(own) if name == "demo" else name
-            for name, own in zip(names, (bundled.target, bundled.draft), strict=True)
-        ]
+    if pair.target in BUNDLED:
+        bundled = bundled_pair(pair.target)
+        names[0], exits = str(bundled.target), exits or bundled.exits
+    if pair.draft in BUNDLED:
+        names[1] = str(bundled_pair(pair.draft).draft)
     target, draft = (str(folder / name) if (folder / name).exists() else name for name in names)
     return target, draft, exits
 

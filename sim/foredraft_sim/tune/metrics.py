@@ -65,7 +65,7 @@ def metrics_of(scenario: Scenario, ones: Sequence[Replication]) -> dict[str, flo
     return said
 
 
-def limit_of(text: str) -> tuple[str, float]:
+def limit_of(text: str, option: str = "--limit") -> tuple[str, float]:
     """``p99-tpot=0.2`` as a metric and the most that it may be. Raises ConfigError, UnknownNameError."""
     name, _, value = text.partition("=")
     try:
@@ -73,5 +73,5 @@ def limit_of(text: str) -> tuple[str, float]:
     except ValueError:
         most = 0.0
     if not 0.0 < most < float("inf"):
-        raise ConfigError(f"--limit {text!r}: write METRIC=MOST, with a number above 0: p99-tpot=0.2")
+        raise ConfigError(f"{option} {text!r}: write METRIC=MOST, with a number above 0: p99-tpot=0.2")
     return known(name.strip()), most

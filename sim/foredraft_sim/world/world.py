@@ -7,6 +7,7 @@ seed, so the same test meets the same world each time.
 
 import asyncio
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -15,10 +16,11 @@ from foredraft.cloud.service import CloudService
 from foredraft.engines.device import Device
 from foredraft.engines.pace import Pace, Residual
 from foredraft.engines.paced import PacedDrafter, PacedTarget
-from foredraft.errors import UnreachableError
+from foredraft.errors import MissingExtraError, UnreachableError
 from foredraft.profiles import DeviceProfile, residual_factor
 from foredraft.protocol.events import Event
-from foredraft.protocol.ports import Link, NewDrafter
+from foredraft.protocol.ports import Link, NewDrafter, NewGrammar
+from foredraft.text.grammar import Grammars
 from foredraft.text.tokenizer import Tokenizer
 from foredraft_sim.errors import SimulationError
 from foredraft_sim.loop.event_loop import SimLoop
@@ -108,6 +110,17 @@ class World:
         pair = self.scenario.pair
         return made_up_words(pair.vocab_size) if isinstance(pair, SyntheticPair) else None
 
+    @cached_property
+    def new_grammar(self) -> NewGrammar | None:
+        """Makes the grammars of texts; None where the pair has no tokenizer of a model, and without the library."""
+        if not isinstance(self._source, ModelSource):
+            return None
+        card = self._source.target().card
+        try:
+            return Grammars(self._source.tokenizer.json, card.vocab_size, card.stop_tokens).begin
+        except MissingExtraError:
+            return None
+
     def places(self, device: int) -> list["Place"]:
         """The servers, as a device reaches each over its own link."""
         return [Place(self, server, device) for server in self._servers]
@@ -176,6 +189,7 @@ class _Server:
             self._engine,
             new_detokenizer=None if tokenizer is None else tokenizer.stream,
             new_drafter=self._new_drafter(),
+            new_grammar=world.new_grammar,
             observer=world.note,
         )
 

@@ -60,6 +60,11 @@ def policies(
     parts = [Part(suite.name, suite.says, *suite.judge(outcomes), suite.missed) for suite in chosen]
     if not only or REAL in only:
         parts += _real(quick)
+    show_parts(parts, as_json)
+
+
+def show_parts(parts: "list[Part]", as_json: bool) -> None:
+    """Print them. Exit code 1 where a bound does not hold."""
     if as_json:
         typer.echo(json.dumps({part.name: part.plain() for part in parts}))
     else:
