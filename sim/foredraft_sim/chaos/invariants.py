@@ -149,8 +149,8 @@ def _excused(plan: Plan, written: Written) -> bool:
     ending = written.ending
     if ending == "DeadlineError":
         return written.session.deadline_s > 0.0
-    few = ending == "RefusedError busy" and (plan.cache_rows < 2048 or any(key.sessions for key in plan.keys))
-    few = few or (ending == "RefusedError busy" and any(key.cache for key in plan.keys))
+    limits = any(key.sessions or key.connections or key.cache for key in plan.keys) or plan.cache_rows < 2048
+    few = ending == "RefusedError busy" and limits
     return ending in (COMPLETE, LEFT) or few or bool(_EXCUSES.get(ending, set()) & plan.kinds)
 
 
@@ -170,9 +170,11 @@ def _left(plan: Plan, seen: Seen) -> Iterator[str]:
 def _shares(plan: Plan, seen: Seen) -> Iterator[str]:
     keys = {key.name: key for key in plan.keys}
     for process in seen.processes:
-        for name, most in process.most.items():
-            if name in keys and 0 < keys[name].sessions < most:
-                yield f"server {process.server}: the key {name} had {most} texts at once of {keys[name].sessions}"
+        for name, key in keys.items():
+            had = (process.most.get(name, 0), process.connected.get(name, 0))
+            for what, count, may in zip(("texts", "connections"), had, (key.sessions, key.connections), strict=True):
+                if 0 < may < count:
+                    yield f"server {process.server}: the key {name} had {count} {what} at once of {may}"
         stays = [stay for stay in process.stays if plan.honest and stay.key == plan.honest]
         yield from (what for stay in stays if (what := _too_slow(keys, process, stay)))
 

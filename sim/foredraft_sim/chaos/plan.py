@@ -106,6 +106,7 @@ class KeyPlan:
     name: str
     weight: float = 1.0
     sessions: int = 0
+    connections: int = 0
     cache: int = 0
     expires: bool = False
 
@@ -227,6 +228,7 @@ def _key(rng: Random, place: int) -> KeyPlan:
         f"key-{place}",
         weight=rng.choice((0.5, 1.0, 4.0)),
         sessions=rng.choice((0, 0, 2)),
+        connections=rng.choice((0, 0, 0, 3)),
         cache=rng.choice((0, 0, 0, 640)),
         expires=rng.random() < 0.5,
     )

@@ -4,7 +4,9 @@ All but HTTP is what is deployed. What the process says in the log is told apart
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ from foredraft.cloud.service import CloudService
 from foredraft.engines.device import Device
 from foredraft.engines.paced import PacedDrafter, PacedTarget
 from foredraft.errors import RefusedError
-from foredraft.keys import Key, KeyFile, Keys
+from foredraft.keys import KeyFile, Keys
 from foredraft.protocol.messages import BUSY, UNAUTHORIZED
 from foredraft.server.app import Server
 from foredraft.server.door import RETRY_S
@@ -50,6 +52,7 @@ class Life:
         self._links: list[StormyLink] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._met = 0
+        self._connected: Counter[str] = Counter()
         self._ending = False
         self.keys = Keys.of("") if key_file is None else KeyFile(key_file, now=now)
         self.target = ChaosTarget(seen.model, plan.cache_rows)
@@ -84,14 +87,26 @@ class Life:
         heard = Conversation(0, key.name)
         self.seen.conversations.append(heard)
         self._links.append(cloud)
-        self._start(self._serve(Ear(cloud, heard, self._told), heard, key))
+        place = ExitStack()  # taken here and now, as the door of ``server.app`` does
+        place.enter_context(self.door.place(key))
+        place.enter_context(self._counted(key.name))
+        self._start(self._serve(Ear(cloud, heard, self._told), heard)).add_done_callback(lambda _: place.close())
         return edge
 
-    async def _serve(self, ear: Ear, heard: Conversation, key: Key) -> None:
-        with self.door.place(key):
-            self._met += 1
-            heard.number = self._met
-            await self.door.serve(ear)
+    @contextmanager
+    def _counted(self, key: str) -> Iterator[None]:
+        self._connected[key] += 1
+        most = self.seen.connected
+        most[key] = max(most.get(key, 0), self._connected[key])
+        try:
+            yield
+        finally:
+            self._connected[key] -= 1
+
+    async def _serve(self, ear: Ear, heard: Conversation) -> None:
+        self._met += 1
+        heard.number = self._met
+        await self.door.serve(ear)
 
     async def kill(self) -> None:
         """The process is gone from here on; what its coroutines still do nobody sees."""

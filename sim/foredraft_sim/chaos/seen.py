@@ -73,7 +73,8 @@ class Stay:
 class Process:
     """A server's process, from its start to its end. ``left``: what was left of it when nobody needed it any more.
 
-    ``most``: per key, how many places it had at once; ``late``: how many calls ran for it when it was none any more.
+    ``most`` and ``connected``: per key, how many places and connections it had at once; ``late``: how many calls ran
+    for it when it was none any more.
     """
 
     server: int
@@ -83,6 +84,7 @@ class Process:
     lines: list[Mapping[str, Value]] = field(default_factory=list)
     stays: list[Stay] = field(default_factory=list)
     most: dict[str, int] = field(default_factory=dict)
+    connected: dict[str, int] = field(default_factory=dict)
     late: dict[str, int] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
 

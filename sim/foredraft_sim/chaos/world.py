@@ -56,6 +56,7 @@ class World:
                 hash=hash_of(plan.name),
                 weight=plan.weight,
                 sessions=plan.sessions,
+                connections=plan.connections,
                 cache=plan.cache,
                 expires=expires,
             )

@@ -1,6 +1,7 @@
 """Ways to break the code on purpose, each with the invariant that it breaks."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from foredraft.keys import KeyFile
 from foredraft.protocol import messages
 from foredraft.protocol.messages import Commit, Grow, Hint, Open, Ready, Steer
 from foredraft.protocol.ports import Link
+from foredraft.server.app import Server
 
 Patch = pytest.MonkeyPatch
 
@@ -188,6 +190,10 @@ def keys_have_any_number_of_texts_at_once(patch: Patch) -> None:
     patch.setattr(CloudService, "texts_of", lambda self, key: 0)
 
 
+def the_door_counts_no_connections(patch: Patch) -> None:
+    patch.setattr(Server, "place", lambda self, key: contextlib.nullcontext())
+
+
 # The log
 
 
@@ -239,6 +245,7 @@ MUTATIONS: Sequence[tuple[Callable[[Patch], None], str]] = (
     (weights_of_keys_are_ignored, "shares"),
     (who_comes_first_is_served_first, "shares"),
     (keys_have_any_number_of_texts_at_once, "shares"),
+    (the_door_counts_no_connections, "shares"),
     (sessions_that_were_left_have_no_line, "log"),
     (refusals_have_no_line, "log"),
     (lines_do_not_name_their_key, "log"),

@@ -10,7 +10,9 @@ from typer.testing import CliRunner, Result
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft_sim.chaos import command
 from foredraft_sim.chaos.command import chaos
+from paths import ROOT
 from sim.chaos.mutations import (
+    a_text_goes_on_with_whatever_model_is_served,
     lines_do_not_name_their_key,
     refusals_have_no_line,
     the_last_token_is_taken_back_where_the_link_was_lost,
@@ -48,6 +50,14 @@ def test_what_is_broken_is_told_with_the_command_that_repeats_it(monkeypatch: py
         assert again.stdout.splitlines()[1] in result.stdout.splitlines()  # the invariant, in the same words
         assert repeat in again.stdout
     assert run(*args).exit_code == 0  # with the code that is whole
+
+
+def test_the_example_of_the_page_is_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "chaos.md").read_text(encoding="utf-8")
+    example = [line[4:] for line in page.splitlines() if line.startswith(("    world ", "      "))]
+    a_text_goes_on_with_whatever_model_is_served(monkeypatch)
+    result = run(*shlex.split(example[-1].partition("foredraft chaos")[2]))
+    assert result.stdout.splitlines()[:-1] == example
 
 
 def test_failures_as_json_name_the_invariant_the_items_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
