@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from foredraft.cloud.service import MAX_UNSENT
+from foredraft.cloud.connection import MAX_UNSENT
 from foredraft.cloud.state import Limits
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
 from foredraft.protocol import messages

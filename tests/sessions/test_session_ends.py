@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foredraft.cloud.connection import MAX_UNSENT
 from foredraft.cloud.drafter import CloudDrafter
-from foredraft.cloud.service import MAX_UNSENT
 from foredraft.cloud.state import Limits
 from foredraft.edge.session import EdgeSession
 from foredraft.edge.state import EdgeState
