@@ -135,8 +135,8 @@ class EdgeSession:
         self._miss(deadline)
 
     def _miss(self, deadline: Deadline) -> None:
-        """The text will not be complete in time. Raises DeadlineError where that is wanted."""
-        if self.state.finish:
+        """The text will not be complete in time. Raises DeadlineError where that is wanted, whoever sees it first."""
+        if self.state.finish not in ("", DEADLINE):
             return
         self.state.finish = DEADLINE
         if deadline.then == ERROR:
