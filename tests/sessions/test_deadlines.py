@@ -195,6 +195,15 @@ async def test_a_cloud_that_waits_for_a_draft_says_it_when_the_last_moment_for_a
     await here.left()
 
 
+def test_it_is_an_error_whichever_of_the_two_ends_sees_it_first() -> None:
+    """The edge's own timer and the cloud's word may come at one moment, and either may be cut short by the other."""
+    deadline = Deadline(4.0, "error")
+    session = room(TellingTarget(truth)).session("sync", deadline=deadline)
+    for _ in range(2):
+        with pytest.raises(DeadlineError, match="0 tokens"):
+            session._miss(deadline)
+
+
 @pytest.mark.simulated
 async def test_a_deadline_that_is_over_before_a_first_pass_is_refused_at_the_opening() -> None:
     here = room(told(1.0))
