@@ -109,6 +109,9 @@ def test_the_heuristic_goes_two_up_and_one_down() -> None:
 def test_every_part_of_the_benchmark_judges_what_it_tried() -> None:
     for suite in suites(quick=True):
         assert suite.trials
+        assert suite.name != "links"
+    [over] = [suite for suite in suites(quick=True, more_links=["lte", "wifi"]) if suite.name == "links"]
+    assert {trial.where.scenario().link.name for trial in over.trials} == {"lte", "wifi"}  # type: ignore[union-attr,call-arg]
     where = replace(SHORT, new_tokens=16)
     outcomes = {trial: try_policy(where, trial.policy, trial.seed) for trial in trials([where], [1])}
     found = best_of(outcomes, where, [1])

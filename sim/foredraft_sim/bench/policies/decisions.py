@@ -11,7 +11,7 @@ from statistics import median
 from typing import Final
 
 from foredraft.profiles import load_profile
-from foredraft_sim.bench.policies.setting import Outcome, reference_pair
+from foredraft_sim.bench.policies.setting import Outcome, link_named, reference_pair
 from foredraft_sim.scenario.finished import Finished
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
@@ -61,8 +61,7 @@ class Decisions:
             ),
         )
         draft, target = load_profile(edge, "draft"), load_profile(cloud, "target")
-        link = load_profile(Path(self.link) if self.link.endswith(".toml") else self.link, "link")
-        return Scenario(Path("bench policies"), file, draft, target, link, reference_pair())
+        return Scenario(Path("bench policies"), file, draft, target, link_named(self.link), reference_pair())
 
 
 def cloud_median_s(where: Decisions) -> float:

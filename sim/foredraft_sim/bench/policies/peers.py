@@ -12,6 +12,7 @@ import typer
 
 from foredraft.bench.result import Figure
 from foredraft_sim.bench.policies.command import Part, run_all, show_parts
+from foredraft_sim.bench.policies.decisions import ROBOT as ROBOTS_DEVICES
 from foredraft_sim.bench.policies.setting import Setting, Shipped
 from foredraft_sim.bench.policies.suite import Outcomes, Row, Suite, Trial
 from foredraft_sim.bench.policies.suites import (
@@ -122,30 +123,35 @@ def _missed(row: Row) -> str:
     return str(row["best_other"]) if row["auto_of_best"] > WITHIN else ""
 
 
-def suites(quick: bool) -> list[Suite]:
-    """All of them; ``quick``: a few cells and links, to see that all is well."""
+def suites(quick: bool, more_links: Sequence[str] = ()) -> list[Suite]:
+    """All of them; ``quick``: a few cells and links, to see that all is well. ``more_links``: for the robot, too."""
     links = LINKS[:2] if quick else LINKS
     jetson = {line: Setting(Shipped("jetson-nano-vicuna-68m", "a100-llama2-7b", line)) for line in links}
     axes: Sequence[Sequence[float]] = QUICK if quick else (ROUND_TRIPS, ACCEPTANCES, STEPS)
     seeds: Sequence[int] = (1,) if quick else (1, 2)
+    over = {link: Setting(Shipped(*ROBOTS_DEVICES, link)) for link in more_links}
     robot_says = "the seed's robot: draft step 72 ms, pass 620 ms, round trip 120 ms (flat shapes ASSUMED); 256 tokens"
     return [
         point("robot", robot_says, {"robot": Setting(ROBOT)}, range(1, 3 if quick else 9), 0.42),
         point("jetson", "shipped profiles, Jetson Nano with an A100 (compiled); 256 tokens", jetson, seeds, None),
+        *([point("links", "the seed's robot over these links; 256 tokens", over, seeds, None)] if over else []),
         grid(seeds[:1], axes),
     ]
 
 
 def peers(
-    only: Annotated[list[str] | None, typer.Option(help="robot, jetson or grid; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="robot, jetson, links or grid; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option(help="A few cells, links and seeds, to see that all is well.")] = False,
+    link: Annotated[
+        list[str] | None, typer.Option(help="Try the robot over this link, too: a link profile; may be repeated.")
+    ] = None,
     processes: Annotated[int, typer.Option(help="How many at a time; 0 for one per core.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Published schemes beside ours, on the same tokens, in simulated time."""
     from foredraft.errors import UnknownNameError
 
-    known = {suite.name: suite for suite in suites(quick)}
+    known = {suite.name: suite for suite in suites(quick, link or ())}
     for name in only or ():
         if name not in known:
             raise UnknownNameError("part of the benchmark", name, known)

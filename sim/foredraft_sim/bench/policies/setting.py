@@ -80,9 +80,14 @@ class Times:
         return LinkProfile(kind="link", name="assumed", title="assumed", up=way, down=way, range=limits)
 
 
+def link_named(name: str) -> LinkProfile:
+    """A link's profile by its name, or from a ``.toml`` file."""
+    return load_profile(Path(name) if name.endswith(".toml") else name, "link")
+
+
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """Devices and a link by the names of shipped profiles."""
+    """Devices by the names of shipped profiles, and a link by its name or file."""
 
     edge: str
     cloud: str
@@ -98,7 +103,7 @@ class Shipped:
 
     def link(self) -> LinkProfile:
         """The profile."""
-        return load_profile(self.line, "link")
+        return link_named(self.line)
 
 
 @dataclass(frozen=True, slots=True)
