@@ -19,10 +19,13 @@ from foredraft.demo_models.robot.losses import Guide, draft_loss, eyes_loss, tar
 from foredraft.demo_models.robot.models import Shape, build_model
 from foredraft.demo_models.robot.remembered import WINDOW, remember
 from foredraft.demo_models.robot.views import QUESTIONS, lessons, poses
+from foredraft.errors import GrammarError
 from foredraft.robot.camera import HEIGHT, WIDTH, render
-from foredraft.robot.plans import read_plan
+from foredraft.robot.plans import SCHEMA, read_plan
 from foredraft.robot.walk import Episode
 from foredraft.robot.world import ORIGIN, bumps, make_world
+from foredraft.text.constraint import constraint_of
+from foredraft.text.grammar import Grammars
 
 TINY = Shape(layers=3, hidden=32, intermediate=64, kv_heads=1, eye_layers=1, eye_width=32)
 
@@ -59,6 +62,20 @@ def test_every_answer_is_a_plan_and_lessons_repeat_themselves() -> None:
         for question, answer in lesson.asked:
             assert "\nseen: " in question
             assert read_plan(answer)
+
+
+def test_the_schema_lets_through_every_plan_as_it_is_written(tokenizer: Tokenizer) -> None:
+    vocabulary, end = tokenizer.get_vocab_size(), SPECIAL.index(END)
+    constraint = constraint_of(json_schema=SCHEMA)
+    assert constraint is not None
+    grammars = Grammars(tokenizer.to_str().encode(), vocabulary, [end])
+    for lesson in islice(lessons(iter(range(30))), 40):
+        for _, answer in lesson.asked:
+            grammar = grammars.begin(constraint)
+            grammar.follow([*tokenizer.encode(answer).ids, end])
+            assert grammar.complete
+    with pytest.raises(GrammarError):
+        grammars.begin(constraint).follow(tokenizer.encode('{"see":"red chair","turn":90').ids)
 
 
 def test_views_are_from_the_start_and_from_where_nothing_is_touched() -> None:
