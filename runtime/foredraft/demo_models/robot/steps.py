@@ -29,6 +29,9 @@ TARGET = Shape(layers=9, hidden=96, intermediate=288, kv_heads=3, eye_layers=4, 
 DRAFT = Shape(layers=2, hidden=96, intermediate=192, kv_heads=3, eye_layers=2, eye_width=64)
 """Two layers: one to gather what is asked, one to look for it."""
 
+OTHER_RATE = 0.0015
+"""Of what is no matrix within a layer, the first look at the pixels among it: that shakes at the other pair's rate."""
+
 EXIT_LAYERS = (3, 6)
 """A third and two thirds of the target: it was trained to be read there."""
 
@@ -82,7 +85,8 @@ def train_draft(plan: Plan, tokenizer: Tokenizer, pair: Pair, eyes_seconds: floa
 
 def _train(plan: Plan, tokenizer: Tokenizer, model: Any, loss_of: LossOf, seconds: float, name: str) -> None:
     tokens = BATCH_VIEWS * QUESTIONS * ANSWER_TOKENS
-    budget = Budget(seconds, plan.seed, plan.work / f"{name}.pt", threads=plan.threads, step_tokens=tokens)
+    checkpoint = plan.work / f"{name}.pt"
+    budget = Budget(seconds, plan.seed, checkpoint, other_rate=OTHER_RATE, threads=plan.threads, step_tokens=tokens)
     model.set_attn_implementation("eager")  # for rows this short it is the faster one
     with training_bar(name) as show:
         train(model, Draw(Collator(tokenizer)), quickest(loss_of), budget, show)

@@ -19,12 +19,14 @@ from foredraft.robot.world import (
     ORDINALS,
     SIDES,
     VERBS,
+    VIEW_DEG,
     Pose,
     Thing,
     World,
     bumps,
     counted,
     from_side,
+    in_view,
     make_world,
     named,
 )
@@ -33,14 +35,18 @@ QUESTIONS = 3
 """About each view: what the eyes cost is shared."""
 
 BAD_GAIT = Gait(turn_deg=14.0, walk_share=0.35)
-RANDOM_POSES = 3
+RANDOM_POSES = 5
 """Of each world, beside those on the way."""
 
 _POOL = 256
 """Views among which the next is drawn, so that those of one world come apart."""
 
-_ABSENT_SHARE = 0.1
+_ABSENT_SHARE = 0.06
 _COUNTED_SHARE = 0.5
+_IN_VIEW_SHARE = 0.75
+"""Of the questions where anything is in view; what is out of view is soon learned."""
+
+_FACING_SHARE = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def _anywhere(world: World, random: Random) -> Pose:
         thing = random.choice(world.things)
         away, way = random.uniform(0.5, 5.0), random.uniform(0.0, 360.0)
         angle = math.radians(way)
-        half = 50.0 if random.random() < 0.8 else 180.0
+        half = VIEW_DEG / 2 if random.random() < _FACING_SHARE else 180.0
         heading = (way + random.uniform(-half, half)) % 360.0
         pose = Pose(thing.x - away * math.sin(angle), thing.y - away * math.cos(angle), heading)
         if not bumps(world, pose):
@@ -104,7 +110,9 @@ def _ask(world: World, pose: Pose, random: Random) -> tuple[str, str]:
     if random.random() < _ABSENT_SHARE:
         name = random.choice([name for name in NAMES if name not in {thing.name for thing in world.things}])
         return question(named(verb, name), NOTHING), write_plan(Plan(NOTHING, SEARCH_DEG, 0.0, False))
-    thing, side = random.choice(world.things), random.choice(SIDES)
+    seen = [thing for thing in world.things if in_view(world, pose, thing)]
+    thing = random.choice(seen if seen and random.random() < _IN_VIEW_SHARE else world.things)
+    side = random.choice(SIDES)
     row = from_side(world, pose, thing.kind, side)
     if len(row) > 1 and random.random() < _COUNTED_SHARE:
         number = random.randrange(len(row))
