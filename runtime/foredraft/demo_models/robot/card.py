@@ -24,6 +24,8 @@ def write(judged: Judged, pair: Pair, durations_s: Mapping[str, float], note: st
     chosen = operating(max(reports, key=lambda report: report.layer))
     figures = {
         "success_target": judged.target,
+        "success_named": judged.named,
+        "success_counted": judged.counted,
         "success_draft": judged.draft,
         "success_expert": judged.expert,
         "success_blind": judged.blind,

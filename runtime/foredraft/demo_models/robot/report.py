@@ -17,9 +17,11 @@ REQUIRED: dict[str, tuple[float, float]] = {"success_target": (0.80, 1.0), "size
 
 MEANINGS = {
     "success_target": "share of held-out worlds in which the target (greedy) leads the robot to its goal",
-    "success_draft": "the same with the draft alone",
-    "success_expert": "the same with the expert, who knows the world",
-    "success_blind": "the same with the target shown an even grey",
+    "success_named": "the same where the instruction names the goal (four of five worlds)",
+    "success_counted": "the same where it counts things from a side (one of five)",
+    "success_draft": "share with the draft alone",
+    "success_expert": "share with the expert, who knows the world",
+    "success_blind": "share with the target shown an even grey",
     "tokens_per_pass": "tokens committed per target pass, chains of 4 drafts, temperature 0",
     "hint_coverage": "share of the tokens at which the later exit is sure enough to hint, temperature 0",
     "hint_precision": "share of those at which the whole target says the same",

@@ -17,7 +17,7 @@ from foredraft.demo_models.robot.losses import answered, answering
 from foredraft.demo_models.robot.models import load
 from foredraft.demo_models.robot.views import Lesson
 from foredraft.robot.walk import Episode
-from foredraft.robot.world import make_world
+from foredraft.robot.world import counts, make_world
 
 HELD_OUT = range(200)
 """Seeds of the worlds that the pair is judged on; no training sees them."""
@@ -30,10 +30,15 @@ OnProgress = Callable[[float, float, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Shares of the worlds in which each planner succeeded; the target's plans: passes over them, how many a world."""
+    """Shares of the worlds in which each planner succeeded; the target's plans: passes over them, how many a world.
+
+    `named` and `counted`: the target's share by how the instruction says the goal.
+    """
 
     worlds: int
     target: float
+    named: float
+    counted: float
     draft: float
     expert: float
     blind: float
@@ -52,18 +57,20 @@ def judge_pair(pair: Pair, worlds: int, show: OnProgress) -> Judged:
         "draft": Driver(draft, tokenizer),
         "blind": Driver(target, tokenizer, blind=True),
     }
-    shares: dict[str, float] = {}
+    ended: dict[str, list[Episode]] = {}
     for done, (name, driver) in enumerate(drivers.items()):
         show(done, len(drivers) + 1, name)
-        shares[name] = _share(drive(made, driver))
+        ended[name] = drive(made, driver)
     show(len(drivers), len(drivers) + 1, "passes")
     said = drivers["target"].said
     return Judged(
         worlds=len(made),
-        target=shares["target"],
-        draft=shares["draft"],
+        target=_share(ended["target"]),
+        named=_share([one for one in ended["target"] if not counts(one.world)]),
+        counted=_share([one for one in ended["target"] if counts(one.world)]),
+        draft=_share(ended["draft"]),
         expert=_share(drive(made, expert)),
-        blind=shares["blind"],
+        blind=_share(ended["blind"]),
         passes=sum((replay(one, GAMMA) for one in guess(draft, tokenizer, said)), Tally()),
         plans=len(said),
         decisions=len(said) / max(1, len(made)),

@@ -34,15 +34,21 @@ from foredraft.robot.world import (
 QUESTIONS = 3
 """About each view: what the eyes cost is shared."""
 
+COUNTED_WORLDS = 0.6
+"""The share of worlds whose instruction counts: more than in those that the robot is sent into, as it is harder."""
+
 BAD_GAIT = Gait(turn_deg=14.0, walk_share=0.35)
-RANDOM_POSES = 5
-"""Of each world, beside those on the way."""
+START_POSES, RANDOM_POSES = 8, 3
+"""Of each world, beside those on the way: about the start, where things are counted, and anywhere."""
 
 _POOL = 256
 """Views among which the next is drawn, so that those of one world come apart."""
 
 _ABSENT_SHARE = 0.06
-_COUNTED_SHARE = 0.5
+_COUNTING_SHARE = 0.8
+"""Of the questions where there is something to count: that takes longest to learn."""
+
+_COUNTED_SHARE = 0.3
 _IN_VIEW_SHARE = 0.75
 """Of the questions where anything is in view; what is out of view is soon learned."""
 
@@ -66,7 +72,7 @@ def lessons(seeds: Iterator[int]) -> Iterator[Lesson]:
     pool: list[tuple[World, Pose]] = []
     random = Random("lessons")
     for seed in seeds:
-        world = make_world(seed)
+        world = make_world(seed, COUNTED_WORLDS)
         pool += [(world, pose) for pose in poses(world, Random(f"poses {seed}"))]
         while len(pool) >= _POOL:
             yield lesson(*pool.pop(random.randrange(len(pool))), random)
@@ -88,7 +94,13 @@ def poses(world: World, random: Random) -> list[Pose]:
     while not episode.is_over:
         found.append(episode.pose)
         episode = advance(episode, expert_plan(world, episode.pose), BAD_GAIT)
+    found += [_about_start(random) for _ in range(START_POSES)]
     return found + [_anywhere(world, random) for _ in range(RANDOM_POSES)]
+
+
+def _about_start(random: Random) -> Pose:
+    """Nearly where every episode begins, looking nearly that way."""
+    return Pose(random.uniform(-0.3, 0.3), random.uniform(-0.3, 0.3), random.uniform(-12.0, 12.0) % 360.0)
 
 
 def _anywhere(world: World, random: Random) -> Pose:
@@ -111,15 +123,16 @@ def _ask(world: World, pose: Pose, random: Random) -> tuple[str, str]:
         name = random.choice([name for name in NAMES if name not in {thing.name for thing in world.things}])
         return question(named(verb, name), NOTHING), write_plan(Plan(NOTHING, SEARCH_DEG, 0.0, False))
     seen = [thing for thing in world.things if in_view(world, pose, thing)]
+    alike = [thing for thing in seen if [other.kind for other in seen].count(thing.kind) > 1]
+    if alike and random.random() < _COUNTING_SHARE:
+        thing, side = random.choice(alike), random.choice(SIDES)
+        number = from_side(world, pose, thing.kind, side).index(thing)
+        if number < len(ORDINALS):
+            return question(counted(verb, number, thing.kind, side), NOTHING), _answer(world, pose, thing)
     thing = random.choice(seen if seen and random.random() < _IN_VIEW_SHARE else world.things)
-    side = random.choice(SIDES)
-    row = from_side(world, pose, thing.kind, side)
-    if len(row) > 1 and random.random() < _COUNTED_SHARE:
-        number = random.randrange(len(row))
-        return question(counted(verb, min(number, 2), thing.kind, side), NOTHING), _answer(world, pose, row[number])
     asked = named(verb, thing.name)
     if random.random() < _COUNTED_SHARE:  # what was counted before is known by its name
-        asked = counted(verb, random.randrange(len(ORDINALS)), thing.kind, side)
+        asked = counted(verb, random.randrange(len(ORDINALS)), thing.kind, random.choice(SIDES))
         return question(asked, thing.name), _answer(world, pose, thing)
     return question(asked, random.choice((NOTHING, thing.name))), _answer(world, pose, thing)
 
