@@ -81,7 +81,9 @@ def test_what_was_seen_is_asked_with_the_instruction_from_then_on() -> None:
 def test_the_schema_allows_what_the_expert_may_say_and_names_every_key() -> None:
     assert list(SCHEMA["properties"]) == SCHEMA["required"] == list(json.loads(write_plan(EXAMPLE)))
     assert SCHEMA["properties"]["turn"]["enum"] == list(TURNS_DEG)
-    assert SCHEMA["properties"]["walk"]["enum"] == list(WALKS_M)
+    walk = SCHEMA["properties"]["walk"]
+    assert (walk["minimum"], walk["maximum"]) == (min(WALKS_M), max(WALKS_M))
+    assert all(round(metres / walk["multipleOf"], 6).is_integer() for metres in WALKS_M)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from foredraft.robot.world import (
     World,
     bearing_deg,
     bumps,
+    counts,
     in_view,
     make_world,
     meant_by,
@@ -45,8 +46,8 @@ def test_every_instruction_means_exactly_its_goal(seeds: range) -> None:
 
 def test_both_ways_to_say_a_goal_occur_and_every_thing_has_a_name_of_its_own() -> None:
     worlds = [make_world(seed) for seed in range(200)]
-    counted = [world for world in worlds if world.instruction.split()[-1] in ("left", "right")]
-    assert 50 < len(counted) < 150
+    assert 20 < sum(map(counts, worlds)) < 80
+    assert 80 < sum(counts(make_world(seed, 0.6)) for seed in range(200)) < 160
     for world in worlds:
         names = [thing.name for thing in world.things]
         assert len(set(names)) == len(names)
@@ -55,7 +56,7 @@ def test_both_ways_to_say_a_goal_occur_and_every_thing_has_a_name_of_its_own() -
 
 def test_counted_goals_are_in_view_when_they_are_asked_for() -> None:
     for world in map(make_world, range(200)):
-        if world.instruction.endswith(("left", "right")):
+        if counts(world):
             assert in_view(world, ORIGIN, world.goal)
 
 

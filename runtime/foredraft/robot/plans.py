@@ -24,13 +24,14 @@ SCHEMA: Final[dict[str, Any]] = {
     "properties": {
         "see": {"enum": [*NAMES, NOTHING]},
         "turn": {"enum": list(TURNS_DEG)},
-        "walk": {"enum": list(WALKS_M)},
+        "walk": {"type": "number", "minimum": WALKS_M[0], "maximum": WALKS_M[-1], "multipleOf": 0.3},
         "done": {"type": "boolean"},
     },
     "required": ["see", "turn", "walk", "done"],
     "additionalProperties": False,
+    "x-guidance": {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"},
 }
-"""The plan as a JSON schema."""
+"""The plan as a JSON schema; its last entry asks a decoder that is held to it for JSON without spaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,11 @@ def read_plan(text: str) -> Plan:
         raise ConfigError(f"{text!r} is no plan: {error}; a plan is JSON like {write_plan(EXAMPLE)}") from error
     if not isinstance(said, dict) or sorted(said) != sorted(SCHEMA["required"]):
         raise ConfigError(f"{text!r} is no plan: its keys must be {', '.join(SCHEMA['required'])}")
-    allowed = {name: rule.get("enum", [False, True]) for name, rule in SCHEMA["properties"].items()}
-    for name, values in allowed.items():
+    for name, values in _ALLOWED.items():
         if said[name] not in values or isinstance(said[name], bool) != (name == "done"):
             raise ConfigError(f"{text!r} is no plan: {name} is {said[name]!r}, not one of {values}")
     return Plan(said["see"], int(said["turn"]), float(said["walk"]), said["done"])
 
 
+_ALLOWED: Final = {"see": (*NAMES, NOTHING), "turn": TURNS_DEG, "walk": WALKS_M, "done": (False, True)}
 EXAMPLE: Final = Plan("red chair", -20, 0.9, False)

@@ -29,13 +29,15 @@ STAND_M: Final = (0.6, 1.3)
 FACING_DEG: Final = 25.0
 """How far off the middle of its view the goal may be when the robot stands in front of it."""
 
+COUNTED_SHARE: Final = 0.2
+"""Of the instructions that count things; the others name one."""
+
 _NEAREST_M, _FARTHEST_M = 1.6, 4.4
 _APART_M = 1.2
 _APART_DEG = 17.0
 _AISLE_M = 0.95
 """How clear of other things the straight way to the goal is."""
 
-_COUNTED_SHARE = 0.4
 _IN_VIEW_SHARE = 0.4
 
 
@@ -110,11 +112,14 @@ def stands_before_goal(world: World, pose: Pose) -> bool:
     return near <= distance_m(pose, world.goal) <= far and abs(bearing_deg(pose, world.goal)) <= FACING_DEG
 
 
-def make_world(seed: int) -> World:
-    """The world of this seed: the same in every process. The straight way to its goal is clear."""
+def make_world(seed: int, counted_share: float = COUNTED_SHARE) -> World:
+    """The world of this seed: the same in every process. The straight way to its goal is clear.
+
+    ``counted_share``: how likely the instruction counts things, instead of naming one.
+    """
     random = Random(f"world {seed}")
     while True:
-        world = _draw(seed, random)
+        world = _draw(seed, random, counted_share)
         if world is not None and _is_clear(world):
             return world
 
@@ -135,6 +140,11 @@ def from_side(world: World, pose: Pose, kind: str, side: str) -> list[Thing]:
     return sorted(seen, key=lambda thing: bearing_deg(pose, thing), reverse=side == "right")
 
 
+def counts(world: World) -> bool:
+    """Whether the instruction counts things from a side."""
+    return world.instruction.endswith(SIDES)
+
+
 def meant_by(world: World) -> list[Thing]:
     """The things that the words of the instruction mean; of every world that is made just its goal."""
     words = world.instruction.split()
@@ -145,10 +155,10 @@ def meant_by(world: World) -> list[Thing]:
     return from_side(world, ORIGIN, kind, side)[number : number + 1]
 
 
-def _draw(seed: int, random: Random) -> World | None:
+def _draw(seed: int, random: Random, counted_share: float) -> World | None:
     """A world, or None where a thing found no place."""
     verb, light = random.choice(VERBS), random.uniform(0.8, 1.0)
-    if random.random() >= _COUNTED_SHARE:
+    if random.random() >= counted_share:
         things = _place_named(random)
         return World(seed, things, named(verb, things[0].name), things[0], light) if things else None
     things = _place_counted(random)
