@@ -21,7 +21,7 @@ SERVER_BUILD := $(foreach part,BUILD_TESTS BUILD_EXAMPLES BUILD_APP USE_PREBUILT
 # dora-rs, for the test of a robot's node: 110 MB, nothing to build.
 DORA := dora-rs==1.1.0 dora-rs-cli==1.1.0 pyarrow==26.0.1
 
-.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft llama-server dora demo-models clean
+.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft llama-server dora demo-models demo-robot-models clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -70,6 +70,9 @@ dora: $(READY) ## dora-rs, for the test of a robot's node
 
 demo-models: $(READY) ## train the bundled pair anew (up to 90 minutes on 2 cores)
 	$(BIN)/python -m foredraft.demo_models.recipe
+
+demo-robot-models: $(READY) ## train the bundled pair with eyes anew (up to 75 minutes on 2 cores)
+	$(BIN)/python -m foredraft.demo_models.robot.recipe
 
 clean:
 	rm -rf .venv .venv-* .demo-models .mypy_cache .ruff_cache .pytest_cache .hypothesis

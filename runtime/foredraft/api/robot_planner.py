@@ -21,12 +21,10 @@ from foredraft.text.constraint import Constraint, constraint_of
 MAX_TOKENS = 48
 """Of an answer; a plan has fewer."""
 
-_COMPACT = {"x-guidance": {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}}
-
 
 def plan_rule() -> Constraint:
-    """What holds an answer to the form of a plan, without spaces, as the bundled models write it."""
-    rule = constraint_of(json_schema=SCHEMA | _COMPACT)
+    """What holds an answer to the form of a plan."""
+    rule = constraint_of(json_schema=SCHEMA)
     assert rule is not None
     return rule
 

@@ -44,5 +44,5 @@ def bundled_pair(name: str = "demo") -> Pair:
     pair = Pair.below(FOLDERS[name])
     for folder in (pair.target, pair.draft):
         if not (folder / "model.safetensors").is_file():
-            raise ModelError(f"the bundled models are missing ({folder}); make them with `make demo-models`")
+            raise ModelError(f"the bundled models are missing ({folder}); make them with `make {name}-models`")
     return pair
