@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from foredraft.demo_models.report import Machine
@@ -110,5 +111,5 @@ target's distribution, with small eyes of its own. Both share tokenizer, patches
 
 ## What it took
 {took}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
-{card.note}
+{fill(card.note, 116)}
 """
