@@ -11,7 +11,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoModelForImageTextToText
 
-from foredraft.demo_models.robot import ROBOT, robot_pair
+from foredraft.demo_models.pair import FOLDERS, bundled_pair
+from foredraft.demo_models.robot import ROBOT
 from foredraft.demo_models.robot.card import file_digest, weights
 from foredraft.demo_models.robot.drive import Driver, drive
 from foredraft.demo_models.robot.models import load
@@ -29,7 +30,7 @@ SLACK = 0.25
 
 
 def card() -> dict[str, float]:
-    figures: dict[str, float] = json.loads(robot_pair().card.read_text(encoding="utf-8"))["figures"]
+    figures: dict[str, float] = json.loads(bundled_pair("demo-robot").card.read_text(encoding="utf-8"))["figures"]
     return figures
 
 
@@ -40,7 +41,7 @@ def share(folder: Path, blind: bool = False) -> float:
 
 
 def test_it_is_small_and_in_16_bit_and_both_speak_the_same_tokens() -> None:
-    pair = robot_pair()
+    pair = bundled_pair("demo-robot")
     assert pair.size_bytes <= MAX_BYTES
     for folder in (pair.target, pair.draft):
         with safe_open(folder / "model.safetensors", framework="numpy") as stored:
@@ -49,21 +50,21 @@ def test_it_is_small_and_in_16_bit_and_both_speak_the_same_tokens() -> None:
 
 
 def test_transformers_loads_both_and_their_rotary_sections_fill_half_a_head() -> None:
-    pair = robot_pair()
+    pair = bundled_pair("demo-robot")
     for folder in (pair.target, pair.draft):
         text = AutoModelForImageTextToText.from_pretrained(folder).config.text_config
         assert 2 * sum(text.rope_parameters["mrope_section"]) == text.hidden_size // text.num_attention_heads
 
 
 def test_the_exits_are_the_targets_after_a_third_and_two_thirds_of_it() -> None:
-    pair = robot_pair()
+    pair = bundled_pair("demo-robot")
     exits = read_card(pair.exits)
     assert exits.model_digest == model_digest(pair.target)
     assert [3 * layer for layer in exits.layers] == [exits.model_layers, 2 * exits.model_layers]
 
 
 def test_the_card_says_what_was_reached_with_which_files() -> None:
-    pair = robot_pair()
+    pair = bundled_pair("demo-robot")
     body = json.loads(pair.card.read_text(encoding="utf-8"))
     readme = (ROBOT / "README.md").read_text(encoding="utf-8")
     assert body["files"] == {path.relative_to(ROBOT).as_posix(): file_digest(path) for path in weights(pair)}
@@ -75,14 +76,14 @@ def test_the_card_says_what_was_reached_with_which_files() -> None:
 
 
 def test_the_target_finds_its_way_as_often_as_the_card_says_and_blind_it_does_not() -> None:
-    assert share(robot_pair().target) >= card()["success_target"] - SLACK
-    assert share(robot_pair().target, blind=True) <= card()["success_blind"] + SLACK
+    assert share(bundled_pair("demo-robot").target) >= card()["success_target"] - SLACK
+    assert share(bundled_pair("demo-robot").target, blind=True) <= card()["success_blind"] + SLACK
 
 
 def test_a_missing_pair_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("foredraft.demo_models.robot.ROBOT", tmp_path)
-    with pytest.raises(ModelError, match=r"python -m foredraft\.demo_models\.robot\.recipe"):
-        robot_pair()
+    monkeypatch.setitem(FOLDERS, "demo-robot", tmp_path)
+    with pytest.raises(ModelError, match="make demo-robot-models"):
+        bundled_pair("demo-robot")
 
 
 def test_finding_it_loads_no_torch() -> None:

@@ -29,7 +29,7 @@ STAND_M: Final = (0.6, 1.3)
 FACING_DEG: Final = 25.0
 """How far off the middle of its view the goal may be when the robot stands in front of it."""
 
-COUNTED_SHARE: Final = 0.2
+COUNTED_SHARE: Final = 0.4
 """Of the instructions that count things; the others name one."""
 
 _NEAREST_M, _FARTHEST_M = 1.6, 4.4

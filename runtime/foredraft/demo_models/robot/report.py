@@ -18,8 +18,8 @@ REQUIRED: dict[str, tuple[float, float]] = {"success_target": (0.80, 1.0), "size
 
 MEANINGS = {
     "success_target": "share of held-out worlds in which the target (greedy) leads the robot to its goal",
-    "success_named": "the same where the instruction names the goal (four of five worlds)",
-    "success_counted": "the same where it counts things from a side (one of five)",
+    "success_named": "the same where the instruction names the goal (three of five worlds)",
+    "success_counted": "the same where it counts things from a side (two of five)",
     "success_draft": "share with the draft alone",
     "success_expert": "share with the expert, who knows the world",
     "success_blind": "share with the target shown an even grey",
