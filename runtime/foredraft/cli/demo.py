@@ -73,7 +73,7 @@ def demo(
     robot: Annotated[
         bool, typer.Option("--robot", help="Walk a robot by a model that sees, instead: once with each policy.")
     ] = False,
-    world: Annotated[int, typer.Option(help="Which of the robot's worlds.", min=0)] = 7,
+    world: Annotated[int, typer.Option(help="Which of the robot's worlds.", min=0)] = 12,
     animation: Annotated[Path, typer.Option(help="Where to draw its walk, moving (GIF).")] = Path("foredraft-demo.gif"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
