@@ -18,7 +18,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for part in ("target", "draft"):
         (tmp_path / part).mkdir()
         (tmp_path / part / "model.safetensors").write_bytes(bytes(500_000))
-    monkeypatch.setattr(pair, "BUNDLED", tmp_path)
+    monkeypatch.setitem(pair.FOLDERS, "demo", tmp_path)
     return tmp_path
 
 
@@ -34,7 +34,7 @@ def test_people_are_told_the_folders_and_the_size(bundled: Path) -> None:
 
 
 def test_an_installation_without_models_says_how_to_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair, "BUNDLED", tmp_path)
+    monkeypatch.setitem(pair.FOLDERS, "demo", tmp_path)
     result = runner.invoke(app, ["models"])
     assert result.exit_code == 1
     assert "make demo-models" in result.stderr

@@ -9,6 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from foredraft.demo_models import BUNDLED, Pair, bundled_pair
+from foredraft.demo_models.pair import FOLDERS
 from foredraft.demo_models.report import MEANINGS, REQUIRED
 from foredraft.demo_models.tokenizer import tokenizer_digest
 from foredraft.errors import ModelError
@@ -44,7 +45,7 @@ def test_the_card_says_what_was_reached_where_and_in_how_long() -> None:
 
 
 def test_a_missing_pair_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("foredraft.demo_models.pair.BUNDLED", tmp_path)
+    monkeypatch.setitem(FOLDERS, "demo", tmp_path)
     with pytest.raises(ModelError, match="make demo-models"):
         bundled_pair()
 

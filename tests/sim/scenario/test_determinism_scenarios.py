@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "2aec81704a265ee0",
-    "sync": "58f304ea2a2632fc",
+    "cloud": "3eed16ff1642446a",
+    "sync": "70ae4f27e49198b7",
 }
 
 

@@ -82,6 +82,8 @@ def test_a_summary_has_the_fields_of_generate(tmp_path: Path) -> None:
         "translated",
         "forced",  # no simulated text is held to a grammar
         "unverified",  # nor finished by its draft
+        "image_bytes",  # nor about an image
+        "image_s",
         "seed",
         "temperature",
         "finish_reason",
