@@ -143,7 +143,8 @@ class Connection:
                 await self._end_session()
             finally:
                 await self._flush(sender)
-                self._session = None  # it speaks through us: let go of each other, and nothing waits for the collector
+                self._session = None  # both speak through us: let go, and nothing waits for the collector
+                del self._viewing
 
     async def _flush(self, sender: "asyncio.Task[None]") -> None:
         """Give the last words a moment to leave, then end the sender."""
