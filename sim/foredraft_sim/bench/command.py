@@ -1,6 +1,6 @@
 """``foredraft bench simulator``: the command."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated
 
 import typer
@@ -24,7 +24,12 @@ def simulator(
         "wall-clock": sessions_bench.wall_clock,
         "fleet": lambda: sessions_bench.fleet(rounds),
     }
-    for name in only or ():
+    measure_all(known, only or (), as_json)
+
+
+def measure_all(known: Mapping[str, Callable[[], Result]], only: Collection[str], as_json: bool) -> None:
+    """Make these measurements, or ``only`` some, and show them. Raises UnknownNameError."""
+    for name in only:
         if name not in known:
             raise UnknownNameError("measurement", name, known)
     wanted = {name: measure for name, measure in known.items() if not only or name in only}

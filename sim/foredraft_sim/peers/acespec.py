@@ -9,12 +9,13 @@ parameters and not learned; up to eight branches grow in one draft step.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step, VerifyParams
 from foredraft.policies.chain import finished_chain
 from foredraft.protocol.tree import Node
-from foredraft_sim.peers.branches import longer, others, sent_chain, wide_chain
+from foredraft_sim.peers.branches import chain_then_branches, others
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,12 @@ class AceSpec:
 
     def step(self, state: EdgeState) -> Step | None:
         """The chain, its nodes with siblings; during verification the branches of other verdicts."""
-        if not state.verifying:
-            return wide_chain(state, self.gamma, self.fan_out + 1)
-        chain = sent_chain(state)
-        if chain and not chain[-1].expanded and chain[-1].position < state.position + state.useful_depth:
-            return Step((chain[-1],), self.fan_out)  # everything is accepted: what comes then?
-        return longer(state, self._branches(state.root, chain), self.gamma)
+        verdicts = partial(self._verdicts, state.root)
+        return chain_then_branches(state, self.gamma, self.fan_out + 1, self.fan_out, verdicts)
 
-    def _branches(self, root: Node, chain: Sequence[Node]) -> Iterator[Node]:
+    def _verdicts(self, root: Node, sent: Sequence[Node]) -> Iterator[Node]:
         """Other verdicts, those below the tip first."""
-        for depth, node in enumerate((root, *chain)):
+        for depth, node in enumerate((root, *sent)):
             yield from others(node)[: max(1, round(self.fan_out * self.decay**depth))]
 
     def ship(self, state: EdgeState) -> Sequence[Node]:

@@ -9,12 +9,13 @@ their own; here there is a link between them, and the outcomes are drafted best 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step, VerifyParams
 from foredraft.policies.chain import finished_chain
 from foredraft.protocol.tree import Node
-from foredraft_sim.peers.branches import longer, others, sent_chain, wide_chain
+from foredraft_sim.peers.branches import chain_then_branches, others
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,8 @@ class Saguaro:
 
     def step(self, state: EdgeState) -> Step | None:
         """The chain; during verification one token more below each outcome that is short of it."""
-        if not state.verifying:
-            return wide_chain(state, self.gamma, self.width)
-        chain = sent_chain(state)
-        if chain and not chain[-1].expanded and chain[-1].position < state.position + state.useful_depth:
-            return Step((chain[-1],), self.width)
-        return longer(state, self._likeliest(state, chain), self.gamma)
+        verdicts = partial(self._likeliest, state)
+        return chain_then_branches(state, self.gamma, self.width, self.width, verdicts)
 
     def _likeliest(self, state: EdgeState, sent: Sequence[Node]) -> list[Node]:
         probability = dict(state.path_probabilities)

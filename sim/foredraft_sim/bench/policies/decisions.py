@@ -11,7 +11,7 @@ from statistics import median
 from typing import Final
 
 from foredraft.profiles import load_profile
-from foredraft_sim.bench.policies.setting import Outcome, link_named, reference_pair
+from foredraft_sim.bench.policies.setting import Outcome, link_named, outcome_of, reference_pair
 from foredraft_sim.scenario.finished import Finished
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
@@ -82,21 +82,7 @@ def try_decisions(where: Decisions, policy: str, seed: int) -> Outcome:
     told = policy != NOT_TOLD
     done = replicate(where.scenario(deadline_s if told else None), policy if told else "auto", seed)
     late = [_late(one, deadline_s) for one in done.finished]
-    reports = [one.report for one in done.finished]
-    tokens = sum(report.new_tokens for report in reports)
-    return Outcome(
-        e2e_s=sum(report.e2e_s for report in reports),
-        tokens=tokens,
-        passes=sum(report.passes for report in reports) / tokens,
-        verified=sum(report.drafted + report.passes for report in reports) / tokens,
-        bytes_up=sum(report.bytes_up for report in reports) / tokens,
-        bytes_down=sum(report.bytes_down for report in reports) / tokens,
-        target_s=sum(report.target_s for report in reports) / tokens,
-        draft_s=sum(report.draft_s for report in reports) / tokens,
-        energy_j=None,
-        cost_usd=None,
-        missed=sum(late) / len(late),
-    )
+    return replace(outcome_of([one.report for one in done.finished]), missed=sum(late) / len(late))
 
 
 def _late(one: Finished, deadline_s: float) -> bool:

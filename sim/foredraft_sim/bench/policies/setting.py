@@ -1,10 +1,12 @@
 """One place of the benchmark: devices, link, pair and length of answer; and what a policy does there."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from foredraft.edge.session_report import SessionReport
 from foredraft.observe.bound import bound_s, knowing_bound_s
 from foredraft.profiles import (
     Direction,
@@ -160,8 +162,8 @@ class Outcome:
     bytes_down: float
     target_s: float
     draft_s: float
-    energy_j: float | None
-    cost_usd: float | None
+    energy_j: float | None = None
+    cost_usd: float | None = None
     missed: float = 0.0
 
     @property
@@ -174,25 +176,27 @@ def try_policy(setting: Setting, policy: str, seed: int) -> Outcome:
     """Run one policy there, with one seed: all policies meet the same luck."""
     scenario = setting.scenario()
     done = replicate(scenario, policy, seed)
-    reports = [one.report for one in done.finished]
-    tokens = sum(report.new_tokens for report in reports)
-    e2e_s = sum(report.e2e_s for report in reports)
-    draft_s = sum(report.draft_s for report in reports)
+    found = outcome_of([one.report for one in done.finished])
     edge, cloud = scenario.draft.cost, scenario.target.cost
     energy_j = cost_usd = None
     if edge.active_w is not None and edge.idle_w is not None:
-        energy_j = (draft_s * edge.active_w + max(0.0, e2e_s - draft_s) * edge.idle_w) / tokens
+        idle_s = max(0.0, found.token_s - found.draft_s)
+        energy_j = found.draft_s * edge.active_w + idle_s * edge.idle_w
     if cloud.price_usd_per_hour is not None:
-        cost_usd = done.servers_busy_s / 3600.0 * cloud.price_usd_per_hour / tokens
+        cost_usd = done.servers_busy_s / 3600.0 * cloud.price_usd_per_hour / found.tokens
+    return replace(found, energy_j=energy_j, cost_usd=cost_usd)
+
+
+def outcome_of(reports: Sequence[SessionReport]) -> Outcome:
+    """What these texts came to, but for energy, money and deadlines."""
+    tokens = sum(report.new_tokens for report in reports)
     return Outcome(
-        e2e_s=e2e_s,
+        e2e_s=sum(report.e2e_s for report in reports),
         tokens=tokens,
         passes=sum(report.passes for report in reports) / tokens,
         verified=sum(report.drafted + report.passes for report in reports) / tokens,
         bytes_up=sum(report.bytes_up for report in reports) / tokens,
         bytes_down=sum(report.bytes_down for report in reports) / tokens,
         target_s=sum(report.target_s for report in reports) / tokens,
-        draft_s=draft_s / tokens,
-        energy_j=energy_j,
-        cost_usd=cost_usd,
+        draft_s=sum(report.draft_s for report in reports) / tokens,
     )
