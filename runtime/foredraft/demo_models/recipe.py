@@ -86,18 +86,32 @@ def deliver(made: Pair, out: Path) -> Pair:
 def main(arguments: list[str] | None = None) -> int:
     """The command; 0 when every required figure was reached, 1 when the card names some that were not."""
     parser = argparse.ArgumentParser(prog="python -m foredraft.demo_models.recipe", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=80.0, help="time for the whole recipe (default 80)")
-    parser.add_argument("--work", type=Path, default=Path(".demo-models"), help="folder for checkpoints")
-    parser.add_argument("--out", type=Path, default=BUNDLED, help="where the pair goes (default: the package)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="most threads to use")
     parser.add_argument("--samples", type=int, default=120, help="samples that the judge draws (at least)")
+    plan = plan_of(parser, arguments, Plan(Path(".demo-models"), BUNDLED, minutes=80.0), MAX_MINUTES)
+    return tell(make_pair(plan, load_corpus()))
+
+
+def plan_of(parser: argparse.ArgumentParser, arguments: list[str] | None, usual: Plan, most_minutes: float) -> Plan:
+    """The plan that these arguments ask for; ``usual``: what holds where they say nothing.
+
+    ``parser`` knows the option for ``samples`` already, under a name of its own.
+    """
+    parser.add_argument(
+        "--minutes", type=float, default=usual.minutes, help=f"time for the whole recipe (default {usual.minutes:g})"
+    )
+    parser.add_argument("--work", type=Path, default=usual.work, help="folder for checkpoints")
+    parser.add_argument("--out", type=Path, default=usual.out, help="where the pair goes (default: the package)")
+    parser.add_argument("--seed", type=int, default=usual.seed)
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="most threads to use")
     parser.add_argument("--note", default="", help="a sentence for the card, about how this run differed")
     given = parser.parse_args(arguments)
-    if not 0 < given.minutes <= MAX_MINUTES:
-        parser.error(f"--minutes must be above 0 and at most {MAX_MINUTES:g}")
-    plan = Plan(given.work, given.out, given.minutes, given.seed, given.threads, given.samples, given.note)
-    pair = make_pair(plan, load_corpus())
+    if not 0 < given.minutes <= most_minutes:
+        parser.error(f"--minutes must be above 0 and at most {most_minutes:g}")
+    return Plan(**vars(given))
+
+
+def tell(pair: Pair) -> int:
+    """Print the README of a pair that was made, and what it did not reach; the exit code."""
     card = json.loads(pair.card.read_text("utf-8"))
     print(pair.card.with_name("README.md").read_text("utf-8"))
     for name in card["missed"]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -18,6 +19,8 @@ BOS = "<|bos|>"
 
 EOS = "<|eos|>"
 """Ends every file."""
+
+MARKS: Final = {"bos_token": BOS, "eos_token": EOS}
 
 VOCABULARY = 1024
 """Tokens in the vocabulary. Small, because every exit pays for an output layer of this width."""
@@ -48,14 +51,16 @@ def learn_tokenizer(
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_positions: int) -> None:
-    """Write `tokenizer.json` and what `transformers.AutoTokenizer` wants beside it into `folder`."""
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_positions: int, said: Mapping[str, str] = MARKS) -> None:
+    """Write `tokenizer.json` and what `transformers.AutoTokenizer` wants beside it into `folder`.
+
+    `said`: the marks, and what else its settings say.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BOS,
-        "eos_token": EOS,
+        **said,
         "clean_up_tokenization_spaces": False,
         "model_max_length": max_positions,
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step
+from foredraft.protocol.prefix import common_prefix
 from foredraft.protocol.tree import Node
 
 
@@ -86,11 +87,7 @@ class LocalText:
         """The cloud committed ``tokens`` at the tip: confirm what was shown there, or withdraw it."""
         if not self._tokens:
             return
-        same = 0
-        for shown, said in zip(self._tokens, tokens, strict=False):
-            if shown != said:
-                break
-            same += 1
+        same = common_prefix(self._tokens, tokens)
         if same:
             self._begins += same
             del self._tokens[:same]

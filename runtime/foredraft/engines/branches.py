@@ -14,6 +14,7 @@ from typing import Protocol
 
 from foredraft.engines.tree_cache import Step
 from foredraft.protocol.anchor import ORIGIN, Anchor
+from foredraft.protocol.prefix import common_prefix
 
 TEXT = 0
 """The sequence of the committed text."""
@@ -83,11 +84,7 @@ class Branches:
     def begin(self, tokens: Sequence[int], words: Sequence[int] | None = None) -> None:
         """Another text; what the cache holds of its beginning stays. ``words``: those of its tokens that are run."""
         words = tokens if words is None else words
-        common = 0
-        for old, new in zip(self.text[: self.cached], words[:-1], strict=False):
-            if old != new:
-                break
-            common += 1
+        common = common_prefix(self.text[: self.cached], words[:-1])
         self._drop_tree()
         self._memory.remove(TEXT, common)
         self.text, self.cached, self.left_out = list(words), common, len(tokens) - len(words)

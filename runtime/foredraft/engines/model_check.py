@@ -65,7 +65,7 @@ def examine(module: Any, config: Any, folder: Path) -> Anatomy:
     """Find the parts of a causal model. Raises ModelError."""
     attention.register()
     name = repr(str(folder))
-    try:
+    with _explained(f"{name} cannot be run over our attention", _WAY_OUT):
         use(module, attention.NAME)
         backbone = module.get_decoder()
         layers = max((c for c in backbone.children() if isinstance(c, nn.ModuleList)), key=len)
@@ -76,8 +76,6 @@ def examine(module: Any, config: Any, folder: Path) -> Anatomy:
             last = backbone(input_ids=tokens, position_ids=torch.arange(3).to(tokens).unsqueeze(0), use_cache=False)[0]
         for hook in hooks:
             hook.remove()
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
-        raise ModelError(f"{name} cannot be run over our attention ({reason_of(error)}); {_WAY_OUT}") from error
     if sorted(look.planes) != list(range(len(layers))):
         raise ModelError(
             f"{name} is of the {config.model_type!r} family, of whose {len(layers)} layers only {len(look.planes)} "
@@ -119,35 +117,34 @@ def _output_of(module: Any, config: Any) -> Callable[[Tensor], Tensor]:
 def check(model: LoadedModel) -> None:
     """A tree beside a chain, through the engine and by the model's own eager attention. Raises ModelError."""
     name = repr(str(model.folder))
-    try:
+    with _explained(f"{name} cannot be run over our attention", _WAY_OUT):
         apart, allowed = _apart(model), most_apart(model)
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
-        raise ModelError(f"{name} cannot be run over our attention ({reason_of(error)}); {_WAY_OUT}") from error
-    if not apart <= allowed:
-        raise ModelError(
-            f"{name} says through the engine something else than by itself: logits are {apart:.2g} standard "
-            f"deviations apart, {allowed:.2g} may be rounding; {_WAY_OUT}"
-        )
-    if model.sight is not None:
-        check_sight(model, model.sight, allowed)
+    _judge(f"{name} says through the engine something else than by itself", apart, allowed, _WAY_OUT)
+    if model.sight is None:
+        return
+    with _explained(f"{name} cannot see through our engine", _WAY_OUT_SEEING):
+        apart = _apart_seeing(model, model.sight)
+    _judge(f"{name} says through the engine something else of an image than by itself", apart, allowed, _WAY_OUT_SEEING)
 
 
-def check_sight(model: LoadedModel, sight: Sight, allowed: float) -> None:
-    """Likewise with an image in the text, its rows in two chunks, and a tree after it. Raises ModelError."""
-    name = repr(str(model.folder))
+@contextmanager
+def _explained(wrong: str, way_out: str) -> Iterator[None]:
+    """Whatever a strange model meets our engine with is a ModelError."""
     try:
-        apart = _apart_seeing(model, sight)
+        yield
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
-        raise ModelError(f"{name} cannot see through our engine ({reason_of(error)}); {_WAY_OUT_SEEING}") from error
+        raise ModelError(f"{wrong} ({reason_of(error)}); {way_out}") from error
+
+
+def _judge(wrong: str, apart: float, allowed: float, way_out: str) -> None:
     if not apart <= allowed:
         raise ModelError(
-            f"{name} says through the engine something else of an image than by itself: logits are {apart:.2g} "
-            f"standard deviations apart, {allowed:.2g} may be rounding; {_WAY_OUT_SEEING}"
+            f"{wrong}: logits are {apart:.2g} standard deviations apart, {allowed:.2g} may be rounding; {way_out}"
         )
 
 
 def _apart_seeing(model: LoadedModel, sight: Sight) -> float:
-    """As ``_apart``, over a text with an image in it."""
+    """As ``_apart``, over a text with an image in it, its rows in two chunks, and a tree after it."""
     inputs = sight.read(_noise_image())
     picture = sight.look(inputs)
     draw = torch.randint(0, model.vocab_size, (9,), generator=torch.Generator().manual_seed(3)).tolist()

@@ -37,6 +37,7 @@ from foredraft.protocol.ports import (
     eyes_of,
     load_of,
 )
+from foredraft.protocol.prefix import common_prefix
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 
@@ -342,9 +343,8 @@ class PacedDrafter:
         """A text begins: what the cache lacks of it is run, and paid for, with the first step."""
         self._follow()
         held = self._text[: len(self._text) - self._behind]
-        differs = (at for at, (old, new) in enumerate(zip(held, tokens, strict=False)) if old != new)
         self._text = list(tokens)
-        self._behind = len(tokens) - next(differs, min(len(held), len(tokens)))
+        self._behind = len(tokens) - common_prefix(held, tokens)
         self._cached.clear()
         await self._inner.begin(tokens, sampling)
 

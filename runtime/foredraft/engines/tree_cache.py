@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foredraft.protocol.anchor import ORIGIN, Anchor
+from foredraft.protocol.prefix import common_prefix
 
 Step = tuple[Anchor, int]
 """A node: the prefix that ends with it, and its token."""
@@ -71,11 +72,7 @@ class TreeCache:
     def begin(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> None:
         """Another text; what the cache holds of its beginning stays. ``rows``: what is run of it, by name."""
         rows = tokens if rows is None else rows
-        common = 0
-        for old, new in zip(self.text[: self._cached], rows[:-1], strict=False):
-            if old != new:
-                break
-            common += 1
+        common = common_prefix(self.text[: self._cached], rows[:-1])
         self.text, self._cached, self.left_out = list(rows), common, len(tokens) - len(rows)
         self.anchor = ORIGIN.after(tokens)
         self._tree, self._index = [], {}

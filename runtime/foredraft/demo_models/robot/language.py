@@ -5,12 +5,11 @@ Byte-level BPE as the bundled pair's, learned from instructions and plans; Qwen2
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from foredraft.demo_models.tokenizer import learn_tokenizer
+from foredraft.demo_models.tokenizer import learn_tokenizer, save_tokenizer
 from foredraft.robot.camera import HEIGHT, WIDTH
 from foredraft.robot.expert import expert_plan
 from foredraft.robot.plans import write_plan
@@ -65,15 +64,6 @@ def learn_language(worlds: range) -> Tokenizer:
 
 def save_language(tokenizer: Tokenizer, folder: Path) -> None:
     """Write the tokenizer, the chat template and the image processor's settings as `save_pretrained` would."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": END,
-        "pad_token": END_OF_TEXT,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": MAX_POSITIONS,
-        "processor_class": "Qwen2VLProcessor",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    said = {"eos_token": END, "pad_token": END_OF_TEXT, "processor_class": "Qwen2VLProcessor"}
+    save_tokenizer(tokenizer, folder, MAX_POSITIONS, said)
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")

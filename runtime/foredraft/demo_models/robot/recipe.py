@@ -6,14 +6,13 @@ Tokenizer, target, draft, exits, judge, card; resumed and cut by time as the oth
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 from foredraft.demo_models.pair import Pair
 from foredraft.demo_models.plan import Plan
-from foredraft.demo_models.recipe import Ledger, deliver
+from foredraft.demo_models.recipe import Ledger, deliver, plan_of, tell
 from foredraft.demo_models.robot import ROBOT
 
 MAX_MINUTES = 75.0
@@ -50,23 +49,11 @@ def make_pair(plan: Plan) -> Pair:
 def main(arguments: list[str] | None = None) -> int:
     """The command; 0 when every required figure was reached, 1 when the card names some that were not."""
     parser = argparse.ArgumentParser(prog="python -m foredraft.demo_models.robot.recipe", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=70.0, help="time for the whole recipe (default 70)")
-    parser.add_argument("--work", type=Path, default=Path(".demo-models/robot"), help="folder for checkpoints")
-    parser.add_argument("--out", type=Path, default=ROBOT, help="where the pair goes (default: the package)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="most threads to use")
-    parser.add_argument("--worlds", type=int, default=200, help="held-out worlds for the judge, at most 200")
-    parser.add_argument("--note", default="", help="a sentence for the card, about how this run differed")
-    given = parser.parse_args(arguments)
-    if not 0 < given.minutes <= MAX_MINUTES:
-        parser.error(f"--minutes must be above 0 and at most {MAX_MINUTES:g}")
-    plan = Plan(given.work, given.out, given.minutes, given.seed, given.threads, given.worlds, given.note)
-    pair = make_pair(plan)
-    card = json.loads(pair.card.read_text("utf-8"))
-    print(pair.card.with_name("README.md").read_text("utf-8"))
-    for name in card["missed"]:
-        print(f"not reached: {name} {card['figures'][name]} (required: {card['required'][name]})", file=sys.stderr)
-    return 0 if card["reached"] else 1
+    parser.add_argument(
+        "--worlds", dest="samples", type=int, default=200, help="held-out worlds for the judge, at most 200"
+    )
+    plan = plan_of(parser, arguments, Plan(Path(".demo-models/robot"), ROBOT, minutes=70.0), MAX_MINUTES)
+    return tell(make_pair(plan))
 
 
 if __name__ == "__main__":
