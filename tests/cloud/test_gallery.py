@@ -42,9 +42,27 @@ def pieces(data: bytes, of: int = 3) -> list[Image]:
     return [Image(digest_of(data), len(data), at, data[at : at + of]) for at in range(0, len(data), of)]
 
 
+class Watched(Viewing):
+    """Keeps what is to be said."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        super().__init__(gallery)
+        self.said: list[Shown] = []
+
+    def show(self, show: Show, key: str) -> Shown | None:
+        return self._keep(super().show(show, key))
+
+    async def take(self, piece: Image, key: str) -> Shown | None:
+        return self._keep(await super().take(piece, key))
+
+    def _keep(self, shown: Shown | None) -> Shown | None:
+        self.said += [] if shown is None else [shown]
+        return shown
+
+
 def viewing(gallery: Gallery) -> tuple[Viewing, list[Shown]]:
-    said: list[Shown] = []
-    return Viewing(gallery, said.append), said
+    view = Watched(gallery)
+    return view, view.said
 
 
 async def send(view: Viewing, data: bytes, key: str = "k") -> None:

@@ -36,6 +36,7 @@ from foredraft.protocol.messages import (
     Refused,
     Score,
     Show,
+    Shown,
     Steer,
     ToEdge,
 )
@@ -95,7 +96,7 @@ class Connection:
         self._asked = -1  # the latest session that was to be opened
         self._score: Score | None = None  # of the session that is opened next
         self._constrain: Constrain | None = None  # likewise
-        self._viewing = Viewing(service.gallery, self.say)
+        self._viewing = Viewing(service.gallery)
         self._charged_bytes = 0
 
     @property
@@ -143,8 +144,7 @@ class Connection:
                 await self._end_session()
             finally:
                 await self._flush(sender)
-                self._session = None  # both speak through us: let go, and nothing waits for the collector
-                del self._viewing
+                self._session = None  # it speaks through us: let go of each other, and nothing waits for the collector
 
     async def _flush(self, sender: "asyncio.Task[None]") -> None:
         """Give the last words a moment to leave, then end the sender."""
@@ -191,7 +191,7 @@ class Connection:
                 case Constrain():
                     self._constrain = message
                 case Show():
-                    self._viewing.show(message, self.key.name)
+                    self._say_shown(self._viewing.show(message, self.key.name))
                 case Image():
                     session = self._viewing.session
                     await self._see(message)
@@ -281,7 +281,11 @@ class Connection:
             for limit in (BYTES, IMAGE_BYTES):
                 quota.check(self.key, limit, now_s)
         quota.spend(self.key, IMAGE_BYTES, len(piece.data), now_s)
-        await self._viewing.take(piece, self.key.name)
+        self._say_shown(await self._viewing.take(piece, self.key.name))
+
+    def _say_shown(self, shown: Shown | None) -> None:
+        if shown is not None:
+            self.say(shown)
 
     def _held_to(self, session: int) -> Constraint | None:
         """What the text of this session must be. Raises RefusedError."""

@@ -5,7 +5,6 @@ is what the target made of it, not the file; when there is too much, what was lo
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 from foredraft.errors import ImageError, ModelError, RefusedError
 from foredraft.images import digest_of
@@ -58,43 +57,46 @@ class Gallery:
 class Viewing:
     """What one connection shows: the images of the session that it opens next, and the one that is on its way."""
 
-    def __init__(self, gallery: Gallery, say: Callable[[Shown], None]) -> None:
-        self._gallery, self._say = gallery, say
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
         self._show: Show | None = None
         self._pictures: dict[bytes, Picture] = {}
         self._coming = b""
         self._data = bytearray()
 
-    def show(self, show: Show, key: str) -> None:
-        """The text of a session is to have these images. Raises RefusedError where the model sees none."""
+    def show(self, show: Show, key: str) -> Shown | None:
+        """The text of a session is to have these images. What to say, where none is lacking.
+
+        Raises RefusedError where the model sees none.
+        """
         if self._gallery.eyes is None:
             raise RefusedError(messages.INVALID, "the model here sees no images")
         self._show = show
         found = {digest: self._gallery.find(key, digest) for digest in show.images}
         self._pictures = {digest: picture for digest, picture in found.items() if picture is not None}
-        self._say_if_all_here()
+        return self._shown()
 
-    async def take(self, piece: Image, key: str) -> None:
-        """A piece of an image. What nobody asked for, or came before, is passed over.
+    async def take(self, piece: Image, key: str) -> Shown | None:
+        """A piece of an image. What nobody asked for, or came before, is passed over. What to say, if it was the last.
 
         Raises RefusedError for pieces that make no image that can be read.
         """
         if self._show is None or piece.digest not in self._show.images or piece.digest in self._pictures:
-            return
+            return None
         if piece.digest != self._coming:
             self._coming, self._data = piece.digest, bytearray()
         if piece.offset < len(self._data):
-            return
+            return None
         if piece.offset > len(self._data) or piece.offset + len(piece.data) > piece.size:
             raise RefusedError(messages.INVALID, f"a piece of an image at {piece.offset}, not at {len(self._data)}")
         self._data += piece.data
         if len(self._data) < piece.size:
-            return
+            return None
         data, self._data, self._coming = bytes(self._data), bytearray(), b""
         if digest_of(data) != piece.digest:
             raise RefusedError(messages.INVALID, "an image is not what its digest names")
         self._pictures[piece.digest] = await self._gallery.look(key, data)
-        self._say_if_all_here()
+        return self._shown()
 
     @property
     def session(self) -> int:
@@ -110,8 +112,9 @@ class Viewing:
             raise RefusedError(messages.UNSEEN, f"{len(missing)} images of the text are not here", 0.0)
         return [self._pictures[digest] for digest in self._show.images]
 
-    def _say_if_all_here(self) -> None:
+    def _shown(self) -> Shown | None:
+        """What the images' places become, once all are here."""
         show = self._show
-        if show is not None and all(digest in self._pictures for digest in show.images):
-            places = tuple(messages.pack(self._pictures[digest].tokens) for digest in show.images)
-            self._say(Shown(show.session, places))
+        if show is None or not all(digest in self._pictures for digest in show.images):
+            return None
+        return Shown(show.session, tuple(messages.pack(self._pictures[digest].tokens) for digest in show.images))
