@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -40,14 +41,21 @@ async def test_a_text_that_came_to_its_end_and_one_that_its_edge_left(caplog: py
 
 
 @pytest.mark.parametrize(
-    ("error", "how", "code"),
-    [(RuntimeError("oh"), session_log.FAILED, "internal"), (RefusedError("busy", "no room"), "refused", "busy")],
+    ("failure", "how", "code"),
+    [
+        (lambda: RuntimeError("oh"), session_log.FAILED, "internal"),
+        (lambda: RefusedError("busy", "no room"), "refused", "busy"),
+    ],
 )
 async def test_a_session_that_failed_or_was_refused_and_why(
-    error: Exception, how: str, code: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    failure: Callable[[], Exception],
+    how: str,
+    code: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def no_slot(*_: object) -> Slot:
-        raise error
+        raise failure()  # a new one: an error that lives on holds all that it came through
 
     served = cloud()
     monkeypatch.setattr(served.target, "slot", no_slot)
