@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from foredraft.api.edge import Edge, connect
 from foredraft.api.loading import NGRAM, ModelOptions
+from foredraft.api.points import Point
 from foredraft.errors import ModelError
 from foredraft.links.emulation import proxies
 from foredraft.links.proxy_process import ProxyProcess
@@ -20,25 +20,6 @@ from foredraft.links.shaping import Shape
 from foredraft.profiles import load_profile
 
 READY_S: Final = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """The hardware profiles of a device, a server and the link between them. ``says``: what is emulated, for people."""
-
-    draft: str
-    target: str
-    link: str
-    says: str
-
-
-ROBOT_5: Final = Point(
-    "robot-5-draft",
-    "robot-5-target",
-    "robot-5",
-    "EMULATION of the seed's robot point with all times divided by 5: a draft step takes 14.4 ms, "
-    "a target pass 124 ms, communication 24 ms per round trip.",
-)
 
 
 @asynccontextmanager

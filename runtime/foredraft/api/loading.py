@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from foredraft.demo_models.pair import FOLDERS, bundled_pair
 from foredraft.errors import ConfigError, ModelError, extras_named, needs
 from foredraft.protocol.ports import Drafter, NewDrafter, Target, TargetCard
 from foredraft.text.tokenizer import Tokenizer
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from foredraft.engines.translating import Speech
 
 DEMO: Final = "demo"
-BUNDLED: Final = (DEMO, "demo-robot")
-"""The pairs that come with the package."""
 NGRAM: Final = "ngram"
 LLAMA_SERVER: Final = "llama-server:"
 """What begins the name of a draft on llama.cpp's own HTTP server; its URL follows."""
@@ -73,9 +72,7 @@ def load_target(
     from foredraft.profiles import check_model, load_profile
 
     profile = load_profile(options.pace, "target") if options.pace else None
-    if model in BUNDLED:
-        from foredraft.demo_models import bundled_pair
-
+    if model in FOLDERS:
         pair = bundled_pair(str(model))
         model, exits = pair.target, exits or pair.exits
     loaded = _load(model, options)
@@ -257,9 +254,7 @@ def _torch_draft(draft: str | Path, options: ModelOptions) -> Draft:
     from foredraft.engines.translating import TokenizerSpeech
     from foredraft.engines.worker import DeviceWorker
 
-    if draft in BUNDLED:
-        from foredraft.demo_models import bundled_pair
-
+    if draft in FOLDERS:
         draft = bundled_pair(str(draft)).draft
     loaded, worker = _load(draft, options), DeviceWorker("draft")
     new = partial(TorchDrafter, loaded, worker=worker)

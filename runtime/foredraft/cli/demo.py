@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from foredraft.api.points import ROBOT_5
+
 if TYPE_CHECKING:
     from foredraft.api.edge import Edge
     from foredraft.edge.session_report import SessionReport
@@ -106,7 +108,7 @@ def demo(
 
 
 async def _run_all(plan: Plan) -> "tuple[list[Run], ProxyReport]":
-    from foredraft.api.emulated_pair import ROBOT_5, emulated_pair
+    from foredraft.api.emulated_pair import emulated_pair
 
     _say(plan, ROBOT_5.says, "Starting a cloud process and, behind a shaping proxy, an edge (this process) ...")
     async with emulated_pair(plan.model, plan.exits, plan.draft, ROBOT_5) as (edge, proxy):
@@ -144,7 +146,6 @@ def _say(plan: Plan, *lines: str) -> None:
 
 def _draw(plan: Plan, runs: list[Run], link: "ProxyReport") -> Path | None:
     """The picture; None, and a word about it, where it cannot be drawn."""
-    from foredraft.api.emulated_pair import ROBOT_5
     from foredraft.cli.main import complain
     from foredraft.errors import ConfigError
     from foredraft.observe.picture import draw
@@ -173,8 +174,6 @@ def _speed(runs: list[Run], run: Run) -> float:
 
 
 def _as_json(plan: Plan, runs: list[Run], link: "ProxyReport", identical: bool, drawn: Path | None) -> dict[str, Any]:
-    from foredraft.api.emulated_pair import ROBOT_5
-
     return {
         "emulation": ROBOT_5.says,
         "prompt": plan.prompt,
@@ -206,8 +205,6 @@ def _figures(runs: list[Run], run: Run) -> dict[str, str]:
 def _show(plan: Plan, runs: list[Run], link: "ProxyReport", identical: bool, drawn: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from foredraft.api.emulated_pair import ROBOT_5
 
     table = Table(title=f"{plan.max_new_tokens} tokens at temperature {plan.temperature:g}, seed {plan.seed}")
     table.add_column("")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from foredraft.api.emulated_pair import ROBOT_5
+from foredraft.api.points import ROBOT_5
 
 if TYPE_CHECKING:
     from foredraft.api.robot_planner import Walk
@@ -49,7 +49,7 @@ def demo_robot(policies: Sequence[str], number: int, picture: Path, animation: P
 
 async def _walk_all(policies: Sequence[str], number: int, *, quiet: bool) -> "tuple[list[Walk], ProxyReport]":
     """The walk with each policy, between an edge and a server that have not seen it before."""
-    from foredraft.api.emulated_pair import ROBOT_5, emulated_pair
+    from foredraft.api.emulated_pair import emulated_pair
     from foredraft.api.robot_planner import RobotPlanner, plan_rule
     from foredraft.robot.world import make_world
 

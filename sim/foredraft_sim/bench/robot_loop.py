@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import foredraft
-from foredraft.api.emulated_pair import ROBOT_5, emulated_pair
+from foredraft.api.emulated_pair import emulated_pair
+from foredraft.api.points import ROBOT_5
 from foredraft.api.robot_planner import RobotPlanner, Walk, plan_rule
 from foredraft.bench.result import Figure, Result
 from foredraft.loop import new_event_loop

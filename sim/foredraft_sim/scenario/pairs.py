@@ -7,9 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from foredraft.api.loading import BUNDLED
 from foredraft.cloud.session import NewDetokenizer
-from foredraft.demo_models import bundled_pair
+from foredraft.demo_models.pair import FOLDERS, bundled_pair
 from foredraft.edge.estimates import Estimates
 from foredraft.errors import ProfileError, extras_named
 from foredraft.profiles import check_model
@@ -215,10 +214,10 @@ def _places(folder: Path, pair: ModelPair) -> tuple[str, str, Path | None]:
     """Target, draft and exits: the bundled ones, folders relative to the scenario's, or hub ids."""
     names = [pair.target, pair.draft]
     exits = folder / pair.exits if pair.exits else None
-    if pair.target in BUNDLED:
+    if pair.target in FOLDERS:
         bundled = bundled_pair(pair.target)
         names[0], exits = str(bundled.target), exits or bundled.exits
-    if pair.draft in BUNDLED:
+    if pair.draft in FOLDERS:
         names[1] = str(bundled_pair(pair.draft).draft)
     target, draft = (str(folder / name) if (folder / name).exists() else name for name in names)
     return target, draft, exits

@@ -50,7 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; 0 when every required figure was reached, 1 when the card names some that were not."""
     parser = argparse.ArgumentParser(prog="python -m foredraft.demo_models.robot.recipe", description=__doc__)
     parser.add_argument(
-        "--worlds", dest="samples", type=int, default=200, help="held-out worlds for the judge, at most 200"
+        "--worlds",
+        dest="samples",
+        metavar="WORLDS",
+        type=int,
+        default=200,
+        help="held-out worlds for the judge, at most 200",
     )
     plan = plan_of(parser, arguments, Plan(Path(".demo-models/robot"), ROBOT, minutes=70.0), MAX_MINUTES)
     return tell(make_pair(plan))
