@@ -15,6 +15,7 @@ from foredraft.api.cloud import Cloud
 from foredraft.api.edge import Edge, connect
 from foredraft.cloud.gallery import Gallery
 from foredraft.edge.connections import Retry
+from foredraft.engines.ngram import NgramDrafter
 from foredraft.engines.torch_model import LoadedModel, load_model
 from foredraft.engines.torch_target import TorchTarget
 from foredraft.errors import ConfigError, RefusedError, UnreachableError
@@ -213,8 +214,14 @@ async def test_a_text_with_an_image_keeps_to_its_grammar(cloud: Cloud, model: Lo
 
 
 async def test_what_is_wrong_is_said_before_anything_is_sent(cloud: Cloud, model: LoadedModel, tmp_path: Path) -> None:
-    image = image_of(FIRST)
-    async with connect(cloud) as edge:
+    image, drafters = image_of(FIRST), list[NgramDrafter]()
+
+    def new_drafter() -> NgramDrafter:
+        drafters.append(NgramDrafter())
+        return drafters[-1]
+
+    async with connect(cloud, draft=new_drafter) as edge:
+        before = len(drafters)
         for images, prompt, said in (
             ([image], "no place", "0 places for images"),
             ([image], prompt_of(model, FIRST, SECOND), "2 places for images"),
@@ -224,6 +231,7 @@ async def test_what_is_wrong_is_said_before_anything_is_sent(cloud: Cloud, model
                 edge.generate(prompt, images=images)
         with pytest.raises(ConfigError, match="cannot be recorded"):
             edge.generate(prompt_of(model, FIRST), images=[image], record=tmp_path / "r.fdr")
+        assert len(drafters) == before
     assert cloud.service.counters.sessions == 0
 
 

@@ -240,12 +240,15 @@ class Edge:
         sampling = Sampling(temperature, top_k, top_p, seed)
         rules = StopRules(max_new_tokens, self.ready.stop_tokens if end_marks else (), tuple(stop))
         begin_grammar = self._grammar_of(constraint, needed=deadline is not None and deadline.then == LOCAL)
-        mine = self._drafters.take()
-        shown = self._shown(images, tokens, mine)
+        shown = self._shown(images, tokens)
+        if images and record is not None:
+            raise ConfigError("a text with images cannot be recorded; leave record (--record) out")
 
         def start() -> int:
             return len(tokens if shown is None else shown.text)
 
+        mine = self._drafters.take()  # now that nothing is wrong with what was asked
+        self._show_to(mine, images)
         drafter, recorder = mine, None
         if begin_grammar is not None:
             drafter = ConstrainedDrafter(mine, begin_grammar, start)
@@ -262,8 +265,6 @@ class Edge:
             )
         connect: Connect | Connections = self._links()
         if record is not None:
-            if images:
-                raise ConfigError("a text with images cannot be recorded; leave record (--record) out")
             recorder = record if isinstance(record, Recorder) else Recorder(record)
             of = self._recorded(tokens, sampling, rules, spec_of_running(chosen), drafter, observer)
             drafter, connect, observer = recorder.listen(of)
@@ -290,16 +291,18 @@ class Edge:
         translated = self._translated
         return Generation(session, text, seed, self._begins, ended, recorder, translated=translated, ending=ending)
 
-    def _shown(self, images: Sequence[EncodedImage], prompt: Sequence[int], drafter: Drafter) -> Images | None:
-        """The images of a text, of which the drafter is told. Raises ConfigError."""
-        if self.ready.image_token is None:
-            if images:
-                raise ConfigError("the model that is served sees no images")
+    def _shown(self, images: Sequence[EncodedImage], prompt: Sequence[int]) -> Images | None:
+        """The images of a text, if it has some. Raises ConfigError."""
+        if not images:
             return None
-        shown = Images(images, prompt, self.ready.image_token, self._shows) if images else None
-        if isinstance(drafter, BesideImages):
+        if self.ready.image_token is None:
+            raise ConfigError("the model that is served sees no images")
+        return Images(images, prompt, self.ready.image_token, self._shows)
+
+    def _show_to(self, drafter: Drafter, images: Sequence[EncodedImage]) -> None:
+        """Tell a drafter of the images of its next text, or that there are none."""
+        if self.ready.image_token is not None and isinstance(drafter, BesideImages):
             drafter.see([image.data for image in images], self.ready.image_token)
-        return shown
 
     def latest(self, *, let_finish: bool = False, **asked: Any) -> Latest:
         """Asks of which only the newest matters, with these options of ``generate``: ``await latest.ask(prompt)``.
