@@ -35,7 +35,7 @@ class Eyes:
         return Seen(image)
 
     async def slot_seeing(self, pictures: object, tokens: object, sampling: Sampling, owner: str = "") -> Slot:
-        raise NotImplementedError
+        raise AssertionError("no text is opened here")
 
 
 def pieces(data: bytes, of: int = 3) -> list[Image]:

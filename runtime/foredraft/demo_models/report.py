@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,20 +62,62 @@ class Card:
     @property
     def missed(self) -> list[str]:
         """The required figures that are unknown or out of their range."""
-        values = {name: self.figures.get(name) for name in REQUIRED}
-        return [name for name, value in values.items() if value is None or not _within(value, REQUIRED[name])]
+        return missed_of(self.figures, REQUIRED)
 
 
 def write_card(card: Card, folder: Path) -> None:
     """Write `card.json` and `README.md` into `folder`."""
-    required = {name: list(limits) for name, limits in REQUIRED.items()}
-    body = {"reached": not card.missed, "missed": card.missed, "required": required, **asdict(card)}
+    write_files(asdict(card), card.missed, REQUIRED, _readme(card), folder)
+
+
+Required = Mapping[str, tuple[float, float]]
+"""The least and the most of figures, by name."""
+
+Figures = Mapping[str, float | None]
+
+
+def missed_of(figures: Figures, required: Required) -> list[str]:
+    """The required figures that are unknown or out of their range."""
+    values = {name: figures.get(name) for name in required}
+    return [name for name, value in values.items() if value is None or not _within(value, required[name])]
+
+
+def write_files(card: dict[str, Any], missed: list[str], required: Required, readme: str, folder: Path) -> None:
+    """Write `card.json` and `README.md` into `folder`."""
+    limits = {name: list(limits) for name, limits in required.items()}
+    body = {"reached": not missed, "missed": missed, "required": limits, **card}
     (folder / "card.json").write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
+    (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def figure_rows(figures: Figures, meanings: Mapping[str, str], required: Required) -> str:
+    """The table's rows: what each figure means, what was asked for, what was reached, whether that meets it."""
+    missed = missed_of(figures, required)
+    rows = []
+    for name, meaning in meanings.items():
+        value = figures.get(name)
+        reached = "not measured" if value is None else f"{value:.3g}"
+        met = "" if name not in required else "no" if name in missed else "yes"
+        rows.append(f"| {meaning} | {_asked(*required[name]) if name in required else ''} | {reached} | {met} |")
+    return "\n".join(rows)
+
+
+def took(durations_s: Mapping[str, float]) -> str:
+    """How long the steps took that took long."""
+    return ", ".join(f"{name} {seconds / 60:.0f} min" for name, seconds in durations_s.items() if seconds >= 30)
+
+
+def listed(said: Mapping[str, Any]) -> str:
+    """A list of what is said, by name."""
+    return "\n".join(f"- {name.replace('_', ' ')}: {text}" for name, text in said.items())
 
 
 def _within(value: float, limits: tuple[float, float]) -> bool:
     return limits[0] <= value <= limits[1]
+
+
+def _asked(low: float, high: float) -> str:
+    return f"at least {low:g}" if high == 1.0 else f"at most {high:g}" if low == 0.0 else f"{low:g} to {high:g}"
 
 
 def _processor() -> str:
@@ -87,20 +130,7 @@ def _processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def _row(card: Card, name: str) -> str:
-    low, high = REQUIRED[name]
-    value = card.figures.get(name)
-    asked = f"at least {low:g}" if high == 1.0 else f"at most {high:g}" if low == 0.0 else f"{low:g} to {high:g}"
-    reached = "not measured" if value is None else f"{value:.3g}"
-    verdict = "no" if name in card.missed else "yes"
-    return f"| {MEANINGS[name]} | {asked} | {reached} | {verdict} |"
-
-
 def _readme(card: Card) -> str:
-    rows = "\n".join(_row(card, name) for name in REQUIRED)
-    took = ", ".join(f"{name} {seconds / 60:.0f} min" for name, seconds in card.durations_s.items() if seconds >= 30)
-    conditions = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in card.conditions.items())
-    models = "\n".join(f"- {name}: {text}" for name, text in card.models.items())
     held_out = card.corpus["held_out_files"]
     files = held_out + card.corpus["train_files"]
     return f"""# The bundled pair
@@ -111,13 +141,13 @@ these figures for programs.
 
 | figure | asked for | reached | met |
 |---|---|---|---|
-{rows}
+{figure_rows(card.figures, MEANINGS, REQUIRED)}
 
 ## How it was judged
-{conditions}
+{listed(card.conditions)}
 
 ## What they are
-{models}
+{listed(card.models)}
 
 Both learned from the sources of Python {card.machine.python}'s standard library, *normalised* (see `corpus.py`): no
 docstrings, no comments, every statement written anew by `ast.unparse`, one logical line to a physical one; strings
@@ -132,7 +162,7 @@ In the target's training it weighed {GRAMMAR_WEIGHT:g} times more that a token c
 (brackets, strings, dents: `grammar.py`) than which of those it is. No grammar is used when text is written.
 
 ## What it took
-{took}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
+{took(card.durations_s)}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
 {card.note}
 
 The sources are under the PSF License Agreement; the weights are part of this project.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from foredraft.demo_models.report import Machine
+from foredraft.demo_models.report import Machine, figure_rows, listed, missed_of, took, write_files
 from foredraft.robot.camera import HEIGHT, WIDTH
 from foredraft.robot.walk import MAX_DECISIONS
 from foredraft.robot.world import FACING_DEG, STAND_M
@@ -46,34 +45,15 @@ class Card:
     @property
     def missed(self) -> list[str]:
         """The required figures that are unknown or out of their range."""
-        return [name for name, limits in REQUIRED.items() if not _within(self.figures.get(name), limits)]
+        return missed_of(self.figures, REQUIRED)
 
 
 def write_card(card: Card, folder: Path) -> None:
     """Write `card.json` and `README.md` into `folder`."""
-    required = {name: list(limits) for name, limits in REQUIRED.items()}
-    body = {"reached": not card.missed, "missed": card.missed, "required": required, **asdict(card)}
-    (folder / "card.json").write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
-
-
-def _within(value: float | None, limits: tuple[float, float]) -> bool:
-    return value is not None and limits[0] <= value <= limits[1]
-
-
-def _row(card: Card, name: str) -> str:
-    low, high = REQUIRED.get(name, (0.0, 0.0))
-    asked = "" if name not in REQUIRED else f"at least {low:g}" if high == 1.0 else f"at most {high:g}"
-    value = card.figures.get(name)
-    met = "" if name not in REQUIRED else "no" if name in card.missed else "yes"
-    return f"| {MEANINGS[name]} | {asked} | {'not measured' if value is None else f'{value:.3g}'} | {met} |"
+    write_files(asdict(card), card.missed, REQUIRED, _readme(card), folder)
 
 
 def _readme(card: Card) -> str:
-    rows = "\n".join(_row(card, name) for name in MEANINGS)
-    took = ", ".join(f"{name} {seconds / 60:.0f} min" for name, seconds in card.durations_s.items() if seconds >= 30)
-    conditions = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in card.conditions.items())
-    models = "\n".join(f"- {name}: {text}" for name, text in card.models.items())
     near, far = STAND_M
     return f"""# The pair with eyes
 
@@ -85,7 +65,7 @@ programs.
 
 | figure | asked for | reached | met |
 |---|---|---|---|
-{rows}
+{figure_rows(card.figures, MEANINGS, REQUIRED)}
 
 ## What they are not
 They have seen nothing but drawn chairs, boxes, balls and cones of four colours on one floor under the robot's two
@@ -100,16 +80,16 @@ Within {MAX_DECISIONS} decisions the plan says that it is done, the robot stands
 little off each time.
 
 ## How it was judged
-{conditions}
+{listed(card.conditions)}
 
 ## What they are like
-{models}
+{listed(card.models)}
 
 Eyes and language models learned together from worlds drawn for each batch. While training, a helper layer asked the
 eyes what is where; it is not kept. The target was trained to be read at its exits too. The draft learned from the
 target's distribution, with small eyes of its own. Both share tokenizer, patches and positions.
 
 ## What it took
-{took}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
+{took(card.durations_s)}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
 {fill(card.note, 116)}
 """
