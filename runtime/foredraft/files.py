@@ -2,8 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from foredraft.errors import ConfigError
@@ -16,6 +16,16 @@ def check_folders(files: Iterable[Path]) -> None:
             raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
         if path.is_dir():
             raise ConfigError(f"cannot write {path}: it is a folder")
+
+
+@contextmanager
+def made_room(what: str, file: Path) -> Iterator[None]:
+    """Its folder is there while a library writes the file. Raises ConfigError where that goes wrong."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write {what} to {file}: {error}") from error
 
 
 def written_together(files: Mapping[Path, bytes]) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from foredraft.errors import ConfigError, extras_named
+from foredraft.errors import extras_named
+from foredraft.files import made_room
 from foredraft.observe.timeline import LANES, Kind, Timeline
 
 if TYPE_CHECKING:
@@ -54,11 +55,8 @@ def draw(sessions: Sequence[tuple[str, Timeline]], file: Path, *, title: str, ca
         handles=_legend(), loc="lower center", bbox_to_anchor=(0.5, caption_foot), ncols=3, frameon=False, fontsize=8.5
     )
     figure.text(0.5, caption_foot / 2, caption, ha="center", va="center", fontsize=8, color="#555555")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with made_room("the picture", file):
         figure.savefig(file, dpi=160)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write the picture to {file}: {error}") from error
 
 
 def _panel(axes: "Axes", name: str, session: Timeline, width_s: float) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from foredraft.errors import ConfigError, extras_named
+from foredraft.errors import extras_named
+from foredraft.files import made_room
 from foredraft.robot.camera import HEIGHT, PAINT, WIDTH, View
+from foredraft.robot.walk import ahead
 from foredraft.robot.world import THING_RADIUS_M, Pose, World
 
 if TYPE_CHECKING:
@@ -78,11 +80,8 @@ def draw_walk(walk: Pictured, policies: Sequence[Policy], file: Path, caption: s
             axes.set_title(f"{number + 1}  {walk.says[number]}", fontsize=7, color=INK)
     figure.suptitle(f"“{walk.world.instruction}”", fontsize=13, fontweight="bold", color=INK)
     figure.supxlabel(caption, fontsize=8, color="#555555")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with made_room("the picture", file):
         figure.savefig(file, dpi=160)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write the picture to {file}: {error}") from error
 
 
 def _map(axes: "Axes", walk: Pictured) -> None:
@@ -94,8 +93,8 @@ def _map(axes: "Axes", walk: Pictured) -> None:
             axes.scatter(thing.x, thing.y, s=520, facecolor="none", edgecolor=INK, linewidth=1.2, zorder=1)
     axes.plot([pose.x for pose in walk.poses], [pose.y for pose in walk.poses], color=INK, linewidth=1.2, zorder=3)
     for number, pose in enumerate(walk.poses[:-1], 1):
-        x, y = _ahead(pose, 0.45)
-        axes.annotate("", (x, y), (pose.x, pose.y), arrowprops={"arrowstyle": "-|>", "color": INK})
+        tip = ahead(pose, pose.heading_deg, 0.45)
+        axes.annotate("", (tip.x, tip.y), (pose.x, pose.y), arrowprops={"arrowstyle": "-|>", "color": INK})
         axes.annotate(str(number), (pose.x, pose.y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=INK)
     axes.set_aspect("equal")
     axes.margins(0.12)
@@ -137,13 +136,10 @@ def animate(walk: Pictured, policies: Sequence[Policy], file: Path) -> None:
     arrivals = [_arrivals(policy) for policy in policies]
     end_s = max(times[-1] for times in arrivals) + 1.0
     frames = [_frame(walk, policies, arrivals, number * _FRAME_S) for number in range(math.ceil(end_s / _FRAME_S))]
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with made_room("the animation", file):
         frames[0].save(
             file, "GIF", save_all=True, append_images=frames[1:], duration=int(_FRAME_S * 1e3), loop=0, optimize=False
         )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write the animation to {file}: {error}") from error
 
 
 def _arrivals(policy: Policy) -> list[float]:
@@ -190,14 +186,10 @@ def _small_map(draw: "ImageDraw", walk: Pictured, decision: int, corner: tuple[i
     if len(path) > 1:
         draw.line(path, fill=INK, width=2)
     pose = walk.poses[min(decision, len(walk.poses) - 1)]
-    draw.line((at(pose.x, pose.y), at(*_ahead(pose, 0.6))), fill="#c22626", width=3)
+    tip = ahead(pose, pose.heading_deg, 0.6)
+    draw.line((at(pose.x, pose.y), at(tip.x, tip.y)), fill="#c22626", width=3)
     _disc(draw, at(pose.x, pose.y), 0.2 * scale, fill=INK)
 
 
 def _disc(draw: "ImageDraw", at: tuple[float, float], radius: float, **how: Any) -> None:
     draw.ellipse((at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius), **how)
-
-
-def _ahead(pose: Pose, metres: float) -> tuple[float, float]:
-    angle = math.radians(pose.heading_deg)
-    return pose.x + metres * math.sin(angle), pose.y + metres * math.cos(angle)

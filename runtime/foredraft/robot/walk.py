@@ -79,12 +79,13 @@ def obey(world: World, pose: Pose, plan: Plan, random: Random, gait: Gait) -> tu
     length = plan.walk_m * (1.0 + random.uniform(-1.0, 1.0) * gait.walk_share)
     strides = max(1, round(abs(length) / _STRIDE_M))
     for number in range(1, strides + 1):
-        at = _ahead(pose, heading, length * number / strides)
+        at = ahead(pose, heading, length * number / strides)
         if bumps(world, at):
             return at, True
-    return _ahead(pose, heading, length), False
+    return ahead(pose, heading, length), False
 
 
-def _ahead(pose: Pose, heading_deg: float, metres: float) -> Pose:
+def ahead(pose: Pose, heading_deg: float, metres: float) -> Pose:
+    """So far from there, that way."""
     angle = math.radians(heading_deg)
     return Pose(pose.x + metres * math.sin(angle), pose.y + metres * math.cos(angle), heading_deg)
