@@ -21,6 +21,8 @@ TRAIN_FROM = 1_000_000
 
 TRAIN_WORLDS = 1_000_000_000
 BATCH_VIEWS = 16
+HIDDEN = -1
+"""Stands for the number of a thing that is not counted, as another stands before it."""
 
 
 class Batch(NamedTuple):
@@ -36,6 +38,8 @@ class Batch(NamedTuple):
     """[things in view, 3]: the view, the image token that holds the thing's middle, and the number of its name."""
     places: Tensor
     """[things in view, 2]: the middle's column, from -1 to 1, and the logarithm of the metres ahead."""
+    counted: Tensor
+    """[things in view, 2]: the number among those of the kind from the left and from the right, below 0 if hidden."""
 
 
 def image_processor() -> Any:
@@ -70,19 +74,23 @@ class Collator:
             end = len(question) + len(answer)
             tokens[row, :end] = torch.tensor(question + answer)
             answers[row, len(question) : end] = True
-        spots, places = _spots(taught)
-        return Batch(len(taught), self.pixels([one.view for one in taught]), tokens, answers, spots, places)
+        return Batch(len(taught), self.pixels([one.view for one in taught]), tokens, answers, *_spots(taught))
 
 
-def _spots(taught: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
+def _spots(taught: Sequence[Lesson]) -> tuple[Tensor, Tensor, Tensor]:
     side, high, wide = PATCH * MERGE, GRID[1] // MERGE, GRID[2] // MERGE
-    spots, places = [], []
-    for number, one in enumerate(taught):
-        for name, column, row, metres in one.spots:
+    spots, places, numbers = [], [], []
+    for view, one in enumerate(taught):
+        for name, column, row, metres, counted in one.spots:
             at = min(high - 1, max(0, int(row // side))) * wide + min(wide - 1, max(0, int(column // side)))
-            spots.append((number, at, name))
+            spots.append((view, at, name))
             places.append((column / WIDTH * 2 - 1, math.log(metres)))
-    return torch.tensor(spots, dtype=torch.long).reshape(-1, 3), torch.tensor(places).reshape(-1, 2)
+            numbers.append(counted or (HIDDEN, HIDDEN))
+    return (
+        torch.tensor(spots, dtype=torch.long).reshape(-1, 3),
+        torch.tensor(places).reshape(-1, 2),
+        torch.tensor(numbers, dtype=torch.long).reshape(-1, 2),
+    )
 
 
 class Draw:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foredraft.demo_models.robot.batches import Batch, look, read
-from foredraft.robot.world import NAMES
+from foredraft.demo_models.robot.batches import HIDDEN, Batch, look, read
+from foredraft.robot.world import NAMES, ORDINALS, SIDES
 
 LossOf = Callable[[Batch, int], tuple[Tensor, Tensor]]
 
@@ -39,12 +39,17 @@ def answered(batch: Batch) -> Tensor:
 
 
 class Guide(nn.Module):
-    """Helps the eyes to learn, and is thrown away: from each image token, which things are there, where, how far."""
+    """Helps the eyes to learn, and is thrown away: from each image token, which things are there, where, how far.
+
+    And which of their kind they are from the left and from the right. The answers alone do not teach that in hours:
+    neither the ordinal nor the side tells anything without the other.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.which = nn.Linear(width, len(NAMES))
         self.where = nn.Linear(width, 2 * len(NAMES))
+        self.order = nn.Linear(width, len(SIDES) * len(ORDINALS) * len(NAMES))
 
     def loss(self, seen: Tensor, batch: Batch) -> Tensor:
         """How far `seen`, [views, image tokens, width], is from telling what is in view."""
@@ -54,7 +59,10 @@ class Guide(nn.Module):
         which = functional.binary_cross_entropy_with_logits(self.which(seen).float(), there, reduction="sum")
         places = self.where(seen).float().reshape(*seen.shape[:2], len(NAMES), 2)[view, at, name]
         where = functional.smooth_l1_loss(places, batch.places, reduction="sum", beta=0.1)
-        loss: Tensor = (which + 4.0 * where) / max(1, len(view))
+        order = self.order(seen).float().reshape(*seen.shape[:2], len(NAMES), len(SIDES), len(ORDINALS))[view, at, name]
+        numbers = batch.counted.clamp(max=len(ORDINALS) - 1)
+        counted = functional.cross_entropy(order.flatten(0, 1), numbers.flatten(), reduction="sum", ignore_index=HIDDEN)
+        loss: Tensor = (which + 4.0 * where + counted) / max(1, len(view))
         return loss
 
 

@@ -18,7 +18,7 @@ from foredraft.demo_models.robot import ROBOT
 MAX_MINUTES = 75.0
 """The most that the recipe may take on two cores."""
 
-TARGET_SHARES, DRAFT_SHARES, EXITS_SHARE = (0.12, 0.64), (0.03, 0.11), 0.02
+TARGET_SHARES, DRAFT_SHARES, EXITS_SHARE = (0.20, 0.56), (0.03, 0.11), 0.02
 """Shares of the time for the trainings, of eyes alone and then of the whole; the rest is for the judge."""
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
+from typing import NamedTuple
 
 from foredraft.robot.camera import View, render, spot
 from foredraft.robot.expert import expert_plan
@@ -55,16 +56,29 @@ _IN_VIEW_SHARE = 0.75
 _FACING_SHARE = 0.85
 
 
+class Spot(NamedTuple):
+    """A thing in view: the number of its name, its middle's column and row, and metres ahead.
+
+    `counted`: its number among those of its kind from either side, as `SIDES`, or None where it is hidden.
+    """
+
+    name: int
+    column: float
+    row: float
+    metres: float
+    counted: tuple[int, int] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """A view, and what is asked and to be answered about it, `QUESTIONS` times.
 
-    `spots`: what is in view, each the number of its name, its middle's column and row, and metres ahead.
+    `spots`: what the eyes have to tell of this view.
     """
 
     view: View
     asked: tuple[tuple[str, str], ...]
-    spots: tuple[tuple[int, float, float, float], ...] = ()
+    spots: tuple[Spot, ...] = ()
 
 
 def lessons(seeds: Iterator[int]) -> Iterator[Lesson]:
@@ -83,8 +97,16 @@ def lessons(seeds: Iterator[int]) -> Iterator[Lesson]:
 def lesson(world: World, pose: Pose, random: Random) -> Lesson:
     """The view from there, and some questions about it."""
     asked = tuple(_ask(world, pose, random) for _ in range(QUESTIONS))
-    places = [(NAMES.index(thing.name), spot(world, pose, thing)) for thing in world.things]
-    return Lesson(render(world, pose), asked, tuple((name, *place) for name, place in places if place is not None))
+    return Lesson(render(world, pose), asked, tuple(_spots(world, pose)))
+
+
+def _spots(world: World, pose: Pose) -> Iterator[Spot]:
+    for thing in world.things:
+        place = spot(world, pose, thing)
+        if place is not None:
+            rows = [from_side(world, pose, thing.kind, side) for side in SIDES]
+            counted = (rows[0].index(thing), rows[1].index(thing)) if thing in rows[0] else None
+            yield Spot(NAMES.index(thing.name), *place, counted)
 
 
 def poses(world: World, random: Random) -> list[Pose]:
