@@ -12,18 +12,18 @@ from tokenizers import Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from foredraft.demo_models.robot import batches, precision
-from foredraft.demo_models.robot.batches import Batch, Collator, Draw, image_processor, look, positions, read
+from foredraft.demo_models.robot.batches import HIDDEN, Batch, Collator, Draw, image_processor, look, positions, read
 from foredraft.demo_models.robot.drive import Driver, drive, expert
 from foredraft.demo_models.robot.language import END, GRID, IMAGE, IMAGE_TOKENS, SPECIAL, learn_language, prompt
 from foredraft.demo_models.robot.losses import Guide, draft_loss, eyes_loss, target_loss
 from foredraft.demo_models.robot.models import Shape, build_model
 from foredraft.demo_models.robot.remembered import WINDOW, remember
-from foredraft.demo_models.robot.views import QUESTIONS, lessons, poses
+from foredraft.demo_models.robot.views import QUESTIONS, lesson, lessons, poses
 from foredraft.errors import GrammarError
 from foredraft.robot.camera import HEIGHT, WIDTH, render
 from foredraft.robot.plans import SCHEMA, read_plan
 from foredraft.robot.walk import Episode
-from foredraft.robot.world import ORIGIN, bumps, make_world
+from foredraft.robot.world import NAMES, ORIGIN, SIDES, bumps, from_side, make_world
 from foredraft.text.constraint import constraint_of
 from foredraft.text.grammar import Grammars
 
@@ -56,10 +56,10 @@ def test_qwens_marks_come_first_and_digits_are_tokens_of_their_own(tokenizer: To
 
 def test_every_answer_is_a_plan_and_lessons_repeat_themselves() -> None:
     one, other = (list(islice(lessons(iter(range(30))), 20)) for _ in "ab")
-    assert [lesson.asked for lesson in one] == [lesson.asked for lesson in other]
-    for lesson in one:
-        assert len(lesson.asked) == QUESTIONS
-        for question, answer in lesson.asked:
+    assert [each.asked for each in one] == [each.asked for each in other]
+    for taught in one:
+        assert len(taught.asked) == QUESTIONS
+        for question, answer in taught.asked:
             assert "\nseen: " in question
             assert read_plan(answer)
 
@@ -69,8 +69,8 @@ def test_the_schema_lets_through_every_plan_as_it_is_written(tokenizer: Tokenize
     constraint = constraint_of(json_schema=SCHEMA)
     assert constraint is not None
     grammars = Grammars(tokenizer.to_str().encode(), vocabulary, [end])
-    for lesson in islice(lessons(iter(range(30))), 40):
-        for _, answer in lesson.asked:
+    for taught in islice(lessons(iter(range(30))), 40):
+        for _, answer in taught.asked:
             grammar = grammars.begin(constraint)
             grammar.follow([*tokenizer.encode(answer).ids, end])
             assert grammar.complete
@@ -140,6 +140,32 @@ def test_spots_say_which_token_of_the_image_shows_a_thing(tokenizer: Tokenizer) 
     wide = WIDTH // 28
     for (_, at, _), (column, _) in zip(batch.spots.tolist(), batch.places.tolist(), strict=True):
         assert int((column + 1) / 2 * wide) == at % wide
+
+
+def test_spots_say_which_of_its_kind_a_thing_is_from_either_side(tokenizer: Tokenizer) -> None:
+    worlds = [make_world(seed, counted_share=1.0) for seed in range(12)]
+    taught = [lesson(world, ORIGIN, Random(1)) for world in worlds]
+    counted = Collator(tokenizer).collate(taught).counted
+    assert counted.tolist() == [list(spot.counted or (HIDDEN, HIDDEN)) for one in taught for spot in one.spots]
+    for world, one in zip(worlds, taught, strict=True):
+        named = {NAMES[spot.name]: spot.counted for spot in one.spots}
+        for column, side in enumerate(SIDES):
+            for number, thing in enumerate(from_side(world, ORIGIN, world.goal.kind, side)):
+                of_both = named[thing.name]
+                assert of_both is not None
+                assert of_both[column] == number
+
+
+def test_the_guide_asks_the_eyes_for_the_order_and_nothing_of_what_is_hidden(batch: Batch) -> None:
+    torch.manual_seed(1)
+    guide = Guide(TINY.hidden)
+    seen = torch.randn(batch.views, IMAGE_TOKENS, TINY.hidden, requires_grad=True)
+    guide.loss(seen, batch).backward()  # type: ignore[no-untyped-call]
+    assert guide.order.weight.grad is not None
+    assert guide.order.weight.grad.abs().sum() > 0
+    guide.zero_grad()
+    guide.loss(seen, batch._replace(counted=torch.full_like(batch.counted, HIDDEN))).backward()  # type: ignore[no-untyped-call]
+    assert guide.order.weight.grad is None or guide.order.weight.grad.abs().sum() == 0
 
 
 def test_losses_fall(tokenizer: Tokenizer, model: Any, batch: Batch) -> None:
