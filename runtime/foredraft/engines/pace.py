@@ -107,7 +107,7 @@ class Pace:
             return
         if self.overruns.count == 0:
             _log.warning(
-                "hardware profile %r: a real %s came %.1f ms LATER than the profile's device would; timings "
+                "hardware profile %r: a real %s came %.2g ms LATER than the profile's device would; timings "
                 "are not the profile's (said once; later ones are only counted)",
                 self.profile.name,
                 kind,
