@@ -86,8 +86,9 @@ little off each time.
 {listed(card.models)}
 
 Eyes and language models learned together from worlds drawn for each batch. While training, a helper layer asked the
-eyes what is where, and which of its kind it is from either side; it is not kept. The target was trained to be read at its exits too. The draft learned from the
-target's distribution, with small eyes of its own. Both share tokenizer, patches and positions.
+eyes what is where, and which of its kind it is from either side; it is not kept. The target was trained to be read at
+its exits too. The draft learned from the target's distribution, with small eyes of its own. Both share tokenizer,
+patches and positions.
 
 ## What it took
 {took(card.durations_s)}; on {card.machine.processor}, {card.machine.cores} cores, {card.machine.system}.
