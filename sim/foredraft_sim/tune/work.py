@@ -24,7 +24,6 @@ from optuna.trial import TrialState
 
 from foredraft.errors import ForedraftError
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario.replications import portable
 from foredraft_sim.streams import key
 from foredraft_sim.tune.search import Candidate, Search
 from foredraft_sim.tune.storage import CANDIDATE, Place, candidates, joined, opened
@@ -131,8 +130,7 @@ class _Workers:
     """Processes, each with a pipe for what goes wrong."""
 
     def __init__(self, job: Job) -> None:
-        bare = replace(job.search, scenario=portable(job.search.scenario))
-        self._job = replace(job, search=bare)
+        self._job = job
         self._context = multiprocessing.get_context("spawn")
         self._begun = 0
         self._running: dict[BaseProcess, Connection] = {}
