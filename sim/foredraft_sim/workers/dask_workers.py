@@ -4,6 +4,7 @@ What Dask raises is translated here.
 """
 
 import logging
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -84,13 +85,15 @@ def _connected(scheduler: str) -> "Iterator[DaskWorkers]":
 def _client(scheduler: str) -> "Client":
     from distributed import Client
 
+    way = "start one with 'dask scheduler', and write the address that it says"
+    if not re.fullmatch(r"\w+://.+:\d+", scheduler):
+        raise ConfigError(f"--scheduler {scheduler}: no address such as tcp://HOST:8786, and not {LOCAL}; {way}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of versions: we look at what matters, and say it in a line
             return Client(scheduler, timeout=CONNECT_S, set_as_default=False)
     except Exception as error:  # of many kinds: no such host, nobody there, somebody who does not speak Dask
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        way = "start one with 'dask scheduler', and write the address that it says"
         raise ConfigError(f"--scheduler {scheduler}: no Dask scheduler answers there ({reason}); {way}") from error
 
 

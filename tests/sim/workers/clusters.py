@@ -1,0 +1,60 @@
+"""A Dask scheduler and its workers, as processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+DASK = (sys.executable, "-m", "dask")
+HERE = ("--host", "127.0.0.1")
+CONFIG = {
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
+    "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "0",
+}
+
+
+Process = subprocess.Popen[bytes]
+
+
+@contextmanager
+def process(*arguments: str, instead: Path | None = None, **more: str) -> Iterator[Process]:
+    """``dask ...``; what is in the folder ``instead`` is imported in the place of ours."""
+    paths = os.pathsep.join([*([str(instead)] if instead else []), *filter(None, sys.path)])
+    environment = os.environ | CONFIG | {"PYTHONPATH": paths} | more
+    command = [*DASK, *arguments, *HERE]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        try:
+            yield running
+        finally:
+            running.terminate()
+
+
+@contextmanager
+def scheduler(folder: Path) -> Iterator[tuple[str, Process]]:
+    """Its address and its process."""
+    file = folder / "scheduler.json"
+    port = ("--port", "0", "--dashboard-address", "127.0.0.1:0")
+    with process("scheduler", *port, "--scheduler-file", str(file)) as running:
+        while not (file.exists() and file.read_text().endswith("}")):
+            assert running.poll() is None, "the scheduler ended by itself"
+            Event().wait(0.05)
+        yield json.loads(file.read_text())["address"], running
+
+
+@contextmanager
+def workers(address: str, folder: Path, count: int, instead: Path | None = None, **more: str) -> Iterator[None]:
+    """So many more workers of one thread, each of which a nanny starts again."""
+    from distributed import Client
+
+    many = ("--nworkers", str(count), "--nthreads", "1", "--local-directory", str(folder), "--no-dashboard")
+    with Client(address, set_as_default=False) as client:
+        before = set(client.scheduler_info()["workers"])
+        with process("worker", address, *many, instead=instead, **more):
+            client.wait_for_workers(len(before) + count)
+            yield
+        while set(client.scheduler_info()["workers"]) - before:
+            Event().wait(0.05)
