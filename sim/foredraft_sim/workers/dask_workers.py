@@ -6,7 +6,6 @@ What Dask raises is translated here.
 import logging
 import re
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -110,11 +109,12 @@ class DaskWorkers(Workers):
         except TimeoutError as error:
             way = f"start some, one for each core: dask worker --nworkers auto --nthreads 1 {scheduler}"
             raise ConfigError(f"--scheduler {scheduler} has no workers; {way}") from error
-        found = client.run(eval, _ASK, on_error="return")
-        for address, one in found.items():
-            if one != build():
+        self.count = 0
+        for address, one in client.run(eval, _ASK, on_error="return").items():
+            if one == build():
+                self.count += 1
+            elif not isinstance(one, OSError):  # else it has just gone
                 raise ConfigError(f"--scheduler {scheduler}: worker {address} {_other(one)}")
-        self.count = len(found)
 
     def title(self) -> str:
         """Where it runs, and where that can be looked at."""
@@ -127,27 +127,31 @@ class DaskWorkers(Workers):
     def map(
         self, function: Callable[[_Shared, _Task], _Result], shared: _Shared, tasks: Iterable[_Task]
     ) -> Generator[_Result]:
-        """As workers become free; those that come later work, too."""
+        """As workers become free; those that come later work, too. What is done is fetched at once."""
         name, left, numbers = f"{function.__name__.strip('_')}-{uuid4().hex}", iter(tasks), count()
         kept = self._client.submit(_same, shared, key=f"shared-{uuid4().hex}")  # made again where its worker dies
-        running: deque[Future[Any]] = deque()
-        while True:
-            running.extend(
-                self._client.submit(_run, build(), function, kept, task, key=(name, next(numbers)))
-                for task in islice(left, AHEAD - len(running))
-            )
-            if not running:
+        running: dict[int, Future[Any]] = {}
+        ready: dict[int, Any] = {}
+        for wanted in count():
+            for task, number in zip(islice(left, AHEAD - len(running) - len(ready)), numbers, strict=False):
+                running[number] = self._client.submit(_run, build(), function, kept, task, key=(name, number))
+            if wanted not in running | ready:
                 return
-            yield told(self._result(running[0]))
-            running.popleft()
+            while wanted not in ready:
+                ready |= self._fetched(running)
+            yield told(ready.pop(wanted))
 
-    def _result(self, future: "Future[Any]") -> Any:
-        from distributed import KilledWorker
+    def _fetched(self, running: "dict[int, Future[Any]]") -> dict[int, Any]:
+        """All that is done, when anything is; it is running no longer."""
+        from distributed import KilledWorker, wait
 
         idle = 0
         while True:
             try:
-                return future.result(timeout=LOOK_S)
+                with self._client.as_current():
+                    wait(list(running.values()), LOOK_S, "FIRST_COMPLETED")
+                done = {number: future for number, future in running.items() if future.done()}
+                found = self._client.gather(list(done.values()))
             except TimeoutError:
                 idle = 0 if self._takes_tasks() else idle + 1
                 if idle == IDLE_LOOKS:
@@ -159,6 +163,10 @@ class DaskWorkers(Workers):
                 raise self._failed("its connection is lost", "start it again") from error
             except ModuleNotFoundError as error:
                 raise self._failed(f"a worker has no module {error.name!r}", "install it there") from error
+            else:
+                for number in done:
+                    del running[number]
+                return dict(zip(done, found, strict=True))
 
     def _takes_tasks(self) -> bool:
         workers = self._client.scheduler_info()["workers"].values()

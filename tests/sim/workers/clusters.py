@@ -46,15 +46,15 @@ def scheduler(folder: Path) -> Iterator[tuple[str, Process]]:
 
 
 @contextmanager
-def workers(address: str, folder: Path, count: int, instead: Path | None = None, **more: str) -> Iterator[None]:
-    """So many more workers of one thread, each of which a nanny starts again."""
+def workers(address: str, folder: Path, count: int = 1, instead: Path | None = None, **more: str) -> Iterator[None]:
+    """So many more workers of one thread; a nanny starts them again where there are several."""
     from distributed import Client
 
-    many = ("--nworkers", str(count), "--nthreads", "1", "--local-directory", str(folder), "--no-dashboard")
+    many = ("--nworkers", str(count)) if count > 1 else ("--no-nanny",)
+    usual = ("--nthreads", "1", "--local-directory", str(folder), "--no-dashboard")
     with Client(address, set_as_default=False) as client:
-        before = set(client.scheduler_info()["workers"])
-        with process("worker", address, *many, instead=instead, **more):
-            client.wait_for_workers(len(before) + count)
-            yield
-        while set(client.scheduler_info()["workers"]) - before:
-            Event().wait(0.05)
+        before = len(client.scheduler_info()["workers"])
+    with process("worker", address, *usual, *many, instead=instead, **more):
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(before + count)
+        yield
