@@ -81,9 +81,19 @@ def _simulated(run: Run, island: Island, arrivals_s: Sequence[float], shuffle_se
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """Some islands of one replication."""
+class Wanted:
+    """One replication: of what, with which policy and which seed."""
 
+    scenario: Scenario
+    policy: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some islands of one replication; ``scenario``: which of those that were sent along."""
+
+    scenario: int
     policy: str
     seed: int
     islands: Sequence[Island]
@@ -101,35 +111,46 @@ def replicate_all(
 ) -> list[Replication]:
     """Each policy with each seed, in that order. Raises ScenarioError, ModelError.
 
-    ``workers``: where they run; None: in as many processes as there are cores, if there is enough to do. Where there
-    are more of them than replications, the islands of each are divided.
+    ``workers``: where they run; None: in as many processes as there are cores, if there is enough to do.
     """
-    jobs = [(policy, seed) for policy in policies for seed in seeds]
+    wanted = [Wanted(scenario, policy, seed) for policy in policies for seed in seeds]
     for policy in policies:
         scenario.policy(policy)
     if workers is None:
-        with workers_for(scenario, len(jobs)) as found:
-            return _replicated(scenario, jobs, log, found, on_done)
-    return _replicated(scenario, jobs, log, workers, on_done)
+        with workers_for(scenario, len(wanted)) as found:
+            return replicate_each(wanted, found, log=log, on_done=on_done)
+    return replicate_each(wanted, workers, log=log, on_done=on_done)
 
 
-def _replicated(
-    scenario: Scenario, jobs: Sequence[tuple[str, int]], log: bool, workers: Workers, on_done: Done | None
+def replicate_each(
+    wanted: Sequence[Wanted], workers: Workers, *, log: bool = False, on_done: Done | None = None
 ) -> list[Replication]:
-    islands = [everything(scenario)] if log else islands_of(scenario)
-    parts = shares(islands, -(-workers.count // len(jobs)))
-    tasks = [_Part(policy, seed, part, log) for policy, seed in jobs for part in parts]
+    """All that is wanted, in that order; where there are more workers, the islands of each are divided.
+
+    Raises ScenarioError, ModelError.
+    """
+    scenarios = list({id(one.scenario): one.scenario for one in wanted}.values())
+    numbers = {id(scenario): number for number, scenario in enumerate(scenarios)}
+    count = -(-workers.count // len(wanted))
+    parts = [shares([everything(one)] if log else islands_of(one), count) for one in scenarios]
+    tasks = [
+        _Part(number, one.policy, one.seed, islands, log)
+        for one in wanted
+        for number in (numbers[id(one.scenario)],)
+        for islands in parts[number]
+    ]
     results: list[Replication] = []
-    with closing(workers.map(_islands_done, scenario, tasks)) as done:
-        for policy, seed in jobs:
-            here = [next(done) for _ in parts]
-            results.append(joined(policy, seed, [island for part in here for island in part]))
+    with closing(workers.map(_islands_done, scenarios, tasks)) as done:
+        for one in wanted:
+            here = [island for _ in parts[numbers[id(one.scenario)]] for island in next(done)]
+            results.append(joined(one.policy, one.seed, here))
             if on_done is not None:
                 on_done(len(results))
     return results
 
 
-def _islands_done(scenario: Scenario, part: _Part) -> list[IslandDone]:
+def _islands_done(scenarios: Sequence[Scenario], part: _Part) -> list[IslandDone]:
+    scenario = scenarios[part.scenario]
     return simulated(Run(scenario, part.policy, part.seed, token_source(scenario), part.log), part.islands)
 
 
@@ -144,7 +165,11 @@ def workers_for(
 
 def worthwhile_processes(scenario: Scenario, jobs: int) -> int:
     """How many processes are worth their start. Real models stay in this one: each would load them again."""
-    tokens = jobs * scenario.workload.requests * most_of(scenario.workload.new_tokens)
-    if isinstance(scenario.pair, ModelPair) or tokens < WORTH_TOKENS:
+    if isinstance(scenario.pair, ModelPair) or jobs * tokens_of(scenario) < WORTH_TOKENS:
         return 1
     return cores()
+
+
+def tokens_of(scenario: Scenario) -> int:
+    """About how many tokens a replication has."""
+    return scenario.workload.requests * most_of(scenario.workload.new_tokens)

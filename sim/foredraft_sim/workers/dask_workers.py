@@ -61,13 +61,15 @@ def on_dask(scheduler: str, processes: int) -> Iterator[Workers]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What Dask logs of connections that break is in our errors."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]  # which has its own level
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
