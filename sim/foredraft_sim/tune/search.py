@@ -71,6 +71,15 @@ class Search:
             for policy in self.policies
         ]
 
+    def planned(self, most: int) -> list[str]:
+        """What is tried first, whatever comes of it: all candidates where ``most`` is enough, else each as it comes."""
+        from optuna.trial import FixedTrial
+
+        points = self.points(most)
+        if points is None:
+            return self.default_specs()
+        return [self.suggested(FixedTrial(point)) for point in points]
+
     def points(self, most: int) -> list[dict[str, Any]] | None:
         """All candidates there are, as the parameters of trials; None where they are more than ``most``."""
         if (self.count() or most + 1) > most:

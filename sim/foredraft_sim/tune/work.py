@@ -10,7 +10,7 @@ import platform
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,9 @@ from foredraft_sim.tune.storage import CANDIDATE, Place, candidates, joined, ope
 
 Tell = Callable[[Sequence[Candidate]], None]
 """Told all candidates that there are so far."""
+
+Measure = Callable[[str], Mapping[str, float]]
+"""The metrics of a policy. Raises ScenarioError where it cannot be run to its end."""
 
 _LOOK_S: Final = 0.25
 _DEATHS: Final = 3
@@ -57,8 +60,8 @@ def run(job: Job, workers: int, tell: Tell) -> None:
         _in_processes(job, workers, tell)
 
 
-def work(job: Job, tell: Tell) -> None:
-    """One worker, in this process."""
+def work(job: Job, tell: Tell, measure: Measure | None = None) -> None:
+    """One worker, in this process. ``measure``: in the place of the search's own."""
     with opened(job.place) as storage:
         study = joined(storage, job.place)
         study.sampler = _sampler(job, len(study.get_trials(deepcopy=False)))
@@ -77,7 +80,11 @@ def work(job: Job, tell: Tell) -> None:
                 continue
             idle_s = 0.0
             try:
-                study.optimize(partial(_try, job.search, study, done), n_trials=1, catch=(_FailedError,))
+                study.optimize(
+                    partial(_try, job.search, measure or job.search.measure, study, done),
+                    n_trials=1,
+                    catch=(_FailedError,),
+                )
             except (UpdateFinishedTrialError, ValueError) as error:
                 if isinstance(error, ValueError) and "Cannot tell" not in str(error):
                     raise
@@ -96,12 +103,14 @@ def _give_up_silent(study: optuna.Study) -> None:
         optuna.storages.fail_stale_trials(study)
 
 
-def _try(search: Search, study: optuna.Study, done: Sequence[Candidate], trial: optuna.Trial) -> list[float]:
+def _try(
+    search: Search, measure: Measure, study: optuna.Study, done: Sequence[Candidate], trial: optuna.Trial
+) -> list[float]:
     """One candidate; one that was tried before is not run again."""
     policy = search.suggested(trial)
     known = next((one for one in done if one.policy == policy), None)
     try:
-        one = replace(known, number=trial.number) if known else _measured(search, policy, trial.number)
+        one = replace(known, number=trial.number) if known else _measured(measure, policy, trial.number)
     except KeyboardInterrupt:
         study.enqueue_trial(trial.params)
         raise
@@ -114,9 +123,9 @@ def _try(search: Search, study: optuna.Study, done: Sequence[Candidate], trial: 
     return list(search.values(one))
 
 
-def _measured(search: Search, policy: str, number: int) -> Candidate:
+def _measured(measure: Measure, policy: str, number: int) -> Candidate:
     try:
-        return Candidate(number, policy, search.measure(policy))
+        return Candidate(number, policy, measure(policy))
     except ScenarioError as error:
         return Candidate(number, policy, {}, str(error))
 

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from foredraft.cli.main import app
 from foredraft.errors import ConfigError, ForedraftError
@@ -75,12 +76,40 @@ def test_a_task_that_kills_each_worker_is_given_up(two: Workers) -> None:
     assert list(two.map(added, 1, [1])) == [2]
 
 
-def test_the_command_says_where_to_look_and_prints_what_one_process_prints(address: str, tmp_path: Path) -> None:
+def invoked(*arguments: object) -> Result:
+    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_a_simulation_says_where_to_look_and_prints_what_one_process_prints(address: str, tmp_path: Path) -> None:
     file = write(tmp_path)
-    there = CliRunner().invoke(app, ["simulate", str(file), "--json", "--scheduler", address])
-    here = CliRunner().invoke(app, ["simulate", str(file), "--json", "--processes", "1"])
-    assert json.loads(there.stdout) == json.loads(here.stdout)
-    assert re.match(rf"Dask at {address}: \d worker\(s\), dashboard http://127.0.0.1:\d+/status", there.stderr)
+    there = invoked("simulate", file, "--scheduler", address)
+    assert json.loads(there.stdout) == json.loads(invoked("simulate", file, "--processes", 1).stdout)
+    assert re.match(rf"Dask at {address}: \d worker\(s\), dashboard http://127.0.0.1:\d+/status\n", there.stderr)
+
+
+def test_a_plan_prints_what_one_process_prints(address: str, tmp_path: Path) -> None:
+    file = write(tmp_path, workload(prompt_tokens=8, new_tokens=8, requests=1))
+    command = ("plan", file, "--slo", "p95-e2e=9", "--most", 2, "--policy", "sync")
+    assert invoked(*command, "--scheduler", address).stdout == invoked(*command).stdout
+
+
+@pytest.mark.parametrize("trials", [12, 16])
+def test_a_study_prints_what_one_process_prints_whether_all_is_tried_or_some_is_chosen(
+    address: str, tmp_path: Path, trials: int
+) -> None:
+    """There are 16 candidates; of 12 most are chosen by how others came out."""
+    file = write(tmp_path, workload(prompt_tokens=8, new_tokens=4))
+
+    def tuned(folder: str, trials: int, *more: object) -> Any:
+        command = ("tune", file, "--policy", "sync", "--held-out", 1, "--out", tmp_path / folder, "--trials", trials)
+        said = json.loads(invoked(*command, *more).stdout)
+        return {name: value for name, value in said.items() if name not in ("storage", "files")}
+
+    there = tuned("there", trials, "--scheduler", address)
+    assert there == tuned("here", trials, "--workers", 1)
+    assert len(there["candidates"]) == trials
 
 
 OTHER = "def build(): return 'Foredraft 0.1.0 (sources 01234567) on Python 3.9'"
