@@ -1,16 +1,14 @@
 """A scenario as it travels to another process or machine: whole, with the files of numbers that it names."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from functools import cache
-from hashlib import sha256
+from dataclasses import fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from foredraft_sim.scenario.scenario_file import RecordedPair
+from foredraft_sim.workers.files import bring
 
 if TYPE_CHECKING:
     from foredraft_sim.scenario.scenario import Scenario
@@ -40,35 +38,5 @@ def packed(scenario: "Scenario") -> tuple[Callable[..., "Scenario"], tuple[Any, 
 
 
 def _unpacked(kind: type["Scenario"], values: Mapping[str, Any], files: Mapping[Path, bytes]) -> "Scenario":
-    """The scenario, with files that are not where they were put somewhere else."""
-    scenario = kind(**values)
-    if not files:
-        return scenario
-    link, pair = scenario.link, scenario.pair
-    folder = (link.path or scenario.path).parent
-    ways = {name: getattr(link, name) for name in ("up", "down")}
-    for name, way in ways.items():
-        if way.trace is not None:
-            path = folder / way.trace
-            ways[name] = msgspec.structs.replace(way, trace=str(_present(path, files[path])))
-    if isinstance(pair, RecordedPair):
-        path = scenario.path.parent / pair.file
-        pair = msgspec.structs.replace(pair, file=str(_present(path, files[path])))
-    return replace(scenario, link=msgspec.structs.replace(link, **ways), pair=pair)
-
-
-def _present(path: Path, content: bytes) -> Path:
-    """A file with this content, absolute."""
-    path = path.absolute()
-    if path.is_file() and path.read_bytes() == content:
-        return path
-    copy = Path(_folder().name) / f"{sha256(content).hexdigest()[:16]}-{path.name}"
-    if not copy.exists():
-        copy.write_bytes(content)
-    return copy
-
-
-@cache
-def _folder() -> "TemporaryDirectory[str]":
-    """For as long as the process lives."""
-    return TemporaryDirectory(prefix="foredraft-")
+    bring(files)
+    return kind(**values)

@@ -51,7 +51,7 @@ def workers(address: str, folder: Path, count: int = 1, instead: Path | None = N
     from distributed import Client
 
     many = ("--nworkers", str(count)) if count > 1 else ("--no-nanny",)
-    usual = ("--nthreads", "1", "--local-directory", str(folder), "--no-dashboard")
+    usual = ("--nthreads", "1", "--memory-limit", "0", "--local-directory", str(folder), "--no-dashboard")
     with Client(address, set_as_default=False) as client:
         before = len(client.scheduler_info()["workers"])
     with process("worker", address, *usual, *many, instead=instead, **more):

@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step
@@ -45,6 +46,13 @@ def refused_at_two(shared: None, task: int) -> int:
 
 def whose(shared: None, task: int) -> int:
     return os.getpid()
+
+
+def set_status(name: str, dask_worker: Any) -> None:
+    """Dask pauses a worker whose memory is nearly full."""
+    from distributed.core import Status
+
+    dask_worker.status = Status[name]
 
 
 @dataclass(frozen=True, slots=True)

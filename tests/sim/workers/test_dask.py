@@ -15,10 +15,11 @@ from foredraft.errors import ConfigError, ForedraftError
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.scenario.replications import replicate_all
 from foredraft_sim.workers import dask_workers
-from foredraft_sim.workers.workers import Failure, Here, Workers, build, opened
+from foredraft_sim.workers.dask_workers import DaskWorkers
+from foredraft_sim.workers.workers import Failure, Here, build, opened
 from sim.scenario.scenario_files import scenario, workload, write
 from sim.workers.clusters import scheduler, workers
-from sim.workers.tasks import MARK, added, killed_at_each_try, refused_at_two
+from sim.workers.tasks import MARK, added, killed_at_each_try, refused_at_two, set_status
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.timeout(240)  # processes start slowly on a busy machine
@@ -41,13 +42,14 @@ def address(folder: Path, mark: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def two(address: str) -> Iterator[Workers]:
+def two(address: str) -> Iterator[DaskWorkers]:
     with opened(None, address, worth=1) as found:
+        assert isinstance(found, DaskWorkers)
         yield found
 
 
 def test_a_worker_that_is_killed_costs_its_task_a_retry_and_every_result_is_one_process_s(
-    two: Workers, tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
+    two: DaskWorkers, tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = scenario(tmp_path, workload(prompt_tokens=8, new_tokens=24, devices=2, requests=4))
     asked = (["seed", "sim.workers.tasks:KilledOnce"], [1, 2, 3])
@@ -59,21 +61,36 @@ def test_a_worker_that_is_killed_costs_its_task_a_retry_and_every_result_is_one_
     assert told == [1, 2, 3, 4, 5, 6]
 
 
-def test_results_come_in_the_order_of_the_tasks(two: Workers) -> None:
+def test_results_come_in_the_order_of_the_tasks(two: DaskWorkers) -> None:
     assert list(two.map(added, 100, range(40))) == list(range(100, 140))
 
 
-def test_what_a_task_raises_on_purpose_is_said_and_what_was_done_before_it_is_there(two: Workers) -> None:
+def test_what_a_task_raises_on_purpose_is_said_and_what_was_done_before_it_is_there(two: DaskWorkers) -> None:
     done = two.map(refused_at_two, None, range(9))
     assert [next(done), next(done)] == [0, 1]
     with pytest.raises(ScenarioError, match="two is too many"):
         next(done)
 
 
-def test_a_task_that_kills_each_worker_is_given_up(two: Workers) -> None:
+def test_a_task_that_kills_each_worker_is_given_up(two: DaskWorkers) -> None:
     with pytest.raises(ForedraftError, match=r"2 workers died at the same task \(out of memory\?\); give workers more"):
         list(two.map(killed_at_each_try, None, range(2)))
     assert list(two.map(added, 1, [1])) == [2]
+
+
+def test_workers_of_which_none_takes_tasks_any_more_are_not_waited_for(
+    two: DaskWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two._client.run(set_status, "paused")
+    monkeypatch.setattr(dask_workers, "LOOK_S", 0.5)
+    try:
+        with pytest.raises(
+            ForedraftError, match=r"no worker takes tasks any more \(out of memory\?\); give workers more"
+        ):
+            list(two.map(added, 1, range(3)))
+    finally:
+        two._client.run(set_status, "running")
+    assert list(two.map(added, 1, range(3))) == [1, 2, 3]
 
 
 def invoked(*arguments: object) -> Result:
