@@ -111,11 +111,10 @@ class DaskWorkers(Workers):
         except TimeoutError as error:
             way = f"start some, one for each core: dask worker --nworkers auto --nthreads 1 {scheduler}"
             raise ConfigError(f"--scheduler {scheduler} has no workers; {way}") from error
-        self.count = 0
-        for address, one in client.run(eval, _ASK, on_error="return").items():
-            if one == build():
-                self.count += 1
-            elif not isinstance(one, OSError):  # else it has just gone
+        said = client.run(eval, _ASK, on_error="return")
+        self.count = max(1, len(said))
+        for address, one in said.items():
+            if one != build() and not isinstance(one, OSError):  # which has just gone
                 raise ConfigError(f"--scheduler {scheduler}: worker {address} {_other(one)}")
 
     def title(self) -> str:
@@ -171,7 +170,10 @@ class DaskWorkers(Workers):
                 return dict(zip(done, found, strict=True))
 
     def _takes_tasks(self) -> bool:
-        workers = self._client.scheduler_info()["workers"].values()
+        try:
+            workers = self._client.scheduler_info()["workers"].values()
+        except OSError:  # the scheduler is busy, or hangs
+            return False
         return any(one["status"] == "running" for one in workers)
 
     def _failed(self, what: str, way: str) -> ForedraftError:
