@@ -52,9 +52,14 @@ def workers(address: str, folder: Path, count: int = 1, instead: Path | None = N
 
     many = ("--nworkers", str(count)) if count > 1 else ("--no-nanny",)
     usual = ("--nthreads", "1", "--memory-limit", "0", "--local-directory", str(folder), "--no-dashboard")
-    with Client(address, set_as_default=False) as client:
-        before = len(client.scheduler_info()["workers"])
-    with process("worker", address, *usual, *many, instead=instead, **more):
+
+    def here(client: Client) -> int:
+        names = (str(one["name"]) for one in client.scheduler_info()["workers"].values())
+        return sum(name.startswith(folder.name) for name in names)
+
+    with process("worker", address, *usual, *many, "--name", folder.name, instead=instead, **more) as running:
         with Client(address, set_as_default=False) as client:
-            client.wait_for_workers(before + count)
+            while here(client) < count:
+                assert running.poll() is None, "the workers ended by themselves"
+                Event().wait(0.05)
         yield

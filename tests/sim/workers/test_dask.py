@@ -78,21 +78,6 @@ def test_a_task_that_kills_each_worker_is_given_up(two: DaskWorkers) -> None:
     assert list(two.map(added, 1, [1])) == [2]
 
 
-def test_workers_of_which_none_takes_tasks_any_more_are_not_waited_for(
-    two: DaskWorkers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    two._client.run(set_status, "paused")
-    monkeypatch.setattr(dask_workers, "LOOK_S", 0.5)
-    try:
-        with pytest.raises(
-            ForedraftError, match=r"no worker takes tasks any more \(out of memory\?\); give workers more"
-        ):
-            list(two.map(added, 1, range(3)))
-    finally:
-        two._client.run(set_status, "running")
-    assert list(two.map(added, 1, range(3))) == [1, 2, 3]
-
-
 def invoked(*arguments: object) -> Result:
     done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
     assert done.exit_code == 0, done.output
@@ -161,7 +146,7 @@ def test_a_worker_of_another_version_that_comes_later_is_refused_by_itself() -> 
     assert refused == Failure(f"a worker runs {build()}, and Foredraft 0.1.0 was asked for; install the same on both")
 
 
-def test_a_scheduler_without_workers_and_one_that_ends_are_said_in_a_line(
+def test_a_scheduler_without_workers_or_with_one_that_is_paused_or_that_ends_is_said_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with scheduler(tmp_path) as (address, running):
@@ -170,6 +155,13 @@ def test_a_scheduler_without_workers_and_one_that_ends_are_said_in_a_line(
             with pytest.raises(ConfigError, match=f"--scheduler {address} has no workers; start some"):
                 opened(None, address, worth=1).__enter__()
         with workers(address, tmp_path), opened(None, address, worth=1) as one:
+            assert isinstance(one, DaskWorkers)
+            one._client.run(set_status, "paused")
+            with monkeypatch.context() as quick:
+                quick.setattr(dask_workers, "LOOK_S", 0.5)
+                with pytest.raises(ForedraftError, match=r"no worker takes tasks any more \(out of memory\?\); give"):
+                    next(one.map(added, 1, range(3)))
+            one._client.run(set_status, "running")
             done = one.map(added, 1, count())
             assert next(done) == 1
             running.kill()
