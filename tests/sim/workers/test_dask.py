@@ -102,6 +102,7 @@ def test_a_study_prints_what_one_process_prints_whether_all_is_tried_or_some_is_
     address: str, tmp_path: Path, trials: int
 ) -> None:
     """There are 16 candidates; of 12 most are chosen by how others came out."""
+    pytest.importorskip("optuna")
     file = write(tmp_path, workload(prompt_tokens=8, new_tokens=4))
 
     def tuned(folder: str, trials: int, *more: object) -> Any:
