@@ -18,7 +18,7 @@ FLOORS = {
         *("engines", "exits", "demo_models", "observe", "server", "openai_api", "api", "calibration", "bench", "cli"),
     ),
     "foredraft_sim": (
-        *("errors", "streams", "peers", "loop", "network", "tokens", "scenario"),
+        *("errors", "streams", "workers", "peers", "loop", "network", "tokens", "scenario"),
         *("replay", "world", "chaos", "bench", "tune", "plan", "validate", "pytest_plugin"),
     ),
 }

@@ -34,6 +34,7 @@ EXTRA_OF: Final = {
     **dict.fromkeys(("matplotlib",), "pictures"),
     **dict.fromkeys(("optuna", "sqlalchemy"), "tune"),
     **dict.fromkeys(("psycopg",), "postgres"),
+    **dict.fromkeys(("distributed",), "dask"),
     **dict.fromkeys(("jinja2",), "openai"),
     **dict.fromkeys(("llguidance",), "grammar"),
     **dict.fromkeys(("PIL",), "images"),

@@ -8,6 +8,8 @@ import typer
 
 from foredraft.errors import ConfigError, UnknownNameError
 from foredraft.progress import Show, progress
+from foredraft_sim.workers.option import Scheduler
+from foredraft_sim.workers.workers import Workers, opened
 
 if TYPE_CHECKING:
     from foredraft_sim.chaos.plan import Plan
@@ -23,7 +25,8 @@ def chaos(
     sessions: Annotated[int, typer.Option(help="Texts in all; with --forever, of each seed.", min=1)] = 300,
     seed: Annotated[int, typer.Option(help="The same seed gives the same worlds.", min=0)] = 1,
     forever: Annotated[bool, typer.Option("--forever", help="Seed after seed, until it is stopped.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    workers: Annotated[int | None, typer.Option(help="Processes; one by default.", min=1)] = None,
+    scheduler: Scheduler = "",
     only: Annotated[list[str] | None, typer.Option(help="An invariant, or what may go wrong; may be repeated.")] = None,
     world: Annotated[int | None, typer.Option(help="This world of the seed alone.", min=0)] = None,
     keep: Annotated[str, typer.Option(help="Of that world these items alone, such as 0,3.")] = "",
@@ -49,12 +52,14 @@ def chaos(
     if world is not None:
         tell.one_world(seed, world, keep, wanted)
     else:
-        with progress("chaos", count=True) as show:
-            _all(tell, show, sessions, seed, workers, wanted, forever=forever)
+        with opened(workers, scheduler, worth=1) as found, progress("chaos", count=True) as show:
+            _all(tell, show, sessions, seed, found, wanted, forever=forever)
     tell.end()
 
 
-def _all(tell: "_Teller", show: Show, sessions: int, seed: int, workers: int, only: "Only", *, forever: bool) -> None:
+def _all(
+    tell: "_Teller", show: Show, sessions: int, seed: int, workers: Workers, only: "Only", *, forever: bool
+) -> None:
     """Seed after seed, or one."""
     from foredraft_sim.chaos.worlds import outcomes
 

@@ -1,10 +1,6 @@
 """Very many worlds, in one process or several; the same seed gives the same ones in any case."""
 
-import multiprocessing
-import signal
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Final
@@ -13,9 +9,10 @@ from foredraft_sim.chaos.invariants import INVARIANTS, Broken, broken
 from foredraft_sim.chaos.live import seen_of
 from foredraft_sim.chaos.plan import FAULTS, PEERS, STORMY, Plan, plan_of
 from foredraft_sim.chaos.shrink import shrunk
+from foredraft_sim.workers.workers import Here, Workers
 
 AT_A_TIME: Final = 8
-"""Worlds in one piece of work for a process."""
+"""Worlds in one task, where there are several workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,38 +57,20 @@ def outcome_of(seed: int, number: int, only: Only = EVERYTHING) -> Outcome:
     return Outcome(number, len(plan.sessions), tuple(lived(plan, only)))
 
 
-def outcomes(seed: int, sessions: int | None, workers: int = 1, only: Only = EVERYTHING) -> Iterator[Outcome]:
-    """World after world, in order, until there were so many sessions; None: without end."""
-    numbers = count() if sessions is None else range(worlds_for(seed, sessions))
-    if workers == 1:
-        yield from (outcome_of(seed, number, only) for number in numbers)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin) as pool:
-        try:
-            yield from _in_order(pool, seed, iter(numbers), workers, only)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _in_order(
-    pool: ProcessPoolExecutor, seed: int, numbers: Iterator[int], workers: int, only: Only
+def outcomes(
+    seed: int, sessions: int | None, workers: Workers | None = None, only: Only = EVERYTHING
 ) -> Iterator[Outcome]:
-    """What the processes found; a few pieces of work for each are always waiting."""
-    running: deque[Future[list[Outcome]]] = deque()
-    while True:
-        while len(running) < 3 * workers and (piece := list(islice(numbers, AT_A_TIME))):
-            running.append(pool.submit(_some, seed, piece, only))
-        if not running:
-            return
-        yield from running.popleft().result()
+    """World after world, in order, until there were so many sessions; None: without end."""
+    workers = workers or Here()
+    numbers = iter(count() if sessions is None else range(worlds_for(seed, sessions)))
+    at_a_time = 1 if workers.count == 1 else AT_A_TIME
+    pieces = iter(lambda: list(islice(numbers, at_a_time)), [])
+    for found in workers.map(_some, (seed, only), pieces):
+        yield from found
 
 
-def _begin() -> None:
-    """An interrupt is for the process that was asked; it ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _some(seed: int, numbers: Iterable[int], only: Only) -> list[Outcome]:
+def _some(shared: tuple[int, Only], numbers: Sequence[int]) -> list[Outcome]:
+    seed, only = shared
     return [outcome_of(seed, number, only) for number in numbers]
 
 

@@ -24,6 +24,7 @@ from foredraft_sim.network.channel import Channel, merged
 from foredraft_sim.network.direction import Way
 from foredraft_sim.network.traces import read_trace
 from foredraft_sim.streams import Streams
+from foredraft_sim.workers.files import brought
 
 
 class SimLink(Link):
@@ -165,7 +166,7 @@ class SimNetwork:
         return Channel(
             direction,
             streams,
-            trace=None if direction.trace is None else _trace(_folder(profile) / direction.trace),
+            trace=None if direction.trace is None else _trace(brought(_folder(profile) / direction.trace)),
             framing=profile.framing,
             loss=profile.loss,
             outages=profile.outages,

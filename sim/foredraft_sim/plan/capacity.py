@@ -4,7 +4,7 @@ A fleet of another size asks as much per device: arrivals at random come so much
 requests. It is assumed that more devices never make an objective hold that fewer break.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -16,8 +16,10 @@ from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import Poisson
 from foredraft_sim.tune.metrics import metrics_of
 
-Measure = Callable[[int], "Fleet"]
-"""What a fleet of so many devices does."""
+Search = Generator[int, "Fleet", "Capacity"]
+"""Says how many devices are to be tried next, and is told what such a fleet does."""
+Measure = Callable[[Sequence[tuple[int, int]]], Sequence["Fleet"]]
+"""What fleets do: of each the number of its search, and of its devices."""
 
 REQUESTS_PER_DEVICE = 3
 """At least, so that there is a crowd."""
@@ -85,22 +87,37 @@ def fleet_of(scenario: Scenario, objectives: Mapping[str, float], ones: Sequence
     )
 
 
-def capacity(policy: str, measure: Measure, most: int) -> Capacity:
+def capacity(policy: str, most: int) -> Search:
     """The largest fleet that meets the objectives: twice as many each time, up to ``most``, and then between."""
     holds: Fleet | None = None
     breaks: Fleet | None = None
     devices = 1
     while breaks is None and devices <= most:
-        fleet = measure(devices)
+        fleet = yield devices
         if fleet.broken:
             breaks = fleet
         else:
             holds = fleet
             devices = min(most, 2 * devices) if devices < most else most + 1
     while holds is not None and breaks is not None and breaks.devices - holds.devices > _near(holds.devices):
-        fleet = measure((holds.devices + breaks.devices) // 2)
+        fleet = yield (holds.devices + breaks.devices) // 2
         holds, breaks = (holds, fleet) if fleet.broken else (fleet, breaks)
     return Capacity(policy, holds, breaks)
+
+
+def side_by_side(searches: Sequence[Search], measure: Measure) -> list[Capacity]:
+    """What each search finds. They go on together, so that fleets of all of them are measured at once."""
+    found: dict[int, Capacity] = {}
+    asked = {number: next(search) for number, search in enumerate(searches)}
+    while asked:
+        fleets = measure(list(asked.items()))
+        for number, fleet in zip(list(asked), fleets, strict=True):
+            try:
+                asked[number] = searches[number].send(fleet)
+            except StopIteration as end:
+                found[number] = end.value
+                del asked[number]
+    return [found[number] for number in range(len(searches))]
 
 
 def _near(devices: int) -> int:

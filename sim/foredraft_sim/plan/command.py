@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from foredraft.progress import progress
+from foredraft_sim.workers.option import Scheduler
 
 if TYPE_CHECKING:
     from foredraft_sim.plan.capacity import Capacity
+    from foredraft_sim.plan.fleets import Replicate
     from foredraft_sim.plan.mix import Mix
     from foredraft_sim.scenario.scenario import Scenario
 
@@ -32,21 +34,21 @@ def plan(
     ] = None,
     devices: Annotated[int, typer.Option(help="Find the cheapest servers for so many devices; 0: none.", min=0)] = 0,
     most: Annotated[int, typer.Option(help="Try fleets of at most so many devices.", min=1, max=100_000)] = 64,
+    scheduler: Scheduler = "",
     picture: Annotated[Path | None, typer.Option(help="Draw devices against price (SVG).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """The most devices under service level objectives, what they cost, and what would move that most."""
     from foredraft.files import written_together
+    from foredraft_sim.plan.fleets import fleets
     from foredraft_sim.plan.picture import picture_of
 
     wanted, objectives, policies = _question(scenario, slo, policy)
     servers = [wanted, *(_with_server(wanted, name) for name in server or ())]
-    found: dict[str, list[Capacity]] = {}
-    with progress("planning", count=True) as tell:
-        for where in servers:
-            found[where.target.name] = [_capacity(where, one, objectives, most, tell) for one in policies]
-    said = _said(servers, found, objectives, devices)
-    said["influences"] = _influences(wanted, found[wanted.target.name], objectives)
+    with fleets(wanted, scheduler) as measure, progress("planning", count=True) as tell:
+        found = _capacities(servers, policies, objectives, most, measure, tell)
+        said = _said(servers, found, objectives, devices)
+        said["influences"] = _influences(wanted, found[wanted.target.name], objectives, measure)
     if picture is not None:
         written_together({picture: picture_of(said).encode()})
     if as_json:
@@ -83,29 +85,40 @@ def _with_server(scenario: "Scenario", name: str) -> "Scenario":
     return replace(scenario, target=load_profile(name, "target"))
 
 
-def _capacity(scenario: "Scenario", policy: str, objectives: Mapping[str, float], most: int, tell: Any) -> "Capacity":
-    from foredraft_sim.plan.capacity import Fleet, capacity, fleet_of, sized
-    from foredraft_sim.scenario.replications import replicate_all
+def _capacities(
+    servers: "Sequence[Scenario]",
+    policies: Sequence[str],
+    objectives: Mapping[str, float],
+    most: int,
+    measure: "Replicate",
+    tell: Any,
+) -> "dict[str, list[Capacity]]":
+    """What each server carries, policy by policy."""
+    from foredraft_sim.plan.capacity import Fleet, capacity, fleet_of, side_by_side, sized
 
+    pairs = [(where, policy) for where in servers for policy in policies]
     tried = 0
 
-    def measure(count: int) -> Fleet:
+    def fleets_of(asked: Sequence[tuple[int, int]]) -> list[Fleet]:
         nonlocal tried
-        tell(tried, tried + 1, f"{scenario.target.name}, {policy}, {count} devices")
-        tried += 1
-        fleet = sized(scenario, count)
-        return fleet_of(fleet, objectives, replicate_all(fleet, [policy], list(scenario.seeds)))
+        tell(tried, tried + len(asked), f"fleets of up to {max(devices for _, devices in asked)} devices")
+        tried += len(asked)
+        sizes = [(sized(pairs[number][0], devices), pairs[number][1]) for number, devices in asked]
+        return [fleet_of(fleet, objectives, ones) for (fleet, _), ones in zip(sizes, measure(sizes), strict=True)]
 
-    return capacity(policy, measure, most)
+    found = side_by_side([capacity(policy, most) for _, policy in pairs], fleets_of)
+    return {
+        where.target.name: found[number * len(policies) : (number + 1) * len(policies)]
+        for number, where in enumerate(servers)
+    }
 
 
 def _influences(
-    scenario: "Scenario", found: "Sequence[Capacity]", objectives: Mapping[str, float]
+    scenario: "Scenario", found: "Sequence[Capacity]", objectives: Mapping[str, float], measure: "Replicate"
 ) -> list[dict[str, Any]]:
     """What would move the largest fleet most, by the policy that carries it."""
     from foredraft_sim.plan.capacity import sized
     from foredraft_sim.plan.influences import influences
-    from foredraft_sim.scenario.replications import replicate_all
     from foredraft_sim.tune.metrics import metrics_of
 
     best = max((one for one in found if one.holds), key=lambda one: one.holds.devices if one.holds else 0, default=None)
@@ -113,13 +126,13 @@ def _influences(
         return []
     policy, devices = best.policy, best.holds.devices
 
-    def measure(changed: "Scenario") -> dict[str, float]:
-        fleet = sized(changed, devices)
-        return metrics_of(fleet, replicate_all(fleet, [policy], list(scenario.seeds)))
+    def metrics(changed: "Sequence[Scenario]") -> list[dict[str, float]]:
+        sizes = [(sized(one, devices), policy) for one in changed]
+        return [metrics_of(fleet, ones) for (fleet, _), ones in zip(sizes, measure(sizes), strict=True)]
 
     return [
         {"better": says, "policy": policy, "devices": devices, "metrics_over_before": ratios}
-        for says, ratios in influences(scenario, objectives, measure)
+        for says, ratios in influences(scenario, objectives, metrics)
     ]
 
 

@@ -1,6 +1,6 @@
 """What would move a plan most: the same fleet with one thing a fifth better, and what that does to each objective."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -46,13 +46,17 @@ def _nearer(way: Any) -> Any:
     return msgspec.structs.replace(way, delay_s=way.delay_s * BETTER, jitter_s=way.jitter_s * BETTER)
 
 
+Measure = Callable[[Sequence[Scenario]], Sequence[Mapping[str, float]]]
+"""The metrics of each."""
+
+
 def influences(
-    scenario: Scenario, objectives: Mapping[str, float], measure: Callable[[Scenario], Mapping[str, float]]
+    scenario: Scenario, objectives: Mapping[str, float], measure: Measure
 ) -> list[tuple[str, dict[str, float]]]:
     """Of each thing that might be better: the objectives' metrics then, over those of the scenario as it is."""
-    before = measure(scenario)
+    changed = dict(better(scenario))
+    before, *afters = measure([scenario, *changed.values()])
     return [
         (says, {name: after[name] / before[name] for name in objectives if before[name]})
-        for says, changed in better(scenario)
-        for after in [measure(changed)]
+        for says, after in zip(changed, afters, strict=True)
     ]

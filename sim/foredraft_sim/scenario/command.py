@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from foredraft.progress import progress
+from foredraft_sim.workers.option import Scheduler
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +29,7 @@ def simulate(
     processes: Annotated[
         int | None, typer.Option(help="Processes that simulate; by default one per core, if it pays.", min=1)
     ] = None,
+    scheduler: Scheduler = "",
     events: Annotated[Path | None, typer.Option(help="Write what happened, one JSON object per line.")] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write a Chrome trace of the first seed, for ui.perfetto.dev.")
@@ -43,7 +45,7 @@ def simulate(
     from foredraft.errors import ConfigError
     from foredraft.files import check_folders, written_together
     from foredraft.policies.policy_file import spec_of
-    from foredraft_sim.scenario.replications import replicate_all
+    from foredraft_sim.scenario.replications import replicate_all, workers_for
     from foredraft_sim.scenario.results import summarise
     from foredraft_sim.scenario.scenario import read_scenario
 
@@ -56,12 +58,15 @@ def simulate(
         raise ConfigError("--private is about what is recorded: give --record FILE, too")
     log = any(path is not None for path in (events, trace, record))
     total = len(policies) * len(seeds)
-    with progress("simulating", count=True) as show_progress:
+    with (
+        workers_for(wanted, total, processes, scheduler) as workers,
+        progress("simulating", count=True) as show_progress,
+    ):
 
         def on_done(count: int) -> None:
             show_progress(count, total, "")
 
-        done = replicate_all(wanted, policies, seeds, log=log, processes=processes, on_done=on_done)
+        done = replicate_all(wanted, policies, seeds, log=log, workers=workers, on_done=on_done)
     written_together(_views(wanted, done, events, trace, record, private=private))
     summary = summarise(wanted, done)
     if as_json:

@@ -20,6 +20,7 @@ from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import ModelPair, RecordedPair, length_of
 from foredraft_sim.tokens.recorded import RecordedDrafter, RecordedTarget, read_replays
 from foredraft_sim.tokens.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
+from foredraft_sim.workers.files import brought
 
 if TYPE_CHECKING:
     from foredraft.api.loading import Draft
@@ -138,7 +139,7 @@ class RecordedSource(_ScenarioSource):
 
     def __init__(self, scenario: Scenario, pair: RecordedPair) -> None:
         super().__init__(scenario)
-        self._replays = read_replays(scenario.path.parent / pair.file)
+        self._replays = read_replays(brought(scenario.path.parent / pair.file))
         self.stop_tokens = self._replays.record.setup.models.stop_tokens
 
     def target(self) -> Target:

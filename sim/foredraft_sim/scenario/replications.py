@@ -5,17 +5,13 @@ All of them run in several processes where that pays, and so do the islands of o
 
 import asyncio
 import gc
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-import msgspec
-
-from foredraft.errors import ForedraftError
+from foredraft.errors import ConfigError, ForedraftError
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.loop.event_loop import SimLoop
 from foredraft_sim.scenario.emulation import NewPace, Run, arrivals, emulate
@@ -25,6 +21,7 @@ from foredraft_sim.scenario.pairs import TokenSource, token_source
 from foredraft_sim.scenario.quiet import collected, rare_collections
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import ModelPair, most_of
+from foredraft_sim.workers.workers import Workers, cores, opened
 
 WORTH_TOKENS: Final = 4000
 """Processes take about a second to start; about a thousand tokens are simulated in one."""
@@ -84,10 +81,23 @@ def _simulated(run: Run, island: Island, arrivals_s: Sequence[float], shuffle_se
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
-    """An error that comes from another process."""
+class Wanted:
+    """One replication: of what, with which policy and which seed."""
 
-    message: str
+    scenario: Scenario
+    policy: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some islands of one replication; ``scenario``: which of those that were sent along."""
+
+    scenario: int
+    policy: str
+    seed: int
+    islands: Sequence[Island]
+    log: bool
 
 
 def replicate_all(
@@ -96,91 +106,70 @@ def replicate_all(
     seeds: Sequence[int],
     *,
     log: bool = False,
-    processes: int | None = None,
+    workers: Workers | None = None,
     on_done: Done | None = None,
 ) -> list[Replication]:
     """Each policy with each seed, in that order. Raises ScenarioError, ModelError.
 
-    ``processes``: how many; None: as many as there are cores, if there is enough to do. Where there are more of them
-    than replications, the islands of each are divided. Real models stay in this process: each would load them again.
+    ``workers``: where they run; None: in as many processes as there are cores, if there is enough to do.
     """
-    jobs = [(policy, seed) for policy in policies for seed in seeds]
+    wanted = [Wanted(scenario, policy, seed) for policy in policies for seed in seeds]
     for policy in policies:
         scenario.policy(policy)
-    tell = on_done or (lambda count: None)
-    islands = [everything(scenario)] if log else islands_of(scenario)
-    workers = worthwhile_processes(scenario, len(jobs)) if processes is None else processes
-    workers = min(workers, len(jobs) * len(islands))
-    if workers > 1:
-        return _in_processes(scenario, jobs, shares(islands, -(-workers // len(jobs))), workers, log, tell)
+    if workers is None:
+        with workers_for(scenario, len(wanted)) as found:
+            return replicate_each(wanted, found, log=log, on_done=on_done)
+    return replicate_each(wanted, workers, log=log, on_done=on_done)
+
+
+def replicate_each(
+    wanted: Sequence[Wanted], workers: Workers, *, log: bool = False, on_done: Done | None = None
+) -> list[Replication]:
+    """All that is wanted, in that order; where there are more workers, the islands of each are divided.
+
+    Raises ScenarioError, ModelError.
+    """
+    scenarios = list({id(one.scenario): one.scenario for one in wanted}.values())
+    numbers = {id(scenario): number for number, scenario in enumerate(scenarios)}
+    count = -(-workers.count // len(wanted))
+    parts = [shares([everything(one)] if log else islands_of(one), count) for one in scenarios]
+    tasks = [
+        _Part(number, one.policy, one.seed, islands, log)
+        for one in wanted
+        for number in (numbers[id(one.scenario)],)
+        for islands in parts[number]
+    ]
     results: list[Replication] = []
-    for policy, seed in jobs:
-        results.append(replicate(scenario, policy, seed, log=log))
-        tell(len(results))
+    with closing(workers.map(_islands_done, scenarios, tasks)) as done:
+        for one in wanted:
+            here = [island for _ in parts[numbers[id(one.scenario)]] for island in next(done)]
+            results.append(joined(one.policy, one.seed, here))
+            if on_done is not None:
+                on_done(len(results))
     return results
+
+
+def _islands_done(scenarios: Sequence[Scenario], part: _Part) -> list[IslandDone]:
+    scenario = scenarios[part.scenario]
+    return simulated(Run(scenario, part.policy, part.seed, token_source(scenario), part.log), part.islands)
+
+
+def workers_for(
+    scenario: Scenario, jobs: int, processes: int | None = None, scheduler: str = ""
+) -> AbstractContextManager[Workers]:
+    """Where so many replications run, as a user asked. Raises ConfigError, MissingExtraError."""
+    if scheduler and isinstance(scenario.pair, ModelPair):
+        raise ConfigError(f"--scheduler {scheduler}: real models run in this process; leave it out")
+    return opened(processes, scheduler, worthwhile_processes(scenario, jobs))
 
 
 def worthwhile_processes(scenario: Scenario, jobs: int) -> int:
-    """How many processes are worth their start."""
-    tokens = jobs * scenario.workload.requests * most_of(scenario.workload.new_tokens)
-    if isinstance(scenario.pair, ModelPair) or tokens < WORTH_TOKENS:
+    """How many processes are worth their start. Real models stay in this one: each would load them again."""
+    if isinstance(scenario.pair, ModelPair) or jobs * tokens_of(scenario) < WORTH_TOKENS:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
-def _in_processes(
-    scenario: Scenario,
-    jobs: Sequence[tuple[str, int]],
-    parts: Sequence[Sequence[Island]],
-    workers: int,
-    log: bool,
-    tell: Done,
-) -> list[Replication]:
-    """Each job's parts, as processes become free."""
-    results: list[Replication] = []
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (portable(scenario),)) as pool:
-        running = [[pool.submit(_part, *job, part, log) for part in parts] for job in jobs]
-        try:
-            for (policy, seed), futures in zip(jobs, running, strict=True):
-                results.append(joined(policy, seed, [island for future in futures for island in _done(future)]))
-                tell(len(results))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return results
-
-
-def _done(future: "Future[list[IslandDone] | _Failure]") -> list[IslandDone]:
-    result = future.result()
-    if isinstance(result, _Failure):
-        raise ScenarioError(result.message)
-    return result
-
-
-_scenario: Scenario
-"""In a worker process: what it works on."""
-
-
-def _begin(scenario: Scenario) -> None:
-    global _scenario
-    _scenario = scenario
-
-
-def portable(scenario: Scenario) -> Scenario:
-    """The scenario as it can travel to another process, which the read-only view of a profile's sources cannot."""
-    carried = {name: getattr(scenario, name) for name in ("draft", "target", "link", "cloud_draft")}
-    return replace(
-        scenario,
-        **{
-            name: msgspec.structs.replace(profile, provenance=dict(profile.provenance))
-            for name, profile in carried.items()
-            if profile is not None
-        },
-    )
-
-
-def _part(policy: str, seed: int, islands: Sequence[Island], log: bool) -> list[IslandDone] | _Failure:
-    try:
-        return simulated(Run(_scenario, policy, seed, token_source(_scenario), log), islands)
-    except ForedraftError as error:
-        return _Failure(str(error))
+def tokens_of(scenario: Scenario) -> int:
+    """About how many tokens a replication has."""
+    return scenario.workload.requests * most_of(scenario.workload.new_tokens)

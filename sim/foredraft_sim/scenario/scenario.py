@@ -29,6 +29,7 @@ from foredraft.protocol.sampling import Sampling
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.network.channel import Channel
 from foredraft_sim.network.traces import read_trace
+from foredraft_sim.scenario.packing import packed
 from foredraft_sim.scenario.scenario_file import (
     KeyTable,
     Length,
@@ -70,6 +71,9 @@ class Scenario:
     def workload(self) -> Workload:
         """What is asked."""
         return self.file.workload
+
+    def __reduce__(self) -> Any:
+        return packed(self)
 
     def key_of(self, request: int) -> KeyTable | None:
         """Whose request it is; None where there are no keys."""

@@ -1,7 +1,7 @@
 """``foredraft tune``: the command."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +9,7 @@ import typer
 
 from foredraft.errors import ConfigError, needs
 from foredraft.progress import progress
+from foredraft_sim.workers.option import Scheduler
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from foredraft_sim.tune.outcome import Outcome, Scored
     from foredraft_sim.tune.search import Candidate, Search
     from foredraft_sim.tune.work import Tell
+    from foredraft_sim.workers.workers import Workers
 
 
 def tune(
@@ -36,6 +38,7 @@ def tune(
     ] = None,
     trials: Annotated[int, typer.Option(help="How many candidates the study is to have in all.", min=1)] = 100,
     workers: Annotated[int | None, typer.Option(help="Processes; by default as many as are worth it.", min=1)] = None,
+    scheduler: Scheduler = "",
     seeds: Annotated[
         str, typer.Option(help="A count, or a list such as 3,7,9, in the place of the scenario's; all meet the same.")
     ] = "",
@@ -57,20 +60,27 @@ def tune(
     from foredraft_sim.tune.picture import picture_of
 
     needs("optuna", "sqlalchemy")
+    from foredraft_sim.tune.measures import Measures
     from foredraft_sim.tune.storage import begin, candidates, lost, opened, place_of
-    from foredraft_sim.tune.work import Job, run
+    from foredraft_sim.tune.work import Job, run, work
 
     search = search_of(scenario, policy or [], objective or [], limit or [], seeds)
     folder = _folder(out or Path(f"{scenario.stem}-tuned"))
     place = place_of(storage or str(folder / "study.db"), study or scenario.stem)
     most = min(trials, search.count() or trials)
     with opened(place) as kept:
-        begin(kept, place, search, trials)
-    with _progress(search, most) as tell:
-        run(Job(search, place, most), workers or _worth(search, most), tell)
-    with opened(place) as kept:
-        tried = begin(kept, place, search, trials).get_trials(deepcopy=False)
-    outcome = outcome_of(search, place.study, candidates(tried), lost(tried), _others(search.seeds, held_out))
+        before = {one.policy for one in candidates(begin(kept, place, search, trials).get_trials(deepcopy=False))}
+    job = Job(search, place, most)
+    with _there(search, workers, scheduler) as there, _progress(search, most) as tell:
+        if there is None:
+            run(job, workers or _worth(search, most), tell)
+        else:
+            planned = [policy for policy in search.planned(most) if policy not in before]
+            work(job, tell, Measures(search, there, planned).of)
+        with opened(place) as kept:
+            tried = begin(kept, place, search, trials).get_trials(deepcopy=False)
+        held_out_seeds = _others(search.seeds, held_out)
+        outcome = outcome_of(search, place.study, candidates(tried), lost(tried), held_out_seeds, there)
     files = policy_files(outcome, folder)
     files[folder / "front.svg"] = picture_of(outcome).encode()
     written_together(files)
@@ -152,6 +162,15 @@ def _worth(search: "Search", trials: int) -> int:
     from foredraft_sim.scenario.replications import worthwhile_processes
 
     return min(worthwhile_processes(search.scenario, trials * len(search.seeds)), trials)
+
+
+def _there(search: "Search", processes: int | None, scheduler: str) -> "AbstractContextManager[Workers | None]":
+    """The workers of a scheduler, where one was named."""
+    from foredraft_sim.scenario.replications import workers_for
+
+    if not scheduler:
+        return nullcontext()
+    return workers_for(search.scenario, len(search.seeds), processes, scheduler)
 
 
 @contextmanager

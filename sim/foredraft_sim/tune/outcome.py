@@ -12,6 +12,7 @@ from foredraft_sim.errors import ScenarioError
 from foredraft_sim.scenario.replications import replicate_all
 from foredraft_sim.tune.metrics import UNITS, metrics_of
 from foredraft_sim.tune.search import Candidate, Search, digest
+from foredraft_sim.workers.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,12 @@ def _said(one: Scored) -> dict[str, Any]:
 
 
 def outcome_of(
-    search: Search, study: str, found: Sequence[Candidate], lost: int, held_out_seeds: tuple[int, ...]
+    search: Search,
+    study: str,
+    found: Sequence[Candidate],
+    lost: int,
+    held_out_seeds: tuple[int, ...],
+    workers: Workers | None = None,
 ) -> Outcome:
     """The result. Raises ScenarioError where no candidate could be run, or none holds the limits."""
     front = search.front(found)
@@ -73,7 +79,7 @@ def outcome_of(
     best = {one.policy for one in front}
     plain = set(search.default_specs()) - best
     defaults = list({one.policy: one for one in found if one.policy in plain and not one.failure}.values())
-    held_out = rescored(search, [one.policy for one in (*front, *defaults)], held_out_seeds)
+    held_out = rescored(search, [one.policy for one in (*front, *defaults)], held_out_seeds, workers)
     return Outcome(
         search,
         study,
@@ -99,16 +105,20 @@ def _why_none(search: Search, found: Sequence[Candidate]) -> str:
     )
 
 
-def rescored(search: Search, policies: Sequence[str], seeds: tuple[int, ...]) -> dict[str, Mapping[str, float] | None]:
+def rescored(
+    search: Search, policies: Sequence[str], seeds: tuple[int, ...], workers: Workers | None = None
+) -> dict[str, Mapping[str, float] | None]:
     """Metrics of each policy on other seeds; None for one that could not be run to its end there."""
     scenario = search.scenario
     try:
-        done = replicate_all(scenario, policies, seeds)
+        done = replicate_all(scenario, policies, seeds, workers=workers)
         return {policy: metrics_of(scenario, [one for one in done if one.policy == policy]) for policy in policies}
     except ScenarioError:
         if len(policies) == 1:
             return {policies[0]: None}
-        return {policy: metrics for one in policies for policy, metrics in rescored(search, [one], seeds).items()}
+        return {
+            policy: metrics for one in policies for policy, metrics in rescored(search, [one], seeds, workers).items()
+        }
 
 
 def policy_files(outcome: Outcome, folder: Path) -> dict[Path, bytes]:

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -15,9 +14,9 @@ import msgspec
 from foredraft.errors import ConfigError
 from foredraft.policies.parameters import Number, default_of, tunable, with_parameters
 from foredraft.version import __version__
+from foredraft_sim.scenario.packing import files_of
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
-from foredraft_sim.scenario.scenario_file import RecordedPair
 from foredraft_sim.tune.metrics import metrics_of
 
 MOST_COUNTED: Final = 100_000
@@ -71,6 +70,15 @@ class Search:
             with_parameters(policy, {one.name: one.said(default_of(policy, one)) for one in tunable(policy)})
             for policy in self.policies
         ]
+
+    def planned(self, most: int) -> list[str]:
+        """What is tried first, whatever comes of it: all candidates where ``most`` is enough, else each as it comes."""
+        from optuna.trial import FixedTrial
+
+        points = self.points(most)
+        if points is None:
+            return self.default_specs()
+        return [self.suggested(FixedTrial(point)) for point in points]
 
     def points(self, most: int) -> list[dict[str, Any]] | None:
         """All candidates there are, as the parameters of trials; None where they are more than ``most``."""
@@ -157,20 +165,10 @@ def digest(scenario: Scenario) -> str:
     named = (scenario.draft, scenario.target, scenario.link, scenario.cloud_draft)
     profiles = [bare(one, provenance={}, path=None) for one in named if one is not None]
     said = hashlib.sha256(msgspec.json.encode([file, scenario.pair, *profiles], order="sorted"))
-    for path in _files(scenario):
+    prompts = [scenario.path.parent / name for name in (scenario.workload.prompts_file,) if name]
+    for path in (*files_of(scenario), *prompts):
         try:
             said.update(path.read_bytes())
         except OSError as error:
             raise ConfigError(f"{scenario.path}: {path} cannot be read: {error.strerror or error}") from error
     return said.hexdigest()[:16]
-
-
-def _files(scenario: Scenario) -> list[Path]:
-    """The files with numbers that a scenario and its profiles name."""
-    folder, link = scenario.path.parent, scenario.link
-    named = [(link.path or scenario.path).parent / way.trace for way in (link.up, link.down) if way.trace is not None]
-    if isinstance(scenario.pair, RecordedPair):
-        named.append(folder / scenario.pair.file)
-    if scenario.workload.prompts_file:
-        named.append(folder / scenario.workload.prompts_file)
-    return named

@@ -10,7 +10,7 @@ import platform
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,13 +24,15 @@ from optuna.trial import TrialState
 
 from foredraft.errors import ForedraftError
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.scenario.replications import portable
 from foredraft_sim.streams import key
 from foredraft_sim.tune.search import Candidate, Search
 from foredraft_sim.tune.storage import CANDIDATE, Place, candidates, joined, opened
 
 Tell = Callable[[Sequence[Candidate]], None]
 """Told all candidates that there are so far."""
+
+Measure = Callable[[str], Mapping[str, float]]
+"""The metrics of a policy. Raises ScenarioError where it cannot be run to its end."""
 
 _LOOK_S: Final = 0.25
 _DEATHS: Final = 3
@@ -58,8 +60,8 @@ def run(job: Job, workers: int, tell: Tell) -> None:
         _in_processes(job, workers, tell)
 
 
-def work(job: Job, tell: Tell) -> None:
-    """One worker, in this process."""
+def work(job: Job, tell: Tell, measure: Measure | None = None) -> None:
+    """One worker, in this process. ``measure``: in the place of the search's own."""
     with opened(job.place) as storage:
         study = joined(storage, job.place)
         study.sampler = _sampler(job, len(study.get_trials(deepcopy=False)))
@@ -78,7 +80,11 @@ def work(job: Job, tell: Tell) -> None:
                 continue
             idle_s = 0.0
             try:
-                study.optimize(partial(_try, job.search, study, done), n_trials=1, catch=(_FailedError,))
+                study.optimize(
+                    partial(_try, job.search, measure or job.search.measure, study, done),
+                    n_trials=1,
+                    catch=(_FailedError,),
+                )
             except (UpdateFinishedTrialError, ValueError) as error:
                 if isinstance(error, ValueError) and "Cannot tell" not in str(error):
                     raise
@@ -97,12 +103,14 @@ def _give_up_silent(study: optuna.Study) -> None:
         optuna.storages.fail_stale_trials(study)
 
 
-def _try(search: Search, study: optuna.Study, done: Sequence[Candidate], trial: optuna.Trial) -> list[float]:
+def _try(
+    search: Search, measure: Measure, study: optuna.Study, done: Sequence[Candidate], trial: optuna.Trial
+) -> list[float]:
     """One candidate; one that was tried before is not run again."""
     policy = search.suggested(trial)
     known = next((one for one in done if one.policy == policy), None)
     try:
-        one = replace(known, number=trial.number) if known else _measured(search, policy, trial.number)
+        one = replace(known, number=trial.number) if known else _measured(measure, policy, trial.number)
     except KeyboardInterrupt:
         study.enqueue_trial(trial.params)
         raise
@@ -115,9 +123,9 @@ def _try(search: Search, study: optuna.Study, done: Sequence[Candidate], trial: 
     return list(search.values(one))
 
 
-def _measured(search: Search, policy: str, number: int) -> Candidate:
+def _measured(measure: Measure, policy: str, number: int) -> Candidate:
     try:
-        return Candidate(number, policy, search.measure(policy))
+        return Candidate(number, policy, measure(policy))
     except ScenarioError as error:
         return Candidate(number, policy, {}, str(error))
 
@@ -131,8 +139,7 @@ class _Workers:
     """Processes, each with a pipe for what goes wrong."""
 
     def __init__(self, job: Job) -> None:
-        bare = replace(job.search, scenario=portable(job.search.scenario))
-        self._job = replace(job, search=bare)
+        self._job = job
         self._context = multiprocessing.get_context("spawn")
         self._begun = 0
         self._running: dict[BaseProcess, Connection] = {}

@@ -9,6 +9,8 @@ from foredraft_sim.bench.seed_report import PER_TOKEN, at_point, nano_lines, rob
 from foredraft_sim.bench.seed_search import FURTHER, LOWER, READINGS, Machine, consistent
 from foredraft_sim.scenario.replications import replicate_all
 from foredraft_sim.scenario.scenario import Scenario, read_scenario
+from foredraft_sim.workers.processes import Processes
+from foredraft_sim.workers.workers import Here
 from paths import SCENARIOS
 
 
@@ -58,8 +60,9 @@ def test_the_closed_form_is_what_the_deployed_code_does() -> None:
 def test_a_scenario_changed_in_memory_is_the_one_that_other_processes_run() -> None:
     machine = Machine(draft_step_ms=8.0, pass_ms=22.0, round_trip_ms=10.0, acceptance=0.6, gamma=4)
     changed = at_point(short("nano-a100", 8), machine)
-    here = replicate_all(changed, ["cloud"], [1, 2], processes=1)
-    assert replicate_all(changed, ["cloud"], [1, 2], processes=2) == here
+    here = replicate_all(changed, ["cloud"], [1, 2], workers=Here())
+    with Processes(2) as workers:
+        assert replicate_all(changed, ["cloud"], [1, 2], workers=workers) == here
 
 
 def test_the_nano_s_report_says_how_many_machines_are_consistent_and_tries_some() -> None:

@@ -12,6 +12,7 @@ from foredraft_sim.chaos.live import seen_of
 from foredraft_sim.chaos.plan import FAULTS, PEERS, STORMY, Fault, plan_of, said
 from foredraft_sim.chaos.seen import COMPLETE, Seen
 from foredraft_sim.chaos.worlds import Only, outcomes, worlds_for
+from foredraft_sim.workers.processes import Processes
 from sim.chaos.worlds_of_tests import SEED, SESSIONS
 
 PLANS = [plan_of(SEED, number) for number in range(worlds_for(SEED, SESSIONS))]
@@ -63,7 +64,8 @@ def test_a_world_happens_again_as_it_did_also_in_another_process_and_with_anothe
 
 def test_two_processes_find_what_one_finds_in_the_same_order() -> None:
     only = Only(invariants=("text",), ills=("cut",))
-    assert list(outcomes(SEED, 100, workers=2, only=only)) == list(outcomes(SEED, 100, only=only))
+    with Processes(2) as workers:
+        assert list(outcomes(SEED, 100, workers, only)) == list(outcomes(SEED, 100, only=only))
 
 
 def test_what_is_left_out_of_a_plan_changes_nothing_about_the_rest() -> None:

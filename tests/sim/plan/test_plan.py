@@ -1,7 +1,7 @@
 """Capacity: the search finds the edge, a fleet asks as much per device, and the cheapest servers are the cheapest."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from foredraft.cli.main import app
-from foredraft_sim.plan.capacity import Fleet, capacity, sized
+from foredraft_sim.plan.capacity import Capacity, Fleet, capacity, side_by_side, sized
 from foredraft_sim.plan.influences import BETTER, better, influences
 from foredraft_sim.plan.mix import Offer, cheapest
 from foredraft_sim.scenario.scenario import read_scenario
@@ -51,17 +51,29 @@ def fleet(devices: int, broken: tuple[str, ...]) -> Fleet:
 def test_the_search_finds_the_largest_fleet_within_one_in_twenty(edge: int, most: int) -> None:
     tried: list[int] = []
 
-    def measure(devices: int) -> Fleet:
-        tried.append(devices)
-        return fleet(devices, ("p95-tpot",) if devices > edge else ())
+    def measure(asked: Sequence[tuple[int, int]]) -> list[Fleet]:
+        tried.extend(devices for _, devices in asked)
+        return [fleet(devices, ("p95-tpot",) if devices > edge else ()) for _, devices in asked]
 
-    found = capacity("auto", measure, most)
+    (found,) = side_by_side([capacity("auto", most)], measure)
     carried = found.holds.devices if found.holds else 0
     assert carried <= min(edge, most)
     assert carried >= min(edge, most) * 0.95 - 1
     assert (found.breaks is None) == (edge >= most)
     assert len(tried) == len(set(tried)) <= 16
     assert max(tried) <= most
+
+
+def test_searches_go_on_together_and_find_what_each_finds_alone() -> None:
+    edges = (0, 3, 40)
+
+    def measure(asked: Sequence[tuple[int, int]]) -> list[Fleet]:
+        return [fleet(devices, ("p95-tpot",) if devices > edges[number] else ()) for number, devices in asked]
+
+    def alone(number: int) -> Capacity:
+        return side_by_side([capacity("auto", 64)], lambda asked: measure([(number, count) for _, count in asked]))[0]
+
+    assert side_by_side([capacity("auto", 64) for _ in edges], measure) == [alone(number) for number in range(3)]
 
 
 @pytest.mark.parametrize("devices", [1, 7, 40])
@@ -103,7 +115,11 @@ def test_each_influence_makes_one_thing_better_and_says_by_how_much() -> None:
     assert (server.draft, server.link) == (scenario.draft, scenario.link)
     assert device.target == scenario.target != server.target
     assert link.link.up.delay_s == pytest.approx(BETTER * scenario.link.up.delay_s)
-    told = influences(scenario, {"p95-tpot": 1.0}, lambda one: {"p95-tpot": 1.0 if one.link == scenario.link else 0.5})
+    told = influences(
+        scenario,
+        {"p95-tpot": 1.0},
+        lambda every: [{"p95-tpot": 1.0 if one.link == scenario.link else 0.5} for one in every],
+    )
     assert [ratios["p95-tpot"] for _, ratios in told] == [1.0, 1.0, 0.5]
 
 

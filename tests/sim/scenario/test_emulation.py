@@ -19,6 +19,8 @@ from foredraft_sim.scenario.finished import Replication
 from foredraft_sim.scenario.replications import replicate, replicate_all
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.tokens.synthetic import SyntheticPair
+from foredraft_sim.workers.processes import Processes
+from foredraft_sim.workers.workers import Here
 from sim.scenario.scenario_files import PAIR, scenario, workload
 
 POLICIES = ("cloud", "sync", "seed", "ahead", "auto")
@@ -95,8 +97,9 @@ def test_shuffled_ties_leave_every_text_as_it_is(tmp_path: Path, policy: str) ->
 
 def test_replications_in_other_processes_are_the_same(tmp_path: Path) -> None:
     read = scenario(tmp_path, FLEET)
-    serial = replicate_all(read, ["cloud", "seed"], [1, 2], log=True, processes=1)
-    assert replicate_all(read, ["cloud", "seed"], [1, 2], log=True, processes=2) == serial
+    serial = replicate_all(read, ["cloud", "seed"], [1, 2], log=True, workers=Here())
+    with Processes(2) as workers:
+        assert replicate_all(read, ["cloud", "seed"], [1, 2], log=True, workers=workers) == serial
 
 
 def test_a_link_s_luck_changes_nothing_in_the_tokens_or_the_arrivals(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import gc
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from foredraft_sim.scenario.pairs import token_source
 from foredraft_sim.scenario.replications import replicate, replicate_all, simulated
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.simulated_record import complete
+from foredraft_sim.workers.processes import Processes
+from foredraft_sim.workers.workers import Here, opened
 from sim.scenario.scenario_files import PAIR, scenario, workload
 
 SERVER = '"a100-qwen2-vl-7b"'
@@ -220,24 +222,42 @@ def test_shuffled_ties_leave_every_text_as_it_is_in_islands_too(tmp_path: Path) 
 def test_the_islands_of_a_replication_may_be_divided_among_processes(tmp_path: Path, processes: int) -> None:
     read = scenario(tmp_path, FLEET, affinity(4), NOISE)
     told: list[int] = []
-    alone = replicate_all(read, ["seed"], [1], processes=1)
-    assert replicate_all(read, ["seed"], [1], processes=processes, on_done=told.append) == alone
+    alone = replicate_all(read, ["seed"], [1], workers=Here())
+    with Processes(processes) as workers:
+        assert replicate_all(read, ["seed"], [1], workers=workers, on_done=told.append) == alone
     assert told == [1]
 
 
-def test_few_replications_are_divided_and_many_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
+class Counting(Here):
+    """Counts what it is given."""
 
-    def in_processes(read: Scenario, jobs: Any, parts: Any, workers: int, log: bool, tell: Any) -> list[Replication]:
-        asked.append((len(parts), workers))
-        return []
+    def __init__(self, count: int) -> None:
+        self.count, self.given = count, 0
 
-    monkeypatch.setattr(replications, "_in_processes", in_processes)
+    def map(self, function: Any, shared: Any, tasks: Iterable[Any]) -> Generator[Any]:
+        for done in super().map(function, shared, tasks):
+            self.given += 1
+            yield done
+
+
+@pytest.mark.parametrize(
+    ("seeds", "workers", "log", "parts"),
+    [
+        (1, 2, False, 2),
+        (1, 9, False, 4),
+        (3, 4, False, 6),
+        (4, 4, False, 4),
+        (4, 3, False, 4),
+        (2, 8, True, 2),
+    ],
+)
+def test_few_replications_are_divided_and_many_are_not(
+    tmp_path: Path, seeds: int, workers: int, log: bool, parts: int
+) -> None:
+    counting = Counting(workers)
     read = scenario(tmp_path, FLEET, affinity(4))
-    for seeds, processes in (([1], 2), ([1], 9), ([1, 2, 3], 4), ([1, 2, 3, 4], 4), ([1, 2, 3, 4], 3)):
-        replicate_all(read, ["sync"], seeds, processes=processes)
-    replicate_all(read, ["sync"], [1, 2], processes=8, log=True)
-    assert asked == [(2, 2), (4, 4), (2, 4), (1, 4), (1, 3), (1, 2)]
+    replicate_all(read, ["sync"], range(seeds), log=log, workers=counting)
+    assert counting.given == parts
 
 
 @pytest.mark.parametrize(("islands", "count"), [(1, 1), (7, 2), (7, 3), (3, 8), (100, 16)])
@@ -262,8 +282,11 @@ class LateBroken(SyncPolicy):
 def test_of_several_islands_that_fail_the_first_is_named_however_many_processes(tmp_path: Path, processes: int) -> None:
     read = scenario(tmp_path, affinity(3), workload(prompt_tokens=8, new_tokens="[4, 24, 20]", devices=3, requests=3))
     said = "policies: 'sim.scenario.test_islands:LateBroken': request 1 of seed 1 raised ValueError: no idea what to do"
-    with pytest.raises(ScenarioError, match=re.escape(said)):
-        replicate_all(read, ["sim.scenario.test_islands:LateBroken"], [1], processes=processes)
+    with (
+        opened(processes, "", worth=1) as workers,
+        pytest.raises(ScenarioError, match=re.escape(said)),
+    ):
+        replicate_all(read, ["sim.scenario.test_islands:LateBroken"], [1], workers=workers)
 
 
 def test_an_island_that_is_over_is_gone_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

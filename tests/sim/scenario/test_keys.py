@@ -9,6 +9,7 @@ from foredraft_sim.errors import ScenarioError
 from foredraft_sim.scenario.replications import replicate_all
 from foredraft_sim.scenario.results import summarise
 from foredraft_sim.scenario.scenario import Scenario, read_scenario
+from foredraft_sim.workers.workers import Here
 
 BASE = """
 policies = ["cloud"]
@@ -44,7 +45,7 @@ def scenario(tmp_path: Path, *, floods: int, weight: float = 1.0) -> Scenario:
 
 
 def of_quiet(read: Scenario) -> dict[str, Any]:
-    said = summarise(read, replicate_all(read, ["cloud"], [1], processes=1))["policies"][0]
+    said = summarise(read, replicate_all(read, ["cloud"], [1], workers=Here()))["policies"][0]
     found: dict[str, Any] = said["by_key"]["quiet"]
     return found
 

@@ -1,13 +1,14 @@
 """``foredraft bench policies``: the command."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foredraft.progress import progress
+from foredraft_sim.workers.option import Scheduler
+from foredraft_sim.workers.workers import cores, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,7 @@ def policies(
     ] = None,
     seeds: Annotated[int, typer.Option(help="So many seeds in each part; 0: each part's own number.", min=0)] = 0,
     processes: Annotated[int, typer.Option(help="How many at a time; 0 for one per core.", min=0)] = 0,
+    scheduler: Scheduler = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Every policy against streaming from the cloud, on the same tokens: in simulated time, and (real) on the clock."""
@@ -59,7 +61,7 @@ def policies(
         if name not in (*known, REAL):
             raise UnknownNameError("part of the benchmark", name, [*known, REAL])
     chosen = [suite for suite in known.values() if not only or suite.name in only]
-    outcomes = run_all([trial for suite in chosen for trial in suite.trials], processes)
+    outcomes = run_all([trial for suite in chosen for trial in suite.trials], processes, scheduler)
     parts = [Part(suite.name, suite.says, *suite.judge(outcomes), suite.missed) for suite in chosen]
     if not only or REAL in only:
         parts += _real(quick)
@@ -77,19 +79,19 @@ def show_parts(parts: "list[Part]", as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def run_all(trials: "list[Trial]", processes: int = 0) -> "Outcomes":
+def run_all(trials: "list[Trial]", processes: int = 0, scheduler: str = "") -> "Outcomes":
     """What each of the trials comes to, in several processes, with a bar of progress on a terminal."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     every = list(dict.fromkeys(trials))
-    workers = processes or len(os.sched_getaffinity(0))
     outcomes = {}
-    with progress("sessions", count=True) as show, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for trial, outcome in zip(every, pool.map(run_one, every, chunksize=4), strict=True):
+    with opened(processes or None, scheduler, cores()) as workers, progress("sessions", count=True) as show:
+        for trial, outcome in zip(every, workers.map(_run_one, None, every), strict=True):
             outcomes[trial] = outcome
             show(len(outcomes), len(every), "")
     return outcomes
+
+
+def _run_one(shared: None, trial: "Trial") -> "Outcome":
+    return run_one(trial)
 
 
 def run_one(trial: "Trial") -> "Outcome":

@@ -28,6 +28,7 @@ from foredraft_sim.bench.policies.suites import (
     share,
     spread,
 )
+from foredraft_sim.workers.option import Scheduler
 
 PEERS: Final = {
     "specedge": "foredraft_sim.peers.specedge:SpecEdge",
@@ -146,6 +147,7 @@ def peers(
         list[str] | None, typer.Option(help="Try the robot over this link, too: a link profile; may be repeated.")
     ] = None,
     processes: Annotated[int, typer.Option(help="How many at a time; 0 for one per core.", min=0)] = 0,
+    scheduler: Scheduler = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Published schemes beside ours, on the same tokens, in simulated time."""
@@ -156,5 +158,5 @@ def peers(
         if name not in known:
             raise UnknownNameError("part of the benchmark", name, known)
     chosen = [suite for suite in known.values() if not only or suite.name in only]
-    outcomes = run_all([trial for suite in chosen for trial in suite.trials], processes)
+    outcomes = run_all([trial for suite in chosen for trial in suite.trials], processes, scheduler)
     show_parts([Part(suite.name, suite.says, *suite.judge(outcomes), suite.missed) for suite in chosen], as_json)

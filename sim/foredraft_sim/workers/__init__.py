@@ -1,0 +1,1 @@
+"""Where simulations run: in this process, in several of this machine, or on the workers of a Dask scheduler."""
