@@ -58,11 +58,11 @@ async def _edge_process(size: int, tokens: int) -> dict[str, Any]:
     return said
 
 
-def memory_mb() -> dict[str, float]:
-    """Resident memory of this process, now and at its peak, in 10**6 bytes. Raises ForedraftError off Linux."""
-    status = Path("/proc/self/status")
+def memory_mb(process: str = "self") -> dict[str, float]:
+    """Resident memory of a process, now and at its peak, in 10**6 bytes. Raises ForedraftError off Linux."""
+    status = Path("/proc", process, "status")
     if not status.exists():
-        raise ForedraftError("memory is read from /proc/self/status, which this system does not have")
+        raise ForedraftError(f"memory is read from {status}, which this system does not have")
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
     return {name: int(fields[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM")}
 
