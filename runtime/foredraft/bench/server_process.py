@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from foredraft.bench.edge_memory import memory_mb
@@ -43,9 +45,17 @@ class ServerProcess:
 
     def resident_mb(self) -> float:
         """Its memory. Raises ForedraftError."""
+        return memory_mb(self._number())["VmRSS"]
+
+    def cpu_s(self) -> float:
+        """What it has taken of all cores. Raises ForedraftError."""
+        fields = Path("/proc", self._number(), "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # in user mode, and in the kernel
+
+    def _number(self) -> str:
         if self._process is None:
             raise ForedraftError("the server is not running")
-        return memory_mb(str(self._process.pid))["VmRSS"]
+        return str(self._process.pid)
 
 
 @contextlib.asynccontextmanager
