@@ -21,11 +21,17 @@ SERVER_BUILD := $(foreach part,BUILD_TESTS BUILD_EXAMPLES BUILD_APP USE_PREBUILT
 # dora-rs, for the test of a robot's node: 110 MB, nothing to build.
 DORA := dora-rs==1.1.0 dora-rs-cli==1.1.0 pyarrow==26.0.1
 
-.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft llama-server dora demo-models demo-robot-models clean
+# What reads hashes of all files of a release from an index, for `make hashes` alone.
+UV := uv==0.13.9
 
-$(READY): requirements.lock pyproject.toml
+.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft llama-server dora demo-models demo-robot-models \
+	audit sbom hashes clean
+
+# torch alone without hashes: indexes have builds of their own (docs/adr/0029-hashes-of-all-but-torch.md).
+$(READY): requirements.lock .ci/requirements.hashes pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .ci/requirements.hashes
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $$(grep '^torch==' requirements.lock)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(READY)
 
@@ -67,6 +73,19 @@ llama-server: $(READY) ## llama.cpp's own server, for the tests of drafts that c
 
 dora: $(READY) ## dora-rs, for the test of a robot's node
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(DORA)
+
+audit: $(READY) ## licences of all that is installed, and known vulnerabilities where a service answers
+	$(BIN)/python .ci/licences.py
+	$(BIN)/python .ci/audit.py
+
+sbom: $(READY) ## what is installed, as a CycloneDX document: out/sbom.json
+	mkdir -p out
+	$(BIN)/python .ci/sbom.py > out/sbom.json
+
+hashes: $(READY) ## .ci/requirements.hashes anew, after requirements.lock was changed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(UV)
+	grep -v '^torch==' requirements.lock | $(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-annotate \
+		--custom-compile-command 'make hashes' --output-file .ci/requirements.hashes -
 
 demo-models: $(READY) ## train the bundled pair anew (up to 90 minutes on 2 cores)
 	$(BIN)/python -m foredraft.demo_models.recipe

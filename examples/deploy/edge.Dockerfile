@@ -1,12 +1,13 @@
 # The device's end, without torch: the n-gram drafter behind OpenAI's interface. Build it in the checkout's root:
 #   docker build -f examples/deploy/edge.Dockerfile -t foredraft-edge .
-FROM python:3.11-slim
+ARG PYTHON="python:3.11-slim"
+FROM $PYTHON
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY hardware_profiles hardware_profiles
 COPY runtime runtime
 COPY sim sim
-RUN pip install --no-cache-dir ".[openai]" && rm -rf /src
+RUN pip install --no-cache-dir -c requirements.lock ".[openai]" && rm -rf /src
 WORKDIR /tmp
 USER nobody
 ENV XDG_CACHE_HOME=/tmp/cache

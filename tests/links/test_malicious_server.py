@@ -4,15 +4,22 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from foredraft.errors import ProtocolError, UnreachableError
+from foredraft.api.cloud import Cloud
+from foredraft.api.edge import connect
+from foredraft.engines.scripted import ScriptedTarget
+from foredraft.errors import ModelError, ProtocolError, UnreachableError
 from foredraft.links import websocket
 from foredraft.links.address import CHAT_PATH, SESSION_PATH, TOKENIZER_PATH
 from foredraft.links.model_files import MAX_TOKENIZER_BYTES, fetch_chat_card, fetch_tokenizer
+from foredraft.text import fetched_tokenizer
 from foredraft.text.chat_card import MAX_CARD_BYTES
+from foredraft.text.tokenizer import Tokenizer, tokenizer_digest
+from text.hostile_tokenizers import split, wide
 
 DIGEST = "0" * 32
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -88,6 +95,34 @@ async def test_a_file_without_end_is_given_up_at_its_bound() -> None:
         with pytest.raises(ProtocolError, match="larger than"):
             await fetch_chat_card(url)
     assert sent < 4 * MAX_CARD_BYTES
+
+
+async def test_a_tokenizer_that_is_what_was_promised_but_fills_the_memory_is_refused_and_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fetched_tokenizer, "MAX_MEMORY_BYTES", 256 << 20)
+    bomb = wide(20_000)
+
+    async def promised(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=bomb)
+
+    async with answering(promised) as url:
+        with pytest.raises(ModelError, match="takes more than 256 MB"):
+            await fetch_tokenizer(url, tokenizer_digest(bomb))
+    assert not (tmp_path / "foredraft").exists()
+
+
+async def test_a_text_that_a_servers_tokenizer_never_ends_with_is_an_error_and_the_edge_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fetched_tokenizer, "MAX_ENCODE_S", 1.0)
+    served = Tokenizer(split("a*a*a*a*[!?]|."))
+    target = ScriptedTarget(lambda position: position % 7, vocab_size=28, tokenizer_digest=served.digest)
+    async with Cloud(target, served) as cloud, cloud.listen() as url, connect(url, draft="ngram") as edge:
+        with pytest.raises(ModelError, match="takes more than 1 s"):
+            edge.generate("a" * 2000)
+        report = await edge.generate("b c", max_new_tokens=4).finish()
+        assert len(report.tokens) == 4
 
 
 async def test_a_server_that_says_nothing_is_given_up() -> None:

@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 import uvloop
 
+from foredraft.bench.bytes_tokenizer import byte_tokenizer
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.keys import Keys
 from foredraft.links.model_files import fetch_tokenizer
@@ -42,7 +43,7 @@ from foredraft.server.door import Bounds, run_server, serving
 from foredraft.server.listening import is_loopback, tls_context
 from foredraft.text.tokenizer import tokenizer_digest
 
-TOKENIZER = b'{"the bytes of": "a tokenizer.json"}'
+TOKENIZER = byte_tokenizer(300).json
 DIGEST = tokenizer_digest(TOKENIZER)
 CARD = TargetCard("model", DIGEST, vocab_size=100, context=64, layers=4, exits=(2,))
 SMALL = Grow(1, (Chain(100, 2**63, pack([300] * 4)),))

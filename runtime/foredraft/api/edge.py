@@ -51,6 +51,7 @@ from foredraft.protocol.ports import BesideImages, Drafter, Link, NewDrafter
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.text.chat_card import ChatCard
 from foredraft.text.constraint import Constraint
+from foredraft.text.fetched_tokenizer import FetchedTokenizer
 from foredraft.text.grammar import Grammar, Grammars
 from foredraft.text.tokenizer import Tokenizer
 
@@ -156,7 +157,7 @@ class Edge:
         if not isinstance(place, str):
             return place.tokenizer
         data = await fetch_tokenizer(place, self.ready.tokenizer_digest, self._api_key, ssl=self._ssl)
-        return Tokenizer(data)
+        return FetchedTokenizer(data)
 
     async def chat_card(self) -> ChatCard:
         """The chat template of the model that is served, and how its makers sample from it.
@@ -178,6 +179,8 @@ class Edge:
             await self._close_links()
             if self._drafters is not None:
                 await self._drafters.close()
+            if isinstance(self.tokenizer, FetchedTokenizer):
+                self.tokenizer.close()
 
     def _links(self) -> Connections:
         """The connections that a text is to have."""

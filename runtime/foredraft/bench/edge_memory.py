@@ -6,10 +6,11 @@ tokenizer fetched as usual; it tells its resident memory and what it imported.
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from os import environ
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ async def measure(vocabularies: tuple[int, ...] = (1 << 15, 1 << 17), tokens: in
         bound = MOST_MB if size <= BOUND_TO else None
         figures.append(Figure(f"resident after the text, vocabulary of {size}", said["VmRSS"], "MB", bound=bound))
         figures.append(Figure("its peak, while the tokenizer was read", said["VmHWM"], "MB"))
+        figures.append(
+            Figure("the process beside it that encodes prompts, where they are texts", said["encodes"], "MB")
+        )
         figures.append(Figure(f"of {', '.join(UNWANTED)} imported", len(said["imported"]), "", bound=0.0))
     return Result("edge-memory", f"an n-gram edge that generates {tokens} tokens, prompt of 1000", tuple(figures))
 
@@ -49,7 +53,7 @@ async def _edge_process(size: int, tokens: int) -> dict[str, Any]:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", __name__, url, str(tokens)),
                 stdout=subprocess.PIPE,
-                env=environ | {"XDG_CACHE_HOME": cache},
+                env=os.environ | {"XDG_CACHE_HOME": cache},
             )
             out, _ = await process.communicate()
     if process.returncode:
@@ -58,19 +62,29 @@ async def _edge_process(size: int, tokens: int) -> dict[str, Any]:
     return said
 
 
-def memory_mb() -> dict[str, float]:
-    """Resident memory of this process, now and at its peak, in 10**6 bytes. Raises ForedraftError off Linux."""
-    status = Path("/proc/self/status")
+def memory_mb(process: str = "self") -> dict[str, float]:
+    """Resident memory of a process, now and at its peak, in 10**6 bytes. Raises ForedraftError off Linux."""
+    status = Path("/proc", process, "status")
     if not status.exists():
-        raise ForedraftError("memory is read from /proc/self/status, which this system does not have")
+        raise ForedraftError(f"memory is read from {status}, which this system does not have")
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
     return {name: int(fields[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM")}
+
+
+def _child_mb() -> float:
+    """Resident memory of the one process that this thread has started."""
+    (child,) = Path("/proc/self/task", str(threading.get_native_id()), "children").read_text().split()
+    return memory_mb(child)["VmRSS"]
 
 
 async def _edge(url: str, tokens: int) -> None:
     async with connect(url, draft="ngram") as edge:
         await edge.generate(list(range(1000)), policy="sync", max_new_tokens=tokens).finish()
         resident = memory_mb()
+        if edge.tokenizer is None:
+            raise ForedraftError("the server has no tokenizer")
+        edge.tokenizer.encode("a text")
+        resident["encodes"] = _child_mb()
     imported = [name for name in UNWANTED if name in sys.modules]
     print(json.dumps(resident | {"imported": imported}))
 

@@ -25,7 +25,7 @@ from foredraft.links.http_proxies import proxy_for
 from foredraft.links.model_files import fetch_tokenizer
 from foredraft.links.probing import probe
 from foredraft.protocol.messages import Ready
-from foredraft.text.tokenizer import Tokenizer
+from foredraft.text.fetched_tokenizer import FetchedTokenizer
 
 State = Literal["ok", "note", "fail"]
 
@@ -208,7 +208,7 @@ async def _fits(draft: str, ready: Ready, server: str, api_key: str, context: ss
         try:
             if not loaded.speaks(ready.tokenizer_digest):
                 data = await fetch_tokenizer(server, ready.tokenizer_digest, api_key, ssl=context)
-                await asyncio.to_thread(loaded.speaking, Tokenizer(data), ready.tokenizer_digest)
+                await asyncio.to_thread(loaded.speaking, FetchedTokenizer(data), ready.tokenizer_digest)
         finally:
             await loaded.close()
     except ForedraftError as error:

@@ -6,7 +6,7 @@ Benches of other packages, the simulator's among them, come through the entry-po
 
 import json
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -152,13 +152,32 @@ def grammar(passes: Annotated[int, typer.Option(help="Passes to time.", min=3)] 
 
 
 @app.command()
-def trust(texts: Annotated[int, typer.Option(help="Texts of each way.", min=3)] = 24, as_json: Json = False) -> None:
-    """A quiet key beside keys that flood: at most 2.2 times as long per token beside one."""
-    from foredraft.bench.trust import measure
-    from foredraft.errors import needs
+def trust(
+    texts: Annotated[int, typer.Option(help="Texts of each way beside keys that flood.", min=3)] = 24,
+    connections: Annotated[int, typer.Option(help="Connections that say nothing.", min=1)] = 1000,
+    sessions: Annotated[int, typer.Option(help="Texts whose server is killed.", min=1)] = 64,
+    minutes: Annotated[float, typer.Option(help="Of sessions that go on; 60 are what is promised.", min=0.1)] = 5.0,
+    only: Annotated[list[str] | None, typer.Option(help="shares, idle, killed or steady; may be repeated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What others can spoil: a quiet key beside a flood, idle connections, a server that is killed, memory."""
+    from foredraft.errors import UnknownNameError, needs
 
     needs("torch")
-    show([_run(measure(texts))], as_json)
+    from foredraft.bench import idle_connections, killed_server, steady
+    from foredraft.bench import trust as shares
+
+    measures: dict[str, Callable[[], Coroutine[Any, Any, Result]]] = {
+        "shares": lambda: shares.measure(texts),
+        "idle": lambda: idle_connections.measure(connections),
+        "killed": lambda: killed_server.measure(sessions),
+        "steady": lambda: steady.measure(minutes),
+    }
+    for name in only or ():
+        if name not in measures:
+            raise UnknownNameError("measurement", name, measures)
+    with progress("bench trust"):
+        show([_run(measure()) for name, measure in measures.items() if name in (only or measures)], as_json)
 
 
 @app.command()

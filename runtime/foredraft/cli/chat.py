@@ -52,7 +52,7 @@ def chat(
     threads: Annotated[int, typer.Option(help="Threads of the model; 0 leaves the default.")] = 0,
     api_key: Annotated[str, typer.Option(help="The server's key.", envvar="FOREDRAFT_API_KEY", show_envvar=True)] = "",
     ssl_cafile: Annotated[Path | None, typer.Option(help="PEM certificate to trust.")] = None,
-    retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
+    retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 12,
 ) -> None:
     """Talk with the model: drafted here, verified by the server. /help says what else can be typed."""
     from foredraft.api.edge import connect

@@ -51,7 +51,7 @@ def edge(
     ] = None,
     image_max_side: ImageMaxSide = 0,
     image_quality: ImageQuality = 85,
-    retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 8,
+    retries: Annotated[int, typer.Option(help="How often to try again in a row, waiting longer each time.")] = 12,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
     """Serve OpenAI's interface on this device until Ctrl-C: drafted here, verified by the server."""

@@ -27,11 +27,14 @@ Connect = Callable[[], Awaitable[Link]]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How a lost link is made anew: ``attempts`` in a row without progress, waits that double."""
+    """How a lost link is made anew: ``attempts`` in a row without progress, waits that double up to ``most_s``.
 
-    attempts: int = 8
+    A server that is back is seen after ``most_s`` at the latest; all together, the attempts wait for 17 s.
+    """
+
+    attempts: int = 12
     first_s: float = 0.1
-    most_s: float = 5.0
+    most_s: float = 2.0
 
     def wait_s(self, failures: int) -> float:
         """How long to wait after so many failures in a row."""

@@ -16,6 +16,7 @@ from foredraft.links.address import CHAT_PATH, TOKENIZER_PATH, auth_headers, end
 from foredraft.links.http_proxies import on_the_way, proxy_for, raise_if_refused
 from foredraft.protocol.messages import MISMATCH, UNAUTHORIZED
 from foredraft.text.chat_card import MAX_CARD_BYTES, ChatCard, parse_chat_card
+from foredraft.text.fetched_tokenizer import try_tokenizer
 from foredraft.text.tokenizer import tokenizer_digest
 
 MAX_TOKENIZER_BYTES: Final = 64 << 20
@@ -34,8 +35,8 @@ async def fetch_tokenizer(
 ) -> bytes:
     """The tokenizer.json with this digest: from the cache on disk, else from the server at ``url``.
 
-    Raises UnreachableError, RefusedError (wrong key, other tokenizer) or ProtocolError
-    (what came is not what the digest names).
+    Raises UnreachableError, RefusedError (wrong key, other tokenizer), ProtocolError
+    (what came is not what the digest names), or ModelError: it has been tried, and cannot be used within bounds.
     """
     if not re.fullmatch(r"[0-9a-f]{32}", digest):
         raise ProtocolError(f"{digest!r} is no tokenizer digest: 32 hexadecimal digits")
@@ -48,6 +49,7 @@ async def fetch_tokenizer(
     data = await _download(url, path, what, api_key, ssl, timeout_s, MAX_TOKENIZER_BYTES)
     if tokenizer_digest(data) != digest:
         raise ProtocolError(f"{url} sent another tokenizer than the {digest} that it promised")
+    await asyncio.to_thread(try_tokenizer, data)
     await asyncio.to_thread(_write_cached, file, data)
     return data
 

@@ -107,7 +107,7 @@ class OpenAiRoutes:
         wanted = completion_request(await body(request))
         self._check_model(wanted.asked.model)
         with self.room.admitted(wanted.asked.n * len(wanted.prompts)):
-            prompts = [self._encoded(prompt) for prompt in wanted.prompts]
+            prompts = await asyncio.to_thread(lambda: [self._encoded(prompt) for prompt in wanted.prompts])
             choices = self._choices(wanted.asked, prompts, echo=wanted.echo)
             return await self._answer(request, wanted.asked, choices, chat=False)
 

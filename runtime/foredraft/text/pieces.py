@@ -1,5 +1,6 @@
 """Which bytes each token stands for, whatever letters model files write them in."""
 
+import re
 from typing import Final
 
 from foredraft.text.tokenizer import Tokenizer
@@ -33,6 +34,6 @@ def _from_letters(text: str) -> bytes:
 
 
 def _from_sentencepiece(text: str) -> bytes:
-    if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
-        return bytes((int(text[3:5], 16),))
+    if byte := re.fullmatch("<0x([0-9A-Fa-f]{2})>", text):
+        return bytes.fromhex(byte[1])
     return text.replace(_SPACE, " ").encode()

@@ -6,7 +6,7 @@ Needs the ``tokenizers`` library alone, so an edge without torch speaks the targ
 import contextlib
 import ctypes
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,10 +34,8 @@ class Tokenizer:
     """
 
     def __init__(self, data: bytes) -> None:
-        try:
+        with _failures("not a tokenizer.json"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
-        except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"not a tokenizer.json: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.digest = tokenizer_digest(data)
@@ -61,12 +59,14 @@ class Tokenizer:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a prompt, with the special tokens that tokenizer.json puts around a text."""
-        return self._tokenizer.encode(text).ids
+        """The tokens of a prompt, with the special tokens that tokenizer.json puts around a text. Raises ModelError."""
+        with _failures("the tokenizer fails at this text"):
+            return self._tokenizer.encode(text).ids
 
     def encode_rendered(self, text: str) -> list[int]:
         """The tokens of what a chat template wrote, which has its special tokens already."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        with _failures("the tokenizer fails at this text"):
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def tokens(self) -> list[tuple[int, str]]:
         """All tokens by id, as tokenizer.json writes them."""
@@ -83,8 +83,12 @@ class Tokenizer:
     @property
     def writes_bytes_as_letters(self) -> bool:
         """Whether its tokens are written in GPT-2's letters for bytes, and not as SentencePiece does."""
+        return b'"ByteLevel"' in self.decoder_json()
+
+    def decoder_json(self) -> bytes:
+        """How tokens become text, as tokenizer.json says it; empty where it says nothing."""
         decoder: Any = self._tokenizer.decoder
-        return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
+        return b"" if decoder is None else bytes(decoder.__getstate__())
 
     def special_text(self, token: int) -> str:
         """How a special token is written in a template; empty for a token that is none."""
@@ -93,15 +97,28 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ``tokens``, special tokens left out."""
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        with _failures("the tokenizer fails at these tokens"):
+            return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
 
     def written(self, tokens: Sequence[int]) -> str:
         """The text of ``tokens``, special ones as a template writes them."""
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+        with _failures("the tokenizer fails at these tokens"):
+            return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def stream(self, context: Sequence[int] = (), stops: Sequence[str] = ()) -> "TextStream":
         """Incremental text of the tokens that follow ``context``, up to a stop string."""
         return TextStream(self, context, stops)
+
+
+@contextlib.contextmanager
+def _failures(what: str) -> Iterator[None]:
+    """The library raises bare Exception, and what is none where its own code breaks."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{what}: {error}") from error
 
 
 def _give_memory_back() -> None:
@@ -127,8 +144,9 @@ class _Decoder:
     def step(self, token: int) -> str:
         self._held.append(token)
         try:
-            text = self._stream.step(self._tokenizer._tokenizer, token)
-        except Exception:  # a byte that makes the characters before it invalid; the library gives up
+            with _failures("the tokenizer fails at this token"):
+                text = self._stream.step(self._tokenizer._tokenizer, token)
+        except ModelError:  # a byte that makes the characters before it invalid; the library gives up
             return self.flush()
         if text:
             self._context, self._held = self._held, []

@@ -49,7 +49,7 @@ class EdgeTable(Override, frozen=True):
     serves the device's next one, as it does within an ``Edge``.
     """
 
-    retries: Annotated[int, Meta(ge=0, le=1_000_000)] = 8
+    retries: Annotated[int, Meta(ge=0, le=1_000_000)] = 12
     connected: bool = False
     learns: bool = False
 

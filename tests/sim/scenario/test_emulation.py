@@ -197,7 +197,7 @@ def test_a_policy_that_raises_is_named_with_the_request(tmp_path: Path) -> None:
 
 def test_a_network_that_never_comes_back_is_named_with_the_request(tmp_path: Path) -> None:
     gone = ("[pair]", "[link.override]\noutages = [{ start_s = 3.0, duration_s = 1e6, cuts = true }]\n[pair]")
-    with pytest.raises(ScenarioError, match="request 0 of seed 1 failed: gave up after 8 retries"):
+    with pytest.raises(ScenarioError, match="request 0 of seed 1 failed: gave up after 12 retries"):
         replicate(scenario(tmp_path, ONE, gone), "sync", 1)
 
 
