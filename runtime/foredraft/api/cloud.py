@@ -23,6 +23,7 @@ from foredraft.text.grammar import Grammars
 from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from foredraft.observe.spans import Spans
     from foredraft.server.app import Server
 
 
@@ -45,8 +46,10 @@ class Cloud:
         observer: Observer | None = None,
         policy: str | Path = "",
         keys: Keys | None = None,
+        spans: "Spans | None" = None,
     ) -> None:
-        """``keys``: who may come in, in the place of the one ``api_key`` (``keys.KeyFile``).
+        """``keys``: who may come in, in the place of the one ``api_key`` (``keys.KeyFile``). ``spans``: of
+        OpenTelemetry, one for each session (``foredraft.observe.spans``).
 
         ``new_drafter``: makes a session's drafter in the cloud, for the policies ``colocated`` and ``both``.
 
@@ -60,6 +63,10 @@ class Cloud:
         self.tokenizer = tokenizer
         self.keys = keys or Keys.of(api_key)
         self._grammars = None if tokenizer is None else _grammars(tokenizer, target.card)
+        self._spans = spans
+        if spans is not None:
+            observer = together(observer, spans.sessions(target.card.model_digest))
+        self._observer = observer
         if isinstance(target, Divided):
             target.divide(self.keys.weight_of, self.keys.cache_of)
         self.service = CloudService(
@@ -73,7 +80,6 @@ class Cloud:
             policy=self.recommends,
         )
         self._max_sessions = max_sessions
-        self._observer = observer
         self._sessions: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -90,6 +96,7 @@ class Cloud:
         observer: Observer | None = None,
         policy: str | Path = "",
         keys: Keys | None = None,
+        spans: "Spans | None" = None,
     ) -> "Cloud":
         """A cloud with a model of transformers: a folder, a hub id, or ``demo`` for the bundled target.
 
@@ -118,6 +125,7 @@ class Cloud:
             observer=observer,
             policy=policy,
             keys=keys,
+            spans=spans,
         )
         if cloud._grammars is not None:
             with suppress(GrammarError):  # a text that asks for one is told
@@ -182,9 +190,9 @@ class Cloud:
         )
         live = Live(self.service.counters, keep_tokens=show_text)
         self.service.shared.observer = together(self._observer, live.observe)
-        async with OwnEdge(self, self.keys) as edge:
+        async with OwnEdge(self, self.keys, self._spans) as edge:
             prefix, chat = "foredraft_openai_", self.tokenizer.chat
-            routes = OpenAiRoutes(edge, chat, server.registry, policy="cloud", prefix=prefix)
+            routes = OpenAiRoutes(edge, chat, server.registry, policy="cloud", prefix=prefix, spans=self._spans)
 
             def figures() -> dict[str, Any]:
                 load, active = self._load(), self.service.counters.active

@@ -10,13 +10,14 @@ from foredraft.server.door import key_of_request
 
 if TYPE_CHECKING:
     from foredraft.api.cloud import Cloud
+    from foredraft.observe.spans import Spans
 
 
 class OwnEdge(Edge):
     """An edge in the cloud's process, which has connections for each key: its limits and its caches are a key's."""
 
-    def __init__(self, cloud: "Cloud", keys: Keys) -> None:
-        super().__init__([cloud], NGRAM, ModelOptions(), keys.vouch(EVERYBODY), Retry(), None)
+    def __init__(self, cloud: "Cloud", keys: Keys, spans: "Spans | None" = None) -> None:
+        super().__init__([cloud], NGRAM, ModelOptions(), keys.vouch(EVERYBODY), Retry(), None, spans=spans)
         self._keys = keys
         self._by_key: dict[str, Connections] = {}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foredraft.cli.options import DraftOption, Translate
+from foredraft.cli.options import DraftOption, Otel, Translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +63,7 @@ def serve(
     ] = True,
     threads: Annotated[int, typer.Option(help="Threads of the models; 0 leaves the default.")] = 0,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show texts on the server's page, too.")] = False,
+    otel: Otel = False,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
     """Serve a target model to edges until Ctrl-C."""
@@ -95,6 +96,11 @@ def serve(
     with ranks.failures_told():
         if tensor_parallel > 1 and ranks.follow(model, exits, options, cache_gib):
             return
+        spans = None
+        if otel:
+            from foredraft.observe.spans import exported
+
+            spans = exported("foredraft-cloud")
         cloud = Cloud.load(
             model,
             exits=exits,
@@ -102,6 +108,7 @@ def serve(
             options=options,
             api_key=api_key,
             keys=keys,
+            spans=spans,
             max_sessions=max_sessions,
             cache_gib=cache_gib,
             policy=policy,
