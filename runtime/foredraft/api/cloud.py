@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +25,7 @@ from foredraft.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from foredraft.observe.spans import Spans
     from foredraft.server.app import Server
+    from foredraft.server.bounds import Bounds
 
 
 class Cloud:
@@ -142,15 +143,22 @@ class Cloud:
 
     @asynccontextmanager
     async def listen(
-        self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None, *, show_text: bool = False
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        *,
+        show_text: bool = False,
+        bounds: "Bounds | None" = None,
     ) -> AsyncIterator[str]:
         """Serve over HTTP within the context; yields the URL. Port 0 takes a free one. Raises ConfigError.
 
-        ``show_text``: whether whoever has the key may see texts on the server's page.
+        ``show_text``: whether whoever has the key may see texts on the server's page. ``bounds``: of peers, but for
+        ``max_sessions``, which is the cloud's own.
         """
         from foredraft.server.door import serving
 
-        async with self._door(show_text) as door, serving(door, host=host, port=port, tls=tls) as url:
+        async with self._door(show_text, bounds) as door, serving(door, host=host, port=port, tls=tls) as url:
             yield url
 
     async def serve(
@@ -161,20 +169,21 @@ class Cloud:
         on_ready: Callable[[str], None] | None = None,
         *,
         show_text: bool = False,
+        bounds: "Bounds | None" = None,
     ) -> None:
         """Serve over HTTP until SIGINT or SIGTERM; ``on_ready`` is told the URL. Raises ConfigError."""
         from foredraft.server.door import run_server
 
-        async with self._door(show_text) as door:
+        async with self._door(show_text, bounds) as door:
             await run_server(door, host=host, port=port, tls=tls, on_ready=on_ready)
 
     @asynccontextmanager
-    async def _door(self, show_text: bool) -> AsyncIterator["Server"]:
+    async def _door(self, show_text: bool, bounds: "Bounds | None") -> AsyncIterator["Server"]:
         """The HTTP server, with OpenAI's routes over an edge in this process that streams from the target."""
         from foredraft.api.own_edge import OwnEdge
         from foredraft.openai_api.routes import OpenAiRoutes
         from foredraft.server.app import Server
-        from foredraft.server.door import Bounds
+        from foredraft.server.bounds import Bounds
         from foredraft.server.watching import Watching
 
         if self.tokenizer is None:
@@ -185,7 +194,7 @@ class Cloud:
             tokenizer_json=self.tokenizer.json,
             chat=self.tokenizer.chat,
             keys=self.keys,
-            bounds=Bounds(max_sessions=self._max_sessions),
+            bounds=replace(bounds or Bounds(), max_sessions=self._max_sessions),
             load=self._load,
         )
         live = Live(self.service.counters, keep_tokens=show_text)

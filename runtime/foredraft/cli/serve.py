@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from foredraft.api.cloud import Cloud
+    from foredraft.server.bounds import Bounds
 
 
 def serve(
@@ -53,6 +54,15 @@ def serve(
     ssl_certfile: Annotated[Path | None, typer.Option(help="PEM certificate: serve over TLS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
     max_sessions: Annotated[int, typer.Option(help="Edges at once; one more is told when to retry.")] = 64,
+    strangers: Annotated[
+        int, typer.Option(help="Connections of one address that have shown no key yet; 0: any number.", min=0)
+    ] = 64,
+    strangers_per_second: Annotated[
+        float, typer.Option(help="New connections of one address a second; 0: any number.", min=0.0)
+    ] = 200.0,
+    stranger_kib: Annotated[
+        int, typer.Option(help="What a connection may send before it has shown a key, in KiB.", min=4)
+    ] = 64,
     cache_gib: Annotated[float, typer.Option(help="Memory for the caches of all sessions, in GiB.")] = 2.0,
     prefix_cache: Annotated[
         bool,
@@ -72,6 +82,7 @@ def serve(
     from foredraft.cli import ranks
     from foredraft.errors import ConfigError
     from foredraft.keys import KeyFile
+    from foredraft.server.bounds import Bounds
     from foredraft.server.listening import tls_context
 
     if api_key and api_keys is not None:
@@ -113,7 +124,8 @@ def serve(
             cache_gib=cache_gib,
             policy=policy,
         )
-        _run(cloud, host, port, tls, partial(_say, cloud, model, pace, as_json), show_text)
+        bounds = Bounds(strangers=strangers, strangers_per_s=strangers_per_second, stranger_bytes=stranger_kib << 10)
+        _run(cloud, host, port, tls, partial(_say, cloud, model, pace, as_json), show_text, bounds)
 
 
 def _say(cloud: "Cloud", model: str, pace: str, as_json: bool, url: str) -> None:
@@ -146,6 +158,7 @@ def _run(
     tls: "SSLContext | None",
     on_ready: "Callable[[str], None]",
     show_text: bool,
+    bounds: "Bounds",
 ) -> None:
     import asyncio
 
@@ -153,7 +166,7 @@ def _run(
 
     async def until_told_to_stop() -> None:
         async with cloud:
-            await cloud.serve(host, port, tls, on_ready, show_text=show_text)
+            await cloud.serve(host, port, tls, on_ready, show_text=show_text, bounds=bounds)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(until_told_to_stop())

@@ -13,7 +13,8 @@ from foredraft.openai_api.errors import ApiError
 from foredraft.openai_api.images import ImageSource
 from foredraft.openai_api.routes import OpenAiRoutes
 from foredraft.openai_api.texts import Texts
-from foredraft.server.door import Bounds, Door
+from foredraft.server.bounds import Bounds
+from foredraft.server.door import Door
 from foredraft.server.metrics import DraftCollector
 from foredraft.server.watching import Watching
 from foredraft.text.chat_card import ChatCard
