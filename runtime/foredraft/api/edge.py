@@ -188,6 +188,10 @@ class Edge:
         """The connections that a text is to have."""
         return self._connections
 
+    def _known_images(self) -> Shows:
+        """What is known of images from earlier texts."""
+        return self._shows
+
     async def _close_links(self) -> None:
         await self._connections.close()
 
@@ -308,7 +312,7 @@ class Edge:
             return None
         if self.ready.image_token is None:
             raise ConfigError("the model that is served sees no images")
-        return Images(images, prompt, self.ready.image_token, self._shows)
+        return Images(images, prompt, self.ready.image_token, self._known_images())
 
     def _show_to(self, drafter: Drafter, images: Sequence[EncodedImage]) -> None:
         """Tell a drafter of the images of its next text, or that there are none."""

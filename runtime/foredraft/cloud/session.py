@@ -124,7 +124,7 @@ class CloudSession:
         shared, counters = self._shared, self._shared.counters
         self._stops = await _stop_search(shared.new_detokenizer, self.state)
         if self._constraint is not None:
-            self._grammar = await _grammar_of(shared.new_grammar, self._constraint)
+            self._grammar = await _grammar_of(shared.new_grammar, self._constraint, self._owner)
             self._hold_to(self._grammar)
         self.slot = await self._new_slot(shared.target)
         counters.sessions += 1
@@ -288,12 +288,12 @@ def _certain(tokens: Sequence[int]) -> tuple[tuple[tuple[int, float], ...], ...]
     return tuple(((token, 0.0),) for token in tokens)
 
 
-async def _grammar_of(new_grammar: NewGrammar | None, constraint: Constraint) -> Grammar:
+async def _grammar_of(new_grammar: NewGrammar | None, constraint: Constraint, owner: str) -> Grammar:
     if new_grammar is None:
         raise GrammarError(
             "this server holds no text to a grammar: it has no tokenizer, or not the extra foredraft[grammar]"
         )
-    return await asyncio.to_thread(new_grammar, constraint)
+    return await asyncio.to_thread(new_grammar, constraint, owner)
 
 
 async def _stop_search(new_detokenizer: NewDetokenizer | None, state: CloudState) -> StopSearch | None:
