@@ -319,7 +319,7 @@ class Grammar(Protocol):
 
 
 NewGrammar = Callable[[Constraint, str], Grammar]
-"""Makes the grammar of a text before its first token, for the key of this name. Raises GrammarError; takes up to seconds."""
+"""Makes a text's grammar before its first token, for the key of this name. Raises GrammarError; takes up to seconds."""
 
 
 class Detokenizer(Protocol):
