@@ -158,13 +158,13 @@ async def test_no_prompt_no_text_no_token_and_no_secret_is_in_any_span() -> None
     schema = {"type": "object", "properties": {"Whistleblower": {"type": "string"}}}
     async with both_ends(at_edge, at_cloud) as url:
         await complete(url)
-        await complete(url, prompt=[1000, 2000])  # outside the vocabulary: the error names the token
+        await complete(url, prompt=[234567891])  # outside the vocabulary: the error names the token
         await complete(url, response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}})
     spans = (*at_edge.get_finished_spans(), *at_cloud.get_finished_spans())
     assert len(spans) >= 6
     said = "\n".join(span.to_json(indent=None) for span in spans)
     start = len(PROMPT.encode())
-    hidden = [KEY, STOP, *PROMPT.split(), *clouds.text_between(start, start + 40).split(), "1000"]
+    hidden = [KEY, STOP, *PROMPT.split(), *clouds.text_between(start, start + 40).split(), "234567891"]
     assert [word for word in hidden if len(word) > 3 and word in said] == []
     lists = {name for span in spans for name, value in said_by(span).items() if isinstance(value, tuple)}
     assert lists == {"gen_ai.response.finish_reasons"}
