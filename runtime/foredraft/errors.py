@@ -38,6 +38,7 @@ EXTRA_OF: Final = {
     **dict.fromkeys(("jinja2",), "openai"),
     **dict.fromkeys(("llguidance",), "grammar"),
     **dict.fromkeys(("PIL",), "images"),
+    **dict.fromkeys(("opentelemetry",), "otel"),
 }
 """Which extra of Foredraft brings a package: pip install 'foredraft[EXTRA]'."""
 

@@ -39,7 +39,8 @@ from foredraft.protocol.messages import (
 )
 from foredraft.protocol.ports import Link, TargetCard
 from foredraft.server.app import Server
-from foredraft.server.door import Bounds, run_server, serving
+from foredraft.server.bounds import Bounds
+from foredraft.server.door import run_server, serving
 from foredraft.server.listening import is_loopback, tls_context
 from foredraft.text.tokenizer import tokenizer_digest
 

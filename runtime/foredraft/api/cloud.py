@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +23,9 @@ from foredraft.text.grammar import Grammars
 from foredraft.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from foredraft.observe.spans import Spans
     from foredraft.server.app import Server
+    from foredraft.server.bounds import Bounds
 
 
 class Cloud:
@@ -45,8 +47,10 @@ class Cloud:
         observer: Observer | None = None,
         policy: str | Path = "",
         keys: Keys | None = None,
+        spans: "Spans | None" = None,
     ) -> None:
-        """``keys``: who may come in, in the place of the one ``api_key`` (``keys.KeyFile``).
+        """``keys``: who may come in, in the place of the one ``api_key`` (``keys.KeyFile``). ``spans``: of
+        OpenTelemetry, one for each session (``foredraft.observe.spans``).
 
         ``new_drafter``: makes a session's drafter in the cloud, for the policies ``colocated`` and ``both``.
 
@@ -60,6 +64,10 @@ class Cloud:
         self.tokenizer = tokenizer
         self.keys = keys or Keys.of(api_key)
         self._grammars = None if tokenizer is None else _grammars(tokenizer, target.card)
+        self._spans = spans
+        if spans is not None:
+            observer = together(observer, spans.sessions(target.card.model_digest))
+        self._observer = observer
         if isinstance(target, Divided):
             target.divide(self.keys.weight_of, self.keys.cache_of)
         self.service = CloudService(
@@ -73,7 +81,6 @@ class Cloud:
             policy=self.recommends,
         )
         self._max_sessions = max_sessions
-        self._observer = observer
         self._sessions: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -90,6 +97,7 @@ class Cloud:
         observer: Observer | None = None,
         policy: str | Path = "",
         keys: Keys | None = None,
+        spans: "Spans | None" = None,
     ) -> "Cloud":
         """A cloud with a model of transformers: a folder, a hub id, or ``demo`` for the bundled target.
 
@@ -118,6 +126,7 @@ class Cloud:
             observer=observer,
             policy=policy,
             keys=keys,
+            spans=spans,
         )
         if cloud._grammars is not None:
             with suppress(GrammarError):  # a text that asks for one is told
@@ -134,15 +143,22 @@ class Cloud:
 
     @asynccontextmanager
     async def listen(
-        self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None, *, show_text: bool = False
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        *,
+        show_text: bool = False,
+        bounds: "Bounds | None" = None,
     ) -> AsyncIterator[str]:
         """Serve over HTTP within the context; yields the URL. Port 0 takes a free one. Raises ConfigError.
 
-        ``show_text``: whether whoever has the key may see texts on the server's page.
+        ``show_text``: whether whoever has the key may see texts on the server's page. ``bounds``: of peers, but for
+        ``max_sessions``, which is the cloud's own.
         """
         from foredraft.server.door import serving
 
-        async with self._door(show_text) as door, serving(door, host=host, port=port, tls=tls) as url:
+        async with self._door(show_text, bounds) as door, serving(door, host=host, port=port, tls=tls) as url:
             yield url
 
     async def serve(
@@ -153,20 +169,21 @@ class Cloud:
         on_ready: Callable[[str], None] | None = None,
         *,
         show_text: bool = False,
+        bounds: "Bounds | None" = None,
     ) -> None:
         """Serve over HTTP until SIGINT or SIGTERM; ``on_ready`` is told the URL. Raises ConfigError."""
         from foredraft.server.door import run_server
 
-        async with self._door(show_text) as door:
+        async with self._door(show_text, bounds) as door:
             await run_server(door, host=host, port=port, tls=tls, on_ready=on_ready)
 
     @asynccontextmanager
-    async def _door(self, show_text: bool) -> AsyncIterator["Server"]:
+    async def _door(self, show_text: bool, bounds: "Bounds | None") -> AsyncIterator["Server"]:
         """The HTTP server, with OpenAI's routes over an edge in this process that streams from the target."""
         from foredraft.api.own_edge import OwnEdge
         from foredraft.openai_api.routes import OpenAiRoutes
         from foredraft.server.app import Server
-        from foredraft.server.door import Bounds
+        from foredraft.server.bounds import Bounds
         from foredraft.server.watching import Watching
 
         if self.tokenizer is None:
@@ -177,14 +194,14 @@ class Cloud:
             tokenizer_json=self.tokenizer.json,
             chat=self.tokenizer.chat,
             keys=self.keys,
-            bounds=Bounds(max_sessions=self._max_sessions),
+            bounds=replace(bounds or Bounds(), max_sessions=self._max_sessions),
             load=self._load,
         )
         live = Live(self.service.counters, keep_tokens=show_text)
         self.service.shared.observer = together(self._observer, live.observe)
-        async with OwnEdge(self, self.keys) as edge:
+        async with OwnEdge(self, self.keys, self._spans) as edge:
             prefix, chat = "foredraft_openai_", self.tokenizer.chat
-            routes = OpenAiRoutes(edge, chat, server.registry, policy="cloud", prefix=prefix)
+            routes = OpenAiRoutes(edge, chat, server.registry, policy="cloud", prefix=prefix, spans=self._spans)
 
             def figures() -> dict[str, Any]:
                 load, active = self._load(), self.service.counters.active

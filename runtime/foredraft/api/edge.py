@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from weakref import WeakSet
 
 from foredraft.api.drafters import Drafters
@@ -45,7 +45,7 @@ from foredraft.observe.record.recorder import Recorded, Recorder
 from foredraft.policies import make_policy
 from foredraft.policies.recommended import Recommended, spec_of_running
 from foredraft.profiles import load_profile
-from foredraft.protocol.events import Observer
+from foredraft.protocol.events import Observer, together
 from foredraft.protocol.messages import MAX_LOGPROBS, Ready
 from foredraft.protocol.ports import BesideImages, Drafter, Link, NewDrafter
 from foredraft.protocol.sampling import Sampling, StopRules
@@ -54,6 +54,9 @@ from foredraft.text.constraint import Constraint
 from foredraft.text.fetched_tokenizer import FetchedTokenizer
 from foredraft.text.grammar import Grammar, Grammars
 from foredraft.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from foredraft.observe.spans import Spans
 
 log = logging.getLogger("foredraft.edge")
 
@@ -97,6 +100,7 @@ class Edge:
         retry: Retry,
         ssl: ssl_module.SSLContext | None,
         estimates: Estimates | None = None,
+        spans: "Spans | None" = None,
     ) -> None:
         if not servers:
             raise ConfigError("no server to connect to; give a URL like http://127.0.0.1:8471")
@@ -112,6 +116,7 @@ class Edge:
         self._translated = False
         self._running: WeakSet[Generation] = WeakSet()
         self.estimates = Estimates() if estimates is None else estimates
+        self._spans = spans
         self._grammars: Grammars | None = None
         self._shows = Shows()
         self._count = 0
@@ -185,6 +190,10 @@ class Edge:
     def _links(self) -> Connections:
         """The connections that a text is to have."""
         return self._connections
+
+    def _known_images(self) -> Shows:
+        """What is known of images from earlier texts."""
+        return self._shows
 
     async def _close_links(self) -> None:
         await self._connections.close()
@@ -266,6 +275,10 @@ class Edge:
                 held=constraint is not None,
                 begin_grammar=begin_grammar,
             )
+        span = None
+        if self._spans is not None:
+            span = self._spans.text(self.ready.model_digest, sampling, max_new_tokens)
+            observer = together(observer, span.observe)
         connect: Connect | Connections = self._links()
         if record is not None:
             recorder = record if isinstance(record, Recorder) else Recorder(record)
@@ -292,7 +305,9 @@ class Edge:
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         ended = partial(self._ended, mine)
         translated = self._translated
-        return Generation(session, text, seed, self._begins, ended, recorder, translated=translated, ending=ending)
+        return Generation(
+            session, text, seed, self._begins, ended, recorder, translated=translated, ending=ending, span=span
+        )
 
     def _shown(self, images: Sequence[EncodedImage], prompt: Sequence[int]) -> Images | None:
         """The images of a text, if it has some. Raises ConfigError."""
@@ -300,7 +315,7 @@ class Edge:
             return None
         if self.ready.image_token is None:
             raise ConfigError("the model that is served sees no images")
-        return Images(images, prompt, self.ready.image_token, self._shows)
+        return Images(images, prompt, self.ready.image_token, self._known_images())
 
     def _show_to(self, drafter: Drafter, images: Sequence[EncodedImage]) -> None:
         """Tell a drafter of the images of its next text, or that there are none."""
@@ -399,6 +414,7 @@ def connect(
     retry: Retry | None = None,
     ssl: ssl_module.SSLContext | None = None,
     estimates: Estimates | None = None,
+    spans: "Spans | None" = None,
 ) -> Edge:
     """An edge for the cloud at a URL; use it as ``async with connect(...) as edge``.
 
@@ -407,9 +423,10 @@ def connect(
     draft), the folder or hub id of a model with the target's tokenizer, a drafter of one's own, which serves
     one text at a time and is left open, or what makes them, one for each text that runs. ``options``: how a draft
     model is run. ``retry``: how often a lost link is made anew.
-    ``estimates``: what is known beforehand (``load_estimates``, ``estimates_from_profiles``).
+    ``estimates``: what is known beforehand (``load_estimates``, ``estimates_from_profiles``). ``spans``: of
+    OpenTelemetry, one for each text (``foredraft.observe.spans``).
     """
-    return Edge(servers, draft, options or ModelOptions(), api_key, retry or Retry(), ssl, estimates)
+    return Edge(servers, draft, options or ModelOptions(), api_key, retry or Retry(), ssl, estimates, spans)
 
 
 def _way(server: Server, api_key: str, ssl: ssl_module.SSLContext | None) -> Connect:

@@ -1,9 +1,9 @@
 """One text on its way: its pieces as they come, and what is known of it afterwards."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from foredraft.edge.deadline import DEADLINE
 from foredraft.edge.ending import Ending
@@ -15,6 +15,9 @@ from foredraft.observe.explain import explain
 from foredraft.observe.record.recorder import Recorder
 from foredraft.policies.recommended import origin_of, policy_line, spec_of_running
 from foredraft.text.tokenizer import TextStream
+
+if TYPE_CHECKING:
+    from foredraft.observe.spans import TextSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,10 @@ class Generation:
         *,
         translated: bool = False,
         ending: Ending | None = None,
+        span: "TextSpan | None" = None,
     ) -> None:
         self.seed = seed
+        self._span = span
         self._ending = ending
         self._translated = translated
         self._begin, self._end = begin, end
@@ -126,9 +131,10 @@ class Generation:
     async def _generate(self) -> AsyncGenerator[Piece, None]:
         await self._begin(self)
         try:
-            async with aclosing(self._recorded_text()) as pieces:
-                async for piece in pieces:
-                    yield piece
+            with nullcontext() if self._span is None else self._span.over(self._session, lambda: self.report):
+                async with aclosing(self._recorded_text()) as pieces:
+                    async for piece in pieces:
+                        yield piece
         finally:
             self._end(self)
 

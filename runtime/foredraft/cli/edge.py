@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foredraft.cli.options import Draft, DraftOption, ImageMaxSide, ImageQuality, Translate
+from foredraft.cli.options import Draft, DraftOption, ImageMaxSide, ImageQuality, Otel, Translate
 
 
 def edge(
@@ -42,6 +42,7 @@ def edge(
     ssl_certfile: Annotated[Path | None, typer.Option(help="PEM certificate: serve over TLS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show texts on the server's page, too.")] = False,
+    otel: Otel = False,
     local: Annotated[
         bool,
         typer.Option("--local", help="Where the cloud is away, end answers with the draft's words, marked unverified."),
@@ -73,6 +74,11 @@ def edge(
     if policy is not None:
         make_policy(policy)  # what is wrong with it is said before anything is tried
     tls = tls_context(ssl_certfile, ssl_keyfile)
+    spans = None
+    if otel:
+        from foredraft.observe.spans import exported
+
+        spans = exported("foredraft-edge")
     device_edge = connect(
         *server,
         draft=draft,
@@ -80,6 +86,7 @@ def edge(
         api_key=server_api_key,
         retry=Retry(attempts=retries),
         ssl=trusting(ssl_cafile),
+        spans=spans,
     )
 
     async def until_told_to_stop() -> None:
@@ -97,6 +104,7 @@ def edge(
                 show_text=show_text,
                 local=local,
                 images=ImageSource(image_folder, image_max_side, image_quality),
+                spans=spans,
             )
 
             def on_ready(url: str) -> None:

@@ -22,4 +22,8 @@ Translate = Annotated[
 ImageMaxSide = Annotated[
     int, typer.Option(help="Make the longer side of larger images so many pixels before they are sent.", min=0)
 ]
+Otel = Annotated[
+    bool,
+    typer.Option("--otel", help="Send traces of OpenTelemetry where OTEL_EXPORTER_OTLP_ENDPOINT says."),
+]
 ImageQuality = Annotated[int, typer.Option(help="Of images that are encoded again, as JPEG.", min=1, max=100)]

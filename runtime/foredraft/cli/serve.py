@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foredraft.cli.options import DraftOption, Translate
+from foredraft.cli.options import DraftOption, Otel, Translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from ssl import SSLContext
 
     from foredraft.api.cloud import Cloud
+    from foredraft.server.bounds import Bounds
 
 
 def serve(
@@ -53,6 +54,15 @@ def serve(
     ssl_certfile: Annotated[Path | None, typer.Option(help="PEM certificate: serve over TLS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
     max_sessions: Annotated[int, typer.Option(help="Edges at once; one more is told when to retry.")] = 64,
+    strangers: Annotated[
+        int, typer.Option(help="Connections of one address that have shown no key yet; 0: any number.", min=0)
+    ] = 64,
+    strangers_per_second: Annotated[
+        float, typer.Option(help="New connections of one address a second; 0: any number.", min=0.0)
+    ] = 200.0,
+    stranger_kib: Annotated[
+        int, typer.Option(help="What a connection may send before it has shown a key, in KiB.", min=4)
+    ] = 64,
     cache_gib: Annotated[float, typer.Option(help="Memory for the caches of all sessions, in GiB.")] = 2.0,
     prefix_cache: Annotated[
         bool,
@@ -63,6 +73,7 @@ def serve(
     ] = True,
     threads: Annotated[int, typer.Option(help="Threads of the models; 0 leaves the default.")] = 0,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show texts on the server's page, too.")] = False,
+    otel: Otel = False,
     as_json: Annotated[bool, typer.Option("--json", help="When ready, print one JSON object.")] = False,
 ) -> None:
     """Serve a target model to edges until Ctrl-C."""
@@ -71,6 +82,7 @@ def serve(
     from foredraft.cli import ranks
     from foredraft.errors import ConfigError
     from foredraft.keys import KeyFile
+    from foredraft.server.bounds import Bounds
     from foredraft.server.listening import tls_context
 
     if api_key and api_keys is not None:
@@ -95,6 +107,11 @@ def serve(
     with ranks.failures_told():
         if tensor_parallel > 1 and ranks.follow(model, exits, options, cache_gib):
             return
+        spans = None
+        if otel:
+            from foredraft.observe.spans import exported
+
+            spans = exported("foredraft-cloud")
         cloud = Cloud.load(
             model,
             exits=exits,
@@ -102,11 +119,13 @@ def serve(
             options=options,
             api_key=api_key,
             keys=keys,
+            spans=spans,
             max_sessions=max_sessions,
             cache_gib=cache_gib,
             policy=policy,
         )
-        _run(cloud, host, port, tls, partial(_say, cloud, model, pace, as_json), show_text)
+        bounds = Bounds(strangers=strangers, strangers_per_s=strangers_per_second, stranger_bytes=stranger_kib << 10)
+        _run(cloud, host, port, tls, partial(_say, cloud, model, pace, as_json), show_text, bounds)
 
 
 def _say(cloud: "Cloud", model: str, pace: str, as_json: bool, url: str) -> None:
@@ -139,6 +158,7 @@ def _run(
     tls: "SSLContext | None",
     on_ready: "Callable[[str], None]",
     show_text: bool,
+    bounds: "Bounds",
 ) -> None:
     import asyncio
 
@@ -146,7 +166,7 @@ def _run(
 
     async def until_told_to_stop() -> None:
         async with cloud:
-            await cloud.serve(host, port, tls, on_ready, show_text=show_text)
+            await cloud.serve(host, port, tls, on_ready, show_text=show_text, bounds=bounds)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(until_told_to_stop())

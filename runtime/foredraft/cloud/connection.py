@@ -253,6 +253,7 @@ class Connection:
         )
         session.attach(opened.chains)
         self._session = session
+        session.note("begin", traceparent=opened.traceparent, position=state.tree.position)
         work = self._work(opened.session, session.run)
         self._task = task = asyncio.create_task(work, name=f"cloud {opened.session}")
         task.add_done_callback(partial(self._ended, session, name, now_s))  # one that had no time to begin, too
@@ -301,6 +302,8 @@ class Connection:
         how = session_log.LEFT if task.cancelled() else task.result() or session.state.finish
         took_s = asyncio.get_running_loop().time() - began_s
         session_log.session_ended(name, self.key.name, session.state, session.tally, how, took_s)
+        if self._service.shared.observer is not None:
+            session.note("end", **session_log.fields_of(name, self.key.name, session.state, session.tally, how, took_s))
 
     async def _read_back(self, read: Read) -> None:
         """Tell what exits and draft say of a finished text, in the place of a session."""

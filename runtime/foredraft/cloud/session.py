@@ -124,7 +124,7 @@ class CloudSession:
         shared, counters = self._shared, self._shared.counters
         self._stops = await _stop_search(shared.new_detokenizer, self.state)
         if self._constraint is not None:
-            self._grammar = await _grammar_of(shared.new_grammar, self._constraint)
+            self._grammar = await _grammar_of(shared.new_grammar, self._constraint, self._owner)
             self._hold_to(self._grammar)
         self.slot = await self._new_slot(shared.target)
         counters.sessions += 1
@@ -204,6 +204,7 @@ class CloudSession:
 
     async def _prefill(self, cached: int, count: int) -> None:
         took_s = await self.slot.prefill(self.state.tree.tokens[cached : cached + count])
+        self.note("prefill", position=cached, count=count, took_s=took_s)
         self._prefill_s += took_s
         self.tally.prefill_s += took_s
 
@@ -222,7 +223,7 @@ class CloudSession:
         )
 
         if self._shared.observer is not None:
-            self._note("pass", position=position, nodes=len(plan.tokens), trunk=len(batch.trunk))
+            self.note("pass", position=position, nodes=len(plan.tokens), trunk=len(batch.trunk))
         verdict = await self.slot.verify(batch, partial(self._hint, batch, position, began_s))
         self._commit(plan, verdict, self._clock.time())
 
@@ -230,7 +231,7 @@ class CloudSession:
         """An exit spoke, in the middle of a pass."""
         state, after_s = self.state, self._clock.time() - began_s
         if self._shared.observer is not None:
-            self._note("exit", position=position, layer=prediction.layer)
+            self.note("exit", position=position, layer=prediction.layer)
         predicted, confidence = predict(batch.tokens, batch.parents, prediction, state.steer.threshold)
         if predicted:
             self._hints.append((prediction.layer, predicted))
@@ -260,7 +261,7 @@ class CloudSession:
         self._hints.clear()
         if self._shared.observer is not None:
             times = {"queue_s": verdict.queue_s, "pass_s": verdict.pass_s}
-            self._note("verdict", position=commit.position, tokens=new, **times)
+            self.note("verdict", position=commit.position, tokens=new, **times)
 
     def _scores(self, verdict: Verdict, position: int, kept: Sequence[int]) -> messages.Scores:
         """What the target says of the tokens from ``position`` on: its tip's row, and those of the accepted nodes.
@@ -274,7 +275,8 @@ class CloudSession:
         told = tuple(rows[row] for row in (0, *(node + 1 for node in kept)))
         return messages.Scores(self.state.session, position, told[: len(new)] + _certain(new[len(told) :]))
 
-    def _note(self, kind: str, **data: Value) -> None:
+    def note(self, kind: str, **data: Value) -> None:
+        """Tell whoever watches."""
         observer = self._shared.observer
         if observer is not None:
             now_s = self._clock.time()
@@ -286,12 +288,12 @@ def _certain(tokens: Sequence[int]) -> tuple[tuple[tuple[int, float], ...], ...]
     return tuple(((token, 0.0),) for token in tokens)
 
 
-async def _grammar_of(new_grammar: NewGrammar | None, constraint: Constraint) -> Grammar:
+async def _grammar_of(new_grammar: NewGrammar | None, constraint: Constraint, owner: str) -> Grammar:
     if new_grammar is None:
         raise GrammarError(
             "this server holds no text to a grammar: it has no tokenizer, or not the extra foredraft[grammar]"
         )
-    return await asyncio.to_thread(new_grammar, constraint)
+    return await asyncio.to_thread(new_grammar, constraint, owner)
 
 
 async def _stop_search(new_detokenizer: NewDetokenizer | None, state: CloudState) -> StopSearch | None:

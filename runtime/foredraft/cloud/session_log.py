@@ -46,16 +46,15 @@ class Tally:
         self.queue_s += queue_s
 
 
-def session_ended(name: str, key: str, state: CloudState, tally: Tally, how: str, took_s: float) -> None:
-    """One session is over. ``key``: whose. ``how``: the reason for which its text ended, or one of those above."""
-    new = state.tree.position - state.start
-    fields: dict[str, Value] = {
-        "event": "session",
+def fields_of(name: str, key: str, state: CloudState, tally: Tally, how: str, took_s: float) -> dict[str, Value]:
+    """What is told of a session that is over. ``key``: whose. ``how``: the reason for which its text ended, or one of
+    those above."""
+    return {
         "session": name,
         "key": key,
         "ended": how,
         "prompt_tokens": state.start,
-        "new_tokens": new,
+        "new_tokens": state.tree.position - state.start,
         "passes": tally.passes,
         "drafted": tally.drafted,
         "accepted": tally.accepted,
@@ -68,10 +67,15 @@ def session_ended(name: str, key: str, state: CloudState, tally: Tally, how: str
         "prefill_s": round(tally.prefill_s, 6),
         "queue_s": round(tally.queue_s, 6),
     }
+
+
+def session_ended(name: str, key: str, state: CloudState, tally: Tally, how: str, took_s: float) -> None:
+    """One session is over, as in ``fields_of``."""
+    fields = fields_of(name, key, state, tally, how, took_s)
     _say(
-        f"session {name} ended ({how}): {new} tokens after {state.start}, {tally.passes} passes, "
+        f"session {name} ended ({how}): {fields['new_tokens']} tokens after {state.start}, {tally.passes} passes, "
         f"{tally.accepted} of {tally.drafted} drafted tokens accepted, {took_s:.2f} s",
-        fields,
+        {"event": "session", **fields},
     )
 
 

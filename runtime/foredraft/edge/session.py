@@ -92,6 +92,7 @@ class EdgeSession:
         self._local, self._deadline = local, deadline
         self.policy = policy
         self.name = name
+        self.traceparent = ""  # of the trace that the session is to be part of
         self._connections = connect if isinstance(connect, Connections) else Connections(connect, api_key)
         self._drafter = drafter
         self._sampling = sampling
@@ -259,7 +260,7 @@ class EdgeSession:
         if self._local is not None:
             self._local.away = False
         self._drafting.wake()
-        return await self._shipping.open(connection.link)
+        return await self._shipping.open(connection.link, self.traceparent)
 
     def _suits(self, ready: Ready) -> Ready:
         """What the cloud serves, if it goes with the drafter and with the text so far."""

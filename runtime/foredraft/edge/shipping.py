@@ -53,7 +53,7 @@ class Shipping:
         self._serial = 0
         self._said_s: list[float] = []  # when Open, and each Grow and Steer after it
 
-    async def open(self, link: Link) -> Outbox:
+    async def open(self, link: Link, traceparent: str = "") -> Outbox:
         """Open the session with the text and the drafts so far; the outbox of what follows, for somebody to ``run``."""
         self._params, self._serial = self._verify_params(), 1
         self._clock = asyncio.get_running_loop()
@@ -65,7 +65,7 @@ class Shipping:
         if self._images is not None:
             for message in self._images.messages(self._state.session):
                 await link.send(message)
-        await link.send(self._opening(self._chains(self._policy.ship(self._state))))
+        await link.send(self._opening(self._chains(self._policy.ship(self._state)), traceparent))
         self._state.tally.opening_bytes_up += link.bytes_sent
         if self._note is not None:
             self._note("open", {"position": self._state.position})
@@ -148,7 +148,7 @@ class Shipping:
         shortest_s = max(0.0, round_trip_s.mean - SPREADS * round_trip_s.deviation)
         return max(1, round((due_s - self._clock.time() - shortest_s) * 1e3))
 
-    def _opening(self, chains: tuple[Chain, ...]) -> Open:
+    def _opening(self, chains: tuple[Chain, ...], traceparent: str) -> Open:
         state, sampling = self._state, self._sampling
         return Open(
             session=state.session,
@@ -163,4 +163,5 @@ class Shipping:
             stop_strings=state.rules.strings,
             steer=self._steer(),
             chains=chains,
+            traceparent=traceparent,
         )

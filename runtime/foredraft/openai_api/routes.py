@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -15,7 +15,7 @@ from foredraft.errors import ConfigError, MissingExtraError
 from foredraft.images import EncodedImage
 from foredraft.openai_api.choices import Choice, written
 from foredraft.openai_api.errors import ApiError, invalid
-from foredraft.openai_api.exchange import answered, body, stream, while_there
+from foredraft.openai_api.exchange import Respond, answered, body, stream, while_there
 from foredraft.openai_api.images import ImageSource
 from foredraft.openai_api.metrics import Metrics
 from foredraft.openai_api.requests import Asked, ChatRequest, Prompt, chat_request, completion_request
@@ -30,6 +30,9 @@ from foredraft.text.chat_card import ChatCard
 from foredraft.text.chat_template import render
 from foredraft.text.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from foredraft.observe.spans import Spans
+
 RUNNING: Final = 16
 WAITING: Final = 64
 
@@ -39,7 +42,8 @@ class OpenAiRoutes:
 
     ``card``: what the model's makers say of it. ``policy``: for requests that name none; None leaves it to the edge.
     ``prefix``: of the metrics' names. ``local``: whether an answer may end with what the draft says, unverified, where
-    the cloud is out of reach. ``images``: where those of requests may come from.
+    the cloud is out of reach. ``images``: where those of requests may come from. ``spans``: of OpenTelemetry, one for
+    each request.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class OpenAiRoutes:
         observer: Observer | None = None,
         local: bool = False,
         images: ImageSource | None = None,
+        spans: "Spans | None" = None,
     ) -> None:
         self.room = Room(running, waiting)
         self.name = card.name or "foredraft"
@@ -64,14 +69,26 @@ class OpenAiRoutes:
         self._observer = observer
         self._local = local
         self._images = images or ImageSource()
+        self._spans = spans
+        if spans is not None:
+            spans.model = self.name
         self._metrics = Metrics(registry, self.room, prefix)
 
     def add_to(self, app: web.Application) -> None:
         """Put the routes into an application."""
-        app.router.add_post("/v1/chat/completions", partial(answered, self._chat))
-        app.router.add_post("/v1/completions", partial(answered, self._completion))
+        app.router.add_post("/v1/chat/completions", partial(self._answered, self._chat))
+        app.router.add_post("/v1/completions", partial(self._answered, self._completion))
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{name:.+}", partial(answered, self._one_model))
+
+    async def _answered(self, respond: Respond, request: web.Request) -> web.StreamResponse:
+        """What the handler answers, in a span where these are wanted."""
+        if self._spans is None:
+            return await answered(respond, request)
+        with self._spans.request(request.method, request.path, request.headers) as told:
+            answer = await answered(respond, request)
+            told(answer.status)
+        return answer
 
     # What is served
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -13,10 +13,14 @@ from foredraft.openai_api.errors import ApiError
 from foredraft.openai_api.images import ImageSource
 from foredraft.openai_api.routes import OpenAiRoutes
 from foredraft.openai_api.texts import Texts
-from foredraft.server.door import Bounds, Door
+from foredraft.server.bounds import Bounds
+from foredraft.server.door import Door
 from foredraft.server.metrics import DraftCollector
 from foredraft.server.watching import Watching
 from foredraft.text.chat_card import ChatCard
+
+if TYPE_CHECKING:
+    from foredraft.observe.spans import Spans
 
 _LOOK_S = 0.05
 
@@ -24,8 +28,8 @@ _LOOK_S = 0.05
 class EdgeServer(Door):
     """OpenAI's routes behind a door of their own. ``running``, ``waiting``: texts at once, and in line for that.
 
-    ``show_text``: whether whoever has the key may see texts on the server's page. ``local``, ``images``: as in
-    ``OpenAiRoutes``.
+    ``show_text``: whether whoever has the key may see texts on the server's page. ``local``, ``images``,
+    ``spans``: as in ``OpenAiRoutes``.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class EdgeServer(Door):
         show_text: bool = False,
         local: bool = False,
         images: ImageSource | None = None,
+        spans: "Spans | None" = None,
     ) -> None:
         super().__init__(Keys.of(api_key), bounds or Bounds(max_sessions=4 * (running + waiting)))
         live = Live(round_trip_s=lambda: texts.round_trip_s, keep_tokens=show_text)
@@ -54,6 +59,7 @@ class EdgeServer(Door):
             observer=live.observe,
             local=local,
             images=images,
+            spans=spans,
         )
         self.registry.register(DraftCollector(live.counters))
         self._texts = texts

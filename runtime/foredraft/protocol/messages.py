@@ -28,6 +28,8 @@ MAX_IMAGES: Final = 16
 MAX_IMAGE_BYTES: Final = 8 << 20
 MAX_PIECE_BYTES: Final = 256 << 10
 """Of an image, in one message: what a session says meanwhile waits for no more than that."""
+MAX_TRACEPARENT: Final = 128
+"""Characters of a trace's name: W3C's have 55."""
 IMAGE_DIGEST_BYTES: Final = 16
 """BLAKE2b of the encoded image."""
 
@@ -55,6 +57,7 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
 Wait = Annotated[float, Meta(ge=0.0, le=3600.0)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+TraceParent = Annotated[str, Meta(max_length=MAX_TRACEPARENT)]
 LogProbability = Annotated[float, Meta(ge=-1e9, le=0.0)]
 
 
@@ -113,6 +116,8 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
     ``start`` is where generation began in ``tokens``, so a resumed text keeps its limits. ``chains``
     is what was drafted before there was a session: it comes with it, so that the first pass has it.
+    ``traceparent``: W3C's name of the trace, and of the edge's part in it, which the session is to be part of; empty
+    where nobody traces. One that is none is passed over.
     """
 
     session: Count
@@ -127,6 +132,7 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
     stop_strings: tuple[str, ...]
     steer: "Steer"
     chains: Chains = ()
+    traceparent: TraceParent = ""
 
 
 class Grow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):

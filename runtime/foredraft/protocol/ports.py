@@ -318,8 +318,8 @@ class Grammar(Protocol):
         """
 
 
-NewGrammar = Callable[[Constraint], Grammar]
-"""Makes the grammar of a text before its first token. Raises GrammarError; takes up to seconds."""
+NewGrammar = Callable[[Constraint, str], Grammar]
+"""Makes a text's grammar before its first token, for the key of this name. Raises GrammarError; takes up to seconds."""
 
 
 class Detokenizer(Protocol):

@@ -27,7 +27,8 @@ from foredraft.links.websocket import accept
 from foredraft.protocol.counters import Counters
 from foredraft.protocol.messages import INTERNAL, PROTOCOL_VERSION, Refused
 from foredraft.protocol.ports import Link, Load, TargetCard
-from foredraft.server.door import RETRY_S, Bounds, Door, key_of_request
+from foredraft.server.bounds import Bounds
+from foredraft.server.door import RETRY_S, Door, key_of_request
 from foredraft.server.metrics import DraftCollector, ServiceCollector
 from foredraft.text.chat_card import ChatCard
 from foredraft.text.tokenizer import tokenizer_digest

@@ -6,12 +6,12 @@
     GET /metrics   for Prometheus; like all that a server adds, it needs the key
     GET /          a page to look at (``watching``), which shows nothing without the key
 
-A peer can hurt only itself: connections, silence and the size of bodies are bounded.
+A peer can hurt only itself: connections, silence and the size of bodies are bounded. Who shows no key has one answer,
+and makes room (``entrance``).
 """
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import signal
 import ssl
@@ -20,15 +20,17 @@ from contextvars import ContextVar
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from foredraft.errors import ConfigError
 from foredraft.keys import EVERYBODY, METRICS, PROBE, SERVE, Key, Keys
 from foredraft.links.address import PROBE_PATH
-from foredraft.links.websocket import HEARTBEAT_S, STALL_S
 from foredraft.protocol.events import LOG_OF_SESSIONS
+from foredraft.server.bounds import Bounds
+from foredraft.server.entrance import Entrance
 from foredraft.server.listening import is_loopback
+from foredraft.server.strangers import REASONS
 
 MAX_BODY_BYTES: Final = 8 << 20
 RETRY_S: Final = 5
@@ -52,22 +54,6 @@ log = logging.getLogger("foredraft.server")
 sessions_log = logging.getLogger(LOG_OF_SESSIONS)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one peer, or all of them together, may take.
-
-    ``silence_s``: until a new connection has said what it wants. ``stall_s``: how long a peer
-    may take nothing while bytes wait for it. ``grace_s``: how long sessions may use to leave
-    after Drain.
-    """
-
-    max_sessions: int = 64
-    silence_s: float = 10.0
-    stall_s: float = STALL_S
-    heartbeat_s: float = HEARTBEAT_S
-    grace_s: float = 2.0
-
-
 class Door:
     """A server's entrance. A subclass adds its routes, says when it is full, and what leaving takes."""
 
@@ -77,7 +63,15 @@ class Door:
         self.registry = CollectorRegistry()
         self.draining = False
         self.more_routes: list[Callable[[web.Application], None]] = []
-        self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+        self.entrance: Entrance | None = None  # while it listens
+        self._turned_away = Counter(
+            "foredraft_turned_away",
+            "Connections that ended before a key was shown, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in REASONS:
+            self._turned_away.labels(reason)
 
     def add_routes(self, app: web.Application) -> None:
         """The subclass's own resources."""
@@ -123,15 +117,16 @@ class Door:
     @web.middleware
     async def _gate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Nothing but what is open to all without the key; what is refused is told to operators."""
-        if (timer := self._silent.pop(request.protocol, None)) is not None:
-            timer.cancel()
         if request.path in OPEN_TO_ALL:
-            return await handler(request)
+            return self._only_answer(request, await handler(request))
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         key = self.keys.find(secret.strip() if scheme.lower() == "bearer" else "")
         if key is None:
             _refused(request, 401, "")
-            return self.refusal(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
+            refusal = self.refusal(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
+            return self._only_answer(request, refusal)
+        if self.entrance is not None:
+            self.entrance.key_shown(request.protocol)
         role = ROLE_OF.get(request.path, SERVE)
         if role not in key.roles:
             _refused(request, 403, key.name)
@@ -144,6 +139,12 @@ class Door:
             raise
         if answer.status >= 400:
             _refused(request, answer.status, key.name)
+        return answer
+
+    def _only_answer(self, request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
+        """An answer to somebody who has shown no key ends the connection: a place is for those who have."""
+        if self.entrance is not None and not self.entrance.knows(request.protocol):
+            answer.force_close()
         return answer
 
     async def _live(self, _: web.Request) -> web.Response:
@@ -163,31 +164,21 @@ class Door:
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def watched(self, server: web.Server) -> Callable[[], asyncio.BaseProtocol]:
-        """A protocol factory that drops connections that say nothing, and those that are too many."""
-        loop = asyncio.get_running_loop()
-
-        def drop(protocol: web.RequestHandler) -> None:
-            self._silent.pop(protocol, None)
-            if protocol.transport is not None:
-                protocol.transport.abort()
-
-        def new_protocol() -> asyncio.BaseProtocol:
-            if len(server.connections) >= self.bounds.max_sessions + _SPARE_CONNECTIONS:
-                return _TurnedAway()
-            protocol = server()
-            self._silent[protocol] = loop.call_later(self.bounds.silence_s, drop, protocol)
-            return protocol
-
-        return new_protocol
+    def opened(self, server: web.Server, tls: ssl.SSLContext | None) -> Entrance:
+        """The way in to aiohttp's server."""
+        self.entrance = Entrance(
+            self.bounds,
+            self.bounds.max_sessions + _SPARE_CONNECTIONS,
+            server,
+            lambda reason: self._turned_away.labels(reason).inc(),
+            tls,
+        )
+        return self.entrance
 
     async def drain(self) -> None:
         """Take no more work, and see whoever is served off."""
         self.draining = True
         await self.leave()
-        for timer in self._silent.values():
-            timer.cancel()
-        self._silent.clear()
 
 
 def _refused(request: web.Request, status: int, key: str) -> None:
@@ -196,13 +187,6 @@ def _refused(request: web.Request, status: int, key: str) -> None:
     sessions_log.info(
         "refused %s %s: %d", request.method, request.path, status, extra={"fields": fields | {"peer": request.remote}}
     )
-
-
-class _TurnedAway(asyncio.Protocol):
-    """One connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 @contextlib.asynccontextmanager
@@ -225,11 +209,9 @@ async def serving(
     try:
         if runner.server is None:
             raise RuntimeError("aiohttp's runner has no server after its setup")
-        factory = door.watched(runner.server)
+        entrance = door.opened(runner.server, tls)
         try:
-            listener = await asyncio.get_running_loop().create_server(
-                factory, host, port, ssl=tls, ssl_handshake_timeout=door.bounds.silence_s if tls else None
-            )
+            listener = await asyncio.get_running_loop().create_server(entrance.visitor, host, port)
         except OSError as error:
             raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
         real_port = listener.sockets[0].getsockname()[1]
@@ -242,6 +224,7 @@ async def serving(
             await asyncio.gather(watcher, return_exceptions=True)
             await door.drain()
             listener.close()
+            entrance.close()
     finally:
         await runner.cleanup()
 

@@ -36,24 +36,25 @@ class Grammars:
         self._lock = threading.Lock()
         self._tokenizer: LLTokenizer | None = None
         self._plain: PlainTokens | None = None
-        self._begun: dict[Constraint, LLMatcher] = {}
+        self._begun: dict[tuple[str, Constraint], LLMatcher] = {}
 
     def ready(self) -> None:
         """Make now what takes a moment: 0.3 s for 49k tokens, all the threads of the process. Raises GrammarError."""
         with self._lock:
             self._tokens()
 
-    def begin(self, constraint: Constraint) -> "Grammar":
+    def begin(self, constraint: Constraint, owner: str = "") -> "Grammar":
         """The grammar before any token. Raises GrammarError for one that is wrong, too large, or that nothing meets.
 
+        ``owner``: whose it is; one that is known to somebody else is made again, so that its time tells nothing.
         From any thread, and several at once. A large one takes a moment, and so does the first (``ready``).
         """
         with self._lock:
-            matcher = self._begun.get(constraint)
+            matcher = self._begun.get((owner, constraint))
             if matcher is None:
                 if len(self._begun) >= _KNOWN:
                     del self._begun[next(iter(self._begun))]
-                matcher = self._begun[constraint] = self._compiled(constraint)
+                matcher = self._begun[owner, constraint] = self._compiled(constraint)
             return Grammar(matcher.deep_copy(), self._vocab_size, self._stops, self._plain_tokens)
 
     def _tokens(self) -> "LLTokenizer":

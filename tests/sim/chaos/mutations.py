@@ -63,8 +63,8 @@ def a_draft_is_taken_on_trust(patch: Patch) -> None:
 def a_text_is_resumed_with_a_wrong_token(patch: Patch) -> None:
     whole = Shipping._opening
 
-    def opening(self: Shipping, chains: Any) -> Open:
-        said = whole(self, chains)
+    def opening(self: Shipping, *args: Any) -> Open:
+        said = whole(self, *args)
         tokens = messages.unpack(said.tokens)
         if len(tokens) > said.start:
             tokens[-1] = (tokens[-1] + 1) % 500

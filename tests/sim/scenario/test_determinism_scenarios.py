@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "3eed16ff1642446a",
-    "sync": "70ae4f27e49198b7",
+    "cloud": "d7613bad933dca42",
+    "sync": "e3c10e4e8449789b",
 }
 
 
