@@ -200,7 +200,7 @@ def parse_keys(text: str, path: Path) -> dict[str, Key]:
         if found:
             raise ConfigError(f"{path}: {next(iter(found))!r} is no table of keys; write [keys.NAME]")
         return {name: _key(name, table) for name, table in _tables(tables).items()}
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # tomllib raises more than its own for numbers and depth
         raise ConfigError(f"{path} is no file of keys: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

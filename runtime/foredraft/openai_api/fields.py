@@ -87,7 +87,7 @@ def parse(data: bytes) -> Any:
     """JSON. Raises ApiError."""
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec lets bad UTF-8 out as UnicodeDecodeError
         raise invalid(f"the body is not JSON: {error}") from error
 
 

@@ -4,7 +4,6 @@ Nothing is ever fetched from the network: a client's word would choose what the 
 """
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,7 @@ class ImageSource:
                 raise invalid(f"{where}: a data URL of an image is in base64", where)
             try:
                 return base64.b64decode(body, validate=True)
-            except binascii.Error as error:
+            except ValueError as error:  # of letters beyond ASCII, too
                 raise invalid(f"{where} is not base64: {error}", where) from error
         if scheme == "file" and self.folder is not None:
             file, folder = Path(unquote(urlsplit(url).path)), self.folder.resolve()
