@@ -10,8 +10,8 @@ from chaos.fuzz.subject import Subject
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.saved_estimates import load_estimates, save_estimates
 from foredraft.keys import METRICS, PROBE, SERVE, Key, Keys, hash_of, read_keys, with_key, without_key
-from foredraft.observe.record.frames import Setup, decode_frame, encode_frame
-from foredraft.observe.record.reading import HEADER, read_record
+from foredraft.observe.record.frames import HEADER, Setup, decode_frame, encode_frame
+from foredraft.observe.record.reading import read_record
 from foredraft.policies import make_policy
 from foredraft.policies.policy_file import Origin, policy_file_of, read_policy_file, render_policy_file
 from foredraft.profiles import DraftProfile, LinkProfile, load_profile, parse_profile, render_profile, seconds

@@ -91,8 +91,7 @@ def _image_together(tree: Tree) -> bytes:
 
 MESSAGE: Final = Form(msgspec.msgpack.decode, msgspec.msgpack.encode)
 MESSAGES: Final = Form(
-    lambda data: [_plain_or_bytes(frame) for frame in frames_of(data)],
-    lambda tree: framed([_written(one) for one in tree]),
+    lambda data: list(map(_plain_or_bytes, frames_of(data))), lambda tree: framed(list(map(_written, tree)))
 )
 RECORD: Final = Form(_record_apart, _record_together)
 TOML: Final = Form(lambda data: tomllib.loads(data.decode()), as_toml)

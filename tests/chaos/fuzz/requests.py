@@ -48,7 +48,7 @@ class Asking:
         """The body is refused by name, or answered."""
         for path, parse in (("chat/completions", chat_request), ("completions", completion_request)):
             try:
-                asked = parse(data)  # type: ignore[operator]
+                asked = parse(data)
                 if isinstance(asked, ChatRequest):
                     ImageSource(max_side=64).load(asked.images)
             except ApiError as error:

@@ -94,7 +94,7 @@ def subjects() -> list[Subject]:
         Subject("decoder", MESSAGE, single, _decode),
         Subject("cloud", MESSAGES, [_input(said) for said in _TO_CLOUD], _serve),
         Subject("edge", MESSAGES, [_input(said) for said in _TO_EDGE], _generate),
-        Subject("card", JSON, cards, lambda data: check_template(parse_chat_card(data))),
+        Subject("card", JSON, [CARD.to_json(), card.to_json()], lambda data: check_template(parse_chat_card(data))),
         Subject("tokenizer", JSON, [clouds.TOKENIZER.json], _tokenize),
     ]
 
