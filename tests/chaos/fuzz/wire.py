@@ -86,10 +86,7 @@ _TO_EDGE: Final[Sequence[Sequence[Message]]] = (
 def subjects() -> list[Subject]:
     """The subjects that are messages, or files that a server hands out."""
     single = [encode(one) for said in (*_TO_CLOUD, *_TO_EDGE) for one in said]
-    cards = [
-        CARD.to_json(),
-        ChatCard("m", "{{ messages }}", {"eos_token": "</s>"}, 0.7, 0.9, 40, "{{ tools }}").to_json(),
-    ]
+    card = ChatCard("m", "{{ messages }}", {"eos_token": "</s>"}, 0.7, 0.9, 40, "{{ tools }}")
     return [
         Subject("decoder", MESSAGE, single, _decode),
         Subject("cloud", MESSAGES, [_input(said) for said in _TO_CLOUD], _serve),
