@@ -1,0 +1,19 @@
+"""A process that writes and records all texts, for the test of a full disk: ``URL FOLDER``; answers JSON."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from chaos.crowd import Crowd, edges_of
+
+
+async def main(url: str, folder: Path) -> None:
+    crowd = Crowd()
+    async with edges_of(url, drafts=("ngram",)) as edges:
+        await crowd.write(edges, folder)
+    print(json.dumps([one.shown for one in crowd.sessions]))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
