@@ -159,6 +159,8 @@ def test_a_file_that_is_broken_meanwhile_changes_nothing_and_says_so(
         ("[key.a]\n", "write \\[keys.NAME\\]"),
         ("keys = 3\n", "write \\[keys.NAME\\]"),
         ("[keys", "no file of keys"),
+        ("x = " + "9" * 5_000, "no file of keys"),
+        ("x = " + "[" * 5_000, "no file of keys"),
     ],
 )
 def test_what_is_no_file_of_keys_is_refused_with_the_reason(text: str, said: str) -> None:

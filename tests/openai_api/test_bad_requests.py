@@ -15,6 +15,8 @@ from yarl import URL
 import foredraft
 from api import clouds
 from foredraft.openai_api import exchange, routes
+from foredraft.openai_api.errors import ApiError
+from foredraft.openai_api.images import ImageSource
 from foredraft.openai_api.server import EdgeServer
 from foredraft.server.door import serving
 from foredraft.text.chat_card import ChatCard
@@ -51,6 +53,7 @@ async def post(base: str, path: str, body: bytes | dict[str, Any]) -> tuple[int,
         (CHAT, b"{", None, "not JSON"),
         (CHAT, b"[" * 100_000, None, "not JSON"),
         (CHAT, b"[1]", None, "the body must be an object"),
+        (CHAT, b'{"messages": "\xff"}', None, "not JSON"),
         (CHAT, {}, "messages", "at least one message"),
         (CHAT, {"messages": []}, "messages", "at least one message"),
         (CHAT, {"messages": "hello"}, "messages", "must be a list"),
@@ -154,6 +157,12 @@ async def test_what_changes_no_text_is_taken(base: str, extra: dict[str, Any]) -
         body = {"messages": HELLO, "max_tokens": 3} | extra
         async with http.post(f"{base}/{CHAT}", json=body) as response:
             assert response.status == 200, await response.text()
+
+
+def test_an_image_that_is_not_base64_is_the_clients_error() -> None:
+    for body in ("!", "a", "\N{LATIN SMALL LETTER E WITH ACUTE}"):
+        with pytest.raises(ApiError, match="is not base64"):
+            ImageSource().load([(f"data:image/png;base64,{body}", "url")])
 
 
 async def test_a_body_that_is_not_what_its_encoding_says_is_the_clients_error(base: str) -> None:

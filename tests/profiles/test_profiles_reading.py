@@ -190,6 +190,12 @@ def test_files_that_cannot_be_read_are_profile_errors(tmp_path: Path) -> None:
         load_profile(huge)
 
 
+@pytest.mark.parametrize("value", ["9" * 5_000, "0x" + "f" * 16, "-9223372036854775809", "[" * 5_000])
+def test_what_no_reader_of_toml_takes_is_a_profile_error(value: str) -> None:
+    with pytest.raises(ProfileError, match=r"x\.toml: (not TOML|an integer of more than 64 bits)"):
+        parse_profile(f"name = {value}", Path("x.toml"))
+
+
 def test_the_shipped_profiles_are_found_in_the_checkout() -> None:
     assert (shipped_folder() / "README.md").is_file()
 

@@ -97,7 +97,7 @@ def load_estimates(file: str | Path) -> Estimates:
     path = Path(file)
     try:
         plain = msgspec.json.decode(read_text(path, EstimatesError))
-    except (ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise EstimatesError(f"{path}: not JSON: {error}") from error
     if not isinstance(plain, dict) or plain.get("version") != VERSION:
         said = plain.get("version") if isinstance(plain, dict) else plain

@@ -58,15 +58,15 @@ MOST_S: Final = 120.0
 _ANSWERED_S: Final = 5.0
 _TEXT: Final = 10
 _TIP: Final = ORIGIN.after(PROMPT)
-_CHAIN: Final = Chain(_TIP.position, _TIP.hash, pack(text(4)))
+_CHAIN: Final = Chain(_TIP.position, _TIP.hash, pack([clouds.truth(_TIP.position + n) for n in range(4)]))
 _STEER: Final = Steer(1, 2, 100, 0.01, 2, 3, (2, 4), 0.5, 8, 4, 5_000)
 _OPEN: Final = Open(1, pack(PROMPT), 3, 0.8, 40, 0.9, 7, _TEXT, (2, 256), ("stop", "é"), _STEER, (_CHAIN,))
 _DIGEST: Final = b"0123456789abcdef"
 _HELLO: Final = Hello(messages.PROTOCOL_VERSION, "")
-_TO_CLOUD: Final[Sequence[Sequence[Message]]] = (
+TO_CLOUD: Final[Sequence[Sequence[Message]]] = (
     (_HELLO, _OPEN, Grow(1, (_CHAIN, _CHAIN)), _STEER, Close(1)),
     (_HELLO, Score(1, 3), Constrain(1, "regex", "[a-z]+"), _OPEN, _HELLO, Steer(1, 9, alone_until=100)),
-    (_HELLO, Read(1, pack([*PROMPT, *text(8)]), 3, 0.8, 0, 1.0, 7), Close(1), _OPEN),
+    (_HELLO, Read(1, pack([*PROMPT, *range(8)]), 3, 0.8, 0, 1.0, 7), Close(1), _OPEN),
     (_HELLO, Show(1, (_DIGEST,)), Image(_DIGEST, 8, 0, b"1234"), Image(_DIGEST, 8, 4, b"5678"), _OPEN),
 )
 _READY: Final = Ready(
@@ -85,11 +85,11 @@ _TO_EDGE: Final[Sequence[Sequence[Message]]] = (
 
 def subjects() -> list[Subject]:
     """The subjects that are messages, or files that a server hands out."""
-    single = [encode(one) for said in (*_TO_CLOUD, *_TO_EDGE) for one in said]
+    single = [encode(one) for said in (*TO_CLOUD, *_TO_EDGE) for one in said]
     card = ChatCard("m", "{{ messages }}", {"eos_token": "</s>"}, 0.7, 0.9, 40, "{{ tools }}")
     return [
         Subject("decoder", MESSAGE, single, _decode),
-        Subject("cloud", MESSAGES, [_input(said) for said in _TO_CLOUD], _serve),
+        Subject("cloud", MESSAGES, [_input(said) for said in TO_CLOUD], _serve),
         Subject("edge", MESSAGES, [_input(said) for said in _TO_EDGE], _generate),
         Subject("card", JSON, [CARD.to_json(), card.to_json()], lambda data: check_template(parse_chat_card(data))),
         Subject("tokenizer", JSON, [clouds.TOKENIZER.json], _tokenize),
