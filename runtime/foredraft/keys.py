@@ -187,7 +187,7 @@ def read_keys(path: Path) -> dict[str, Key]:
     """The keys of a file, by name. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a name that no file can have
         raise ConfigError(f"cannot read the keys in {path}: {getattr(error, 'strerror', None) or error}") from error
     return parse_keys(text, path)
 

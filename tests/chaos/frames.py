@@ -22,7 +22,7 @@ from chaos.fuzz.forms import MESSAGE
 from chaos.fuzz.mutation import mutated
 from chaos.fuzz.wire import TO_CLOUD
 from foredraft.errors import ProtocolError
-from foredraft.protocol.messages import PROTOCOL_VERSION, Hello, Message, Open, Read, decode, encode
+from foredraft.protocol.messages import PROTOCOL_VERSION, Close, Hello, Message, Open, Read, decode, encode
 from lossless.server_process import ServerProcess
 
 PEERS: Final = 8
@@ -35,7 +35,7 @@ _BURST: Final = 64
 _ENDS: Final = 0.01
 """How often a frame is such that the server hangs up; connecting costs more than all else."""
 _WORK: Final = 0.003
-"""How often a message asks for a text, which costs the server passes."""
+"""How often a message asks for a text, which costs the server passes, or ends one."""
 _END_S: Final = 60.0
 
 _BINARY, _TEXT, _PING, _PONG = 0x82, 0x81, 0x89, 0x8A
@@ -62,8 +62,8 @@ class Pool:
         """Changed messages, and what is no WebSocket."""
         luck, pool = Random(f"{seed} frames"), cls([], [], list(_BROKEN))
         said = [message for one in TO_CLOUD for message in one]
-        asking = [encode(message) for message in said if isinstance(message, Open | Read)]
-        others = [encode(message) for message in said if not isinstance(message, Open | Read)]
+        asking = [encode(message) for message in said if isinstance(message, Open | Read | Close)]
+        others = [encode(message) for message in said if not isinstance(message, Open | Read | Close)]
         for number in range(size):
             data = mutated(asking if number % 10 == 0 else others, MESSAGE, luck)
             pool._add(data, _understood(data))
@@ -74,7 +74,7 @@ class Pool:
         if message is None:
             self.last.append(framed(_BINARY, data))
         else:
-            (self.work if isinstance(message, Open | Read) else self.harmless).append(framed(_BINARY, data))
+            (self.work if isinstance(message, Open | Read | Close) else self.harmless).append(framed(_BINARY, data))
 
     def draw(self, luck: Random) -> tuple[bytes, bool]:
         """A frame, and whether it is the last on its link."""

@@ -11,7 +11,6 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -81,8 +80,7 @@ async def nothing_left(*servers: ServerProcess) -> None:
             while busy:
                 async with http.get(f"{server.url}/metrics") as response:
                     lines = (await response.text()).splitlines()
-                counted = {name: float(value) for name, _, value in map(partial(str.partition, sep=" "), lines)}
-                busy = counted["foredraft_connections"] + counted["foredraft_num_requests_running"] > 0
+                busy = not {"foredraft_connections 0.0", "foredraft_num_requests_running 0.0"} <= {*lines}
 
 
 async def restarted(server: ServerProcess) -> None:

@@ -28,10 +28,10 @@ def read_text(path: Path, error: type[ConfigError] = ProfileError) -> str:
         if len(data) > MAX_FILE_BYTES:
             raise error(f"{path}: {len(data)} bytes are more than such a file has ({MAX_FILE_BYTES})")
         return data.decode("utf-8")
-    except OSError as failure:
-        raise error(f"{path}: cannot be read: {failure.strerror or failure}") from failure
     except UnicodeDecodeError as failure:
         raise error(f"{path}: not a text in UTF-8: {failure}") from failure
+    except (OSError, ValueError) as failure:  # ValueError: a name that no file can have
+        raise error(f"{path}: cannot be read: {getattr(failure, 'strerror', None) or failure}") from failure
 
 
 def parse_toml(text: str, path: Path, error: type[ConfigError] = ProfileError) -> dict[str, Any]:

@@ -49,6 +49,6 @@ def fuzz(subject: Subject, inputs: int, seed: int, folder: Path, on_finding: Cal
         return mutated([data, data, *subject.examples], subject.form, luck)[:max_size]
 
     options = [f"-seed={seed or 1}", f"-max_len={MOST_BYTES}", "-len_control=0", "-timeout=600"]
-    quiet = ["-verbosity=0", "-print_final_stats=0", "-rss_limit_mb=4096"]
+    quiet = [f"-artifact_prefix={folder}/", "-verbosity=0", "-print_final_stats=0", "-rss_limit_mb=4096"]
     atheris.Setup([sys.argv[0], str(corpus), *options, *quiet], read, custom_mutator=change, internal_libfuzzer=True)
     atheris.Fuzz()

@@ -64,7 +64,7 @@ _OPEN: Final = Open(1, pack(PROMPT), 3, 0.8, 40, 0.9, 7, _TEXT, (2, 256), ("stop
 _DIGEST: Final = b"0123456789abcdef"
 _HELLO: Final = Hello(messages.PROTOCOL_VERSION, "")
 TO_CLOUD: Final[Sequence[Sequence[Message]]] = (
-    (_HELLO, _OPEN, Grow(1, (_CHAIN, _CHAIN)), _STEER, Close(1)),
+    (_HELLO, _OPEN, Grow(1, (_CHAIN, _CHAIN)), _STEER),
     (_HELLO, Score(1, 3), Constrain(1, "regex", "[a-z]+"), _OPEN, _HELLO, Steer(1, 9, alone_until=100)),
     (_HELLO, Read(1, pack([*PROMPT, *range(8)]), 3, 0.8, 0, 1.0, 7), Close(1), _OPEN),
     (_HELLO, Show(1, (_DIGEST,)), Image(_DIGEST, 8, 0, b"1234"), Image(_DIGEST, 8, 4, b"5678"), _OPEN),

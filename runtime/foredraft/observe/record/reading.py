@@ -176,8 +176,8 @@ def read_record(path: str | Path) -> Record:
     path = Path(path)
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise RecordError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return parse_record(data, path)
 
 
