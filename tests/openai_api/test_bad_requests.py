@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from api import clouds
 from foredraft.openai_api import exchange, routes
 from foredraft.openai_api.errors import ApiError
 from foredraft.openai_api.images import ImageSource
+from foredraft.openai_api.requests import chat_request
 from foredraft.openai_api.server import EdgeServer
 from foredraft.server.door import serving
 from foredraft.text.chat_card import ChatCard
@@ -28,6 +30,14 @@ STRICT = {"type": "function", "function": {"name": "go", "strict": True}}
 OLD_CALL = {"role": "assistant", "content": "", "function_call": {"name": "go", "arguments": "{}"}}
 NAMELESS = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"arguments": "{}"}}]}
 CHAT, COMPLETIONS = "chat/completions", "completions"
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """An object in an object in an object."""
+    said: dict[str, Any] = {}
+    for _ in range(levels):
+        said = {"a": said}
+    return said
 
 
 @pytest_asyncio.fixture
@@ -84,6 +94,10 @@ async def post(base: str, path: str, body: bytes | dict[str, Any]) -> tuple[int,
             "missing",
         ),
         (CHAT, {"messages": HELLO, "n": 1000}, "n", "1 to 16, not 1000"),
+        (CHAT, {"messages": HELLO, "n": 10**400}, "n", "1 to 16, not 1000"),
+        (CHAT, {"messages": HELLO, "temperature": 10**400}, "temperature", "must be a number"),
+        (CHAT, {"messages": HELLO, "metadata": nested(200)}, None, "deeper than 128"),
+        (CHAT, {"messages": HELLO, "response_format": nested(200)}, None, "deeper than 128"),
         (CHAT, {"messages": HELLO, "max_tokens": -5}, "max_tokens", "not -5"),
         (CHAT, {"messages": HELLO, "max_tokens": 2.5}, "max_tokens", "must be an integer"),
         (CHAT, {"messages": HELLO, "temperature": "hot"}, "temperature", "must be a number"),
@@ -163,6 +177,20 @@ def test_an_image_that_is_not_base64_is_the_clients_error() -> None:
     for body in ("!", "a", "\N{LATIN SMALL LETTER E WITH ACUTE}"):
         with pytest.raises(ApiError, match="is not base64"):
             ImageSource().load([(f"data:image/png;base64,{body}", "url")])
+
+
+@pytest.mark.parametrize("url", ["file:///a%00b", "file://["])
+def test_a_url_that_names_no_file_is_the_clients_error(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ApiError, match="names no file"):
+        ImageSource(tmp_path).load([(url, "url")])
+
+
+def test_arguments_that_are_no_json_stay_as_they_were_said() -> None:
+    for said in ("go", "[" * 5_000):
+        call = {"id": "1", "type": "function", "function": {"name": "go", "arguments": said}}
+        body = {"messages": [*HELLO, {"role": "assistant", "tool_calls": [call]}]}
+        (taken,) = chat_request(json.dumps(body).encode()).messages[1]["tool_calls"]
+        assert taken["function"]["arguments"] == said
 
 
 async def test_a_body_that_is_not_what_its_encoding_says_is_the_clients_error(base: str) -> None:

@@ -180,6 +180,8 @@ def test_a_profile_of_another_kind_is_refused() -> None:
 def test_files_that_cannot_be_read_are_profile_errors(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"absent.toml: cannot be read"):
         load_profile(tmp_path / "absent.toml")
+    with pytest.raises(ProfileError, match="cannot be read: embedded null"):
+        load_profile("a\0b.toml")
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProfileError, match="UTF-8"):

@@ -184,6 +184,8 @@ def test_what_is_no_record_of_this_version_is_said_so(tmp_path: Path, data: byte
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"none\.rec: cannot be read: No such file"):
         read_record(tmp_path / "none.rec")
+    with pytest.raises(RecordError, match="cannot be read: embedded null"):
+        read_record(tmp_path / "a\0b")
 
 
 @given(st.binary(max_size=200))
