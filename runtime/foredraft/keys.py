@@ -168,7 +168,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     """What differs when a file was written; zeros where there is none."""
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return 0, 0, 0
     return found.st_mtime_ns, found.st_size, found.st_ino
 

@@ -34,7 +34,7 @@ ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 
 LOUD = ("--log-format", "json", "--verbose")
 
-FILE_BYTES = 8_000
+FILE_BYTES = 4_000
 """What a file may have where a disk is full: less than a record of a text, and less than the tokenizer."""
 
 
