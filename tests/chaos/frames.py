@@ -15,15 +15,13 @@ from random import Random
 from typing import Final
 from urllib.parse import urlsplit
 
-import psutil
-
 import foredraft
 from chaos.fuzz.forms import MESSAGE
 from chaos.fuzz.mutation import mutated
 from chaos.fuzz.wire import TO_CLOUD
 from foredraft.errors import ProtocolError
 from foredraft.protocol.messages import PROTOCOL_VERSION, Close, Hello, Message, Open, Read, decode, encode
-from lossless.server_process import ServerProcess
+from lossless.server_process import ServerProcess, said_of
 
 PEERS: Final = 8
 WARM: Final = 0.1
@@ -34,7 +32,7 @@ _POOL: Final = 20_000
 _BURST: Final = 64
 _ENDS: Final = 0.01
 """How often a frame is such that the server hangs up; connecting costs more than all else."""
-_WORK: Final = 0.003
+WORK: Final = 0.003
 """How often a message asks for a text, which costs the server passes, or ends one."""
 _END_S: Final = 60.0
 
@@ -67,6 +65,7 @@ class Pool:
         for number in range(size):
             data = mutated(asking if number % 10 == 0 else others, MESSAGE, luck)
             pool._add(data, _understood(data))
+        pool.work += [framed(_BINARY, data) for data in asking] * (len(pool.work) // len(asking))
         pool.harmless += [framed(_PING, b"x" * 125), framed(_PONG, b""), framed(_BINARY, others[0])]
         return pool
 
@@ -76,12 +75,12 @@ class Pool:
         else:
             (self.work if isinstance(message, Open | Read | Close) else self.harmless).append(framed(_BINARY, data))
 
-    def draw(self, luck: Random) -> tuple[bytes, bool]:
+    def draw(self, luck: Random, work: float) -> tuple[bytes, bool]:
         """A frame, and whether it is the last on its link."""
         drawn = luck.random()
         if drawn < _ENDS:
             return luck.choice(self.last), True
-        return luck.choice(self.work if drawn < _ENDS + _WORK else self.harmless), False
+        return luck.choice(self.work if drawn < _ENDS + work else self.harmless), False
 
 
 _BROKEN: Final = (
@@ -109,11 +108,11 @@ def _understood(data: bytes) -> Message | None:
 class Flood:
     """Peers that say nothing but that."""
 
-    def __init__(self, url: str, frames: int, seed: int, pool: Pool) -> None:
+    def __init__(self, url: str, frames: int, seed: int, pool: Pool, work: float = WORK) -> None:
         self._address = urlsplit(url)
         self._left = frames
         self._luck = Random(f"{seed} flood")
-        self._pool = pool
+        self._pool, self._work = pool, work
         self.connections = 0
 
     async def run(self, peers: int = PEERS) -> None:
@@ -143,9 +142,9 @@ class Flood:
                 writer.write(framed(_BINARY, encode(Hello(PROTOCOL_VERSION))))
             last = False
             while not last and self._left > 0 and not answers.done():
-                burst = []
+                burst: list[bytes] = []
                 while not last and len(burst) < min(_BURST, self._left):
-                    frame, last = self._pool.draw(self._luck)
+                    frame, last = self._pool.draw(self._luck, self._work)
                     burst.append(frame)
                 self._left -= len(burst)
                 writer.write(b"".join(burst))
@@ -181,14 +180,14 @@ async def honest(url: str) -> list[int]:
 
 async def measure(server: ServerProcess, frames: int, seed: int) -> int:
     """What the server's memory has grown by in bytes, from a tenth of the frames on, both times with nobody there."""
-    process, pool = psutil.Process(server.pid), Pool.of(seed)
+    pool = Pool.of(seed)
     wanted = await honest(server.url)
     sizes: list[int] = []
     for part, share in enumerate((WARM, 0.45, 0.45)):
         flood = Flood(server.url, round(frames * share), seed + part, pool)
         await flood.run()
         assert await honest(server.url) == wanted, "another text"
-        sizes.append(process.memory_info().rss)
+        sizes.append(1024 * int(said_of(server.pid, "VmRSS").removesuffix(" kB")))
         told = f"{round(frames * share):,} frames over {flood.connections:,} links"
         print(f"{told}: {sizes[-1] / 2**20:.1f} MB", flush=True)
     return sizes[-1] - sizes[0]

@@ -10,6 +10,12 @@ from typing import IO
 from urllib.parse import urlsplit
 
 
+def said_of(pid: int, what: str) -> str:
+    """What Linux says of a process: a line of its status."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{what}:"))
+
+
 class ServerProcess:
     """``foredraft serve`` with one model and always the same port; it can be killed and started again.
 
