@@ -63,7 +63,7 @@ class Pool:
         asking = [encode(message) for message in said if isinstance(message, Open | Read | Close)]
         others = [encode(message) for message in said if not isinstance(message, Open | Read | Close)]
         for number in range(size):
-            data = mutated(asking if number % 10 == 0 else others, MESSAGE, luck)
+            data = mutated(asking if number % 5 == 0 else others, MESSAGE, luck)
             pool._add(data, _understood(data))
         pool.work += [framed(_BINARY, data) for data in asking] * (len(pool.work) // len(asking))
         pool.harmless += [framed(_PING, b"x" * 125), framed(_PONG, b""), framed(_BINARY, others[0])]
@@ -135,8 +135,9 @@ class Flood:
                 await writer.wait_closed()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Send frames until one is the last; what is answered is read, so that nothing of it waits."""
-        answers = asyncio.create_task(_read_all(reader))
+        """Send frames, some at a time until something is answered, and until one is the last."""
+        heard = asyncio.Event()
+        answers = asyncio.create_task(_read_all(reader, heard))
         try:
             if self._luck.random() < 0.9:
                 writer.write(framed(_BINARY, encode(Hello(PROTOCOL_VERSION))))
@@ -147,8 +148,10 @@ class Flood:
                     frame, last = self._pool.draw(self._luck, self._work)
                     burst.append(frame)
                 self._left -= len(burst)
-                writer.write(b"".join(burst))
+                heard.clear()
+                writer.write(b"".join(burst) + (b"" if last else framed(_PING, b"?")))
                 await writer.drain()
+                await heard.wait()
             if not last:
                 writer.write(framed(0x88, b"\x03\xe8"))
             async with asyncio.timeout(_END_S):
@@ -157,10 +160,12 @@ class Flood:
             answers.cancel()
 
 
-async def _read_all(reader: asyncio.StreamReader) -> None:
+async def _read_all(reader: asyncio.StreamReader, heard: asyncio.Event) -> None:
+    """Read what is answered, and tell of it, up to the end of the link."""
     with suppress(ConnectionError):
         while await reader.read(1 << 16):
-            pass
+            heard.set()
+    heard.set()
 
 
 def _upgrade(luck: Random) -> bytes:

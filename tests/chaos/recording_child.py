@@ -1,7 +1,8 @@
-"""A process that writes and records all texts, for the test of a full disk: ``URL FOLDER``; answers JSON."""
+"""A process that writes and records all texts, for the test of a full disk: ``URL FOLDER FILE_BYTES``."""
 
 import asyncio
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -16,4 +17,6 @@ async def main(url: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    file_bytes = int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

@@ -1,10 +1,12 @@
 """A server in a process of its own, to be killed, stopped and drained."""
 
 import json
+import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -19,8 +21,8 @@ def said_of(pid: int, what: str) -> str:
 class ServerProcess:
     """``foredraft serve`` with one model and always the same port; it can be killed and started again.
 
-    ``words``: options before the verb. ``stderr``: where its log goes, if not to ours. ``limits``: what is done in the
-    process before it becomes the server.
+    ``words``: options before the verb. ``stderr``: where its log goes, if not to ours. ``file_bytes``: what its files
+    may have once it serves, as if the disk were full then.
     """
 
     def __init__(
@@ -29,11 +31,11 @@ class ServerProcess:
         words: Sequence[str] = (),
         *,
         stderr: IO[str] | None = None,
-        limits: Callable[[], None] | None = None,
+        file_bytes: int | None = None,
     ) -> None:
         serve = ["serve", "--model", str(model), "--threads", "1", "--json", "--port"]
         self._command = [sys.executable, "-m", "foredraft", *words, *serve]
-        self._stderr, self._limits = stderr, limits
+        self._stderr, self._file_bytes = stderr, file_bytes
         self._port = 0
         self.start()
 
@@ -43,12 +45,13 @@ class ServerProcess:
             [*self._command, str(self._port)],
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            preexec_fn=self._limits,
             text=True,
         )
         assert self._process.stdout is not None
         self.url = str(json.loads(self._process.stdout.readline())["url"])
         self._port = int(urlsplit(self.url).port or 0)
+        if self._file_bytes is not None:
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (self._file_bytes, self._file_bytes))
 
     @property
     def pid(self) -> int:
@@ -62,8 +65,9 @@ class ServerProcess:
             pass
 
     def pause(self) -> None:
-        """It stops where it is; its connections stay."""
+        """It stops where it is, and has stopped; its connections stay."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def go_on(self) -> None:
         """And goes on, if it was stopped."""
