@@ -23,7 +23,7 @@ from foredraft import read_record
 from foredraft.demo_models import bundled_pair
 from foredraft.text.tokenizer import Tokenizer
 from lossless.oracle import Oracle
-from lossless.server_process import ServerProcess,
+from lossless.server_process import ServerProcess
 from paths import ROOT
 
 pytestmark = pytest.mark.timeout(600)  # torch is imported by several processes, on a machine that may be busy
