@@ -33,7 +33,7 @@ _BURST: Final = 64
 _ENDS: Final = 0.01
 """How often a frame is such that the server hangs up; connecting costs more than all else."""
 WORK: Final = 0.003
-"""How often a message asks for a text, which costs the server passes, or ends one."""
+"""How often a message asks for a text, which costs the server passes."""
 _END_S: Final = 60.0
 
 _BINARY, _TEXT, _PING, _PONG = 0x82, 0x81, 0x89, 0x8A
@@ -42,6 +42,8 @@ _FRAME: Final = struct.Struct(">BBH")
 
 def framed(first: int, payload: bytes) -> bytes:
     """A client's WebSocket frame; its mask is zeros."""
+    if len(payload) < 126:
+        return bytes((first, 0x80 | len(payload))) + bytes(4) + payload
     if len(payload) < 1 << 16:
         return _FRAME.pack(first, 0xFE, len(payload)) + bytes(4) + payload
     return struct.pack(">BBQ", first, 0xFF, len(payload)) + bytes(4) + payload
@@ -59,9 +61,9 @@ class Pool:
     def of(cls, seed: int, size: int = _POOL) -> "Pool":
         """Changed messages, and what is no WebSocket."""
         luck, pool = Random(f"{seed} frames"), cls([], [], list(_BROKEN))
-        said = [message for one in TO_CLOUD for message in one]
-        asking = [encode(message) for message in said if isinstance(message, Open | Read | Close)]
-        others = [encode(message) for message in said if not isinstance(message, Open | Read | Close)]
+        said = [message for one in TO_CLOUD for message in one if not isinstance(message, Close)]
+        asking = [encode(message) for message in said if isinstance(message, Open | Read)]
+        others = [encode(message) for message in said if not isinstance(message, Open | Read)]
         for number in range(size):
             data = mutated(asking if number % 5 == 0 else others, MESSAGE, luck)
             pool._add(data, _understood(data))
@@ -73,7 +75,7 @@ class Pool:
         if message is None:
             self.last.append(framed(_BINARY, data))
         else:
-            (self.work if isinstance(message, Open | Read | Close) else self.harmless).append(framed(_BINARY, data))
+            (self.work if isinstance(message, Open | Read) else self.harmless).append(framed(_BINARY, data))
 
     def draw(self, luck: Random, work: float) -> tuple[bytes, bool]:
         """A frame, and whether it is the last on its link."""

@@ -12,7 +12,6 @@ async def test_hostile_frames_change_no_text_and_leave_nothing() -> None:
         assert flood.connections > 10
         assert await honest(url) == wanted
         assert cloud.service.counters.refused > 100
-        assert cloud.service.counters.sessions > 2
         assert cloud.service.counters.active == 0
 
 
