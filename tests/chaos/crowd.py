@@ -67,11 +67,12 @@ class Crowd:
         self.shown = 0
         self.whole = LENGTH * len(self.sessions)
         self._grown = asyncio.Condition()
+        self._over = False
 
     async def until(self, ready: Callable[[], bool]) -> None:
         """Wait until it is so; it is looked at with each token that is shown, and when all is over."""
         async with self._grown:
-            await self._grown.wait_for(lambda: ready() or self.shown >= self.whole)
+            await self._grown.wait_for(lambda: ready() or self._over)
 
     async def until_shown(self, share: float) -> None:
         """Wait until this share of all tokens is shown."""
@@ -81,9 +82,14 @@ class Crowd:
         """All texts, over these edges in turn; each is recorded where there is a folder for that."""
         for number, one in enumerate(self.sessions):
             one.record = None if records is None else records / f"{number}.rec"
-        async with asyncio.timeout(END_S), asyncio.TaskGroup() as group:
-            for number, one in enumerate(self.sessions):
-                group.create_task(self._write(edges[number % len(edges)], one))
+        try:
+            async with asyncio.timeout(END_S), asyncio.TaskGroup() as group:
+                for number, one in enumerate(self.sessions):
+                    group.create_task(self._write(edges[number % len(edges)], one))
+        finally:
+            async with self._grown:
+                self._over = True
+                self._grown.notify_all()
 
     async def _write(self, edge: foredraft.Edge, one: Written) -> None:
         asked = edge.generate(

@@ -40,7 +40,7 @@ def _template(card: ChatCard, tools: Sequence[dict[str, Any]] | None) -> "Templa
         raise ConfigError(f"the model {card.name!r} has no chat template; give it a prompt of your own to go on from")
     try:
         return _compiled(written)
-    except (TemplateError, RecursionError) as error:
+    except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:  # of Python's compiler, too
         raise ConfigError(f"the model's chat template cannot be read: {error}") from error
 
 
