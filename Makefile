@@ -24,8 +24,15 @@ DORA := dora-rs==1.1.0 dora-rs-cli==1.1.0 pyarrow==26.0.1
 # What reads hashes of all files of a release from an index, for `make hashes` alone.
 UV := uv==0.13.9
 
-.PHONY: demo test test-quick test-hunt test-python docs lint bench gguf-draft llama-server dora demo-models demo-robot-models \
-	audit sbom hashes clean
+# By coverage where atheris installs, on Linux; else blindly. libFuzzer comes with it.
+ATHERIS := atheris==3.0.0
+INPUTS := 1000000
+FRAMES := 1000000
+ROUNDS := 100
+SEED := 1
+
+.PHONY: demo test test-quick test-hunt test-python fuzz frames chaos docs lint bench gguf-draft llama-server dora demo-models \
+	demo-robot-models audit sbom hashes clean
 
 # torch alone without hashes: indexes have builds of their own (docs/adr/0029-hashes-of-all-but-torch.md).
 $(READY): requirements.lock .ci/requirements.hashes pyproject.toml
@@ -52,6 +59,16 @@ test-python: ## the quick tests on another Python, without torch: make test-pyth
 	$(PYTHON) -m venv $(OTHER)
 	$(OTHER)/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev,pictures,tune]'
 	$(OTHER)/bin/pytest -n 2 --dist loadfile $(QUICK:%=tests/%)
+
+fuzz: $(READY) ## changed inputs for whatever reads what others wrote: make fuzz INPUTS=1000000 SEED=1
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(ATHERIS) || true
+	PYTHONPATH=tests $(BIN)/python -m chaos.fuzz --inputs $(INPUTS) --seed $(SEED)
+
+frames: $(READY) ## hostile frames to a server, whose memory is to stay flat: make frames FRAMES=1000000 SEED=1
+	PYTHONPATH=tests $(BIN)/python -m chaos.frames --frames $(FRAMES) --seed $(SEED)
+
+chaos: $(READY) ## servers are killed, stopped, drained and cut off beside 32 sessions, for the night: make chaos ROUNDS=100
+	CHAOS_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(BIN)/pytest tests/chaos/test_real_chaos.py
 
 docs: $(READY) ## the site, in out/site: every link and anchor is checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -89,6 +89,8 @@ def test_half_an_image_is_refused(kind: str) -> None:
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.png' cannot be read"):
         image_of(tmp_path / "none.png")
+    with pytest.raises(ConfigError, match=r"'a\\x00b' cannot be read"):
+        image_of("a\0b")
     (tmp_path / "text.png").write_text("text")
     with pytest.raises(ImageError, match=r"text\.png': this is no image"):
         image_of(tmp_path / "text.png")

@@ -159,6 +159,8 @@ def test_a_file_that_is_broken_meanwhile_changes_nothing_and_says_so(
         ("[key.a]\n", "write \\[keys.NAME\\]"),
         ("keys = 3\n", "write \\[keys.NAME\\]"),
         ("[keys", "no file of keys"),
+        ("x = " + "9" * 5_000, "no file of keys"),
+        ("x = " + "[" * 5_000, "no file of keys"),
     ],
 )
 def test_what_is_no_file_of_keys_is_refused_with_the_reason(text: str, said: str) -> None:
@@ -169,6 +171,8 @@ def test_what_is_no_file_of_keys_is_refused_with_the_reason(text: str, said: str
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the keys"):
         KeyFile(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot read the keys"):
+        KeyFile(tmp_path / "a\0b")
 
 
 def test_secrets_differ_and_do_not_fit_into_a_log_line_by_chance() -> None:

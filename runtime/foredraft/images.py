@@ -114,5 +114,6 @@ def _read(file: Path) -> bytes:
     try:
         with file.open("rb") as stream:
             return stream.read(MAX_IMAGE_BYTES * 8)  # what is larger may still become small enough
-    except OSError as error:
-        raise ConfigError(f"the image {str(file)!r} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the image {str(file)!r} cannot be read: {why}") from error

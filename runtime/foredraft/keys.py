@@ -168,7 +168,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     """What differs when a file was written; zeros where there is none."""
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return 0, 0, 0
     return found.st_mtime_ns, found.st_size, found.st_ino
 
@@ -187,7 +187,7 @@ def read_keys(path: Path) -> dict[str, Key]:
     """The keys of a file, by name. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a name that no file can have
         raise ConfigError(f"cannot read the keys in {path}: {getattr(error, 'strerror', None) or error}") from error
     return parse_keys(text, path)
 
@@ -200,7 +200,7 @@ def parse_keys(text: str, path: Path) -> dict[str, Key]:
         if found:
             raise ConfigError(f"{path}: {next(iter(found))!r} is no table of keys; write [keys.NAME]")
         return {name: _key(name, table) for name, table in _tables(tables).items()}
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # tomllib raises more than its own for numbers and depth
         raise ConfigError(f"{path} is no file of keys: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

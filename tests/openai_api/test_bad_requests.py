@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,9 @@ from yarl import URL
 import foredraft
 from api import clouds
 from foredraft.openai_api import exchange, routes
+from foredraft.openai_api.errors import ApiError
+from foredraft.openai_api.images import ImageSource
+from foredraft.openai_api.requests import chat_request
 from foredraft.openai_api.server import EdgeServer
 from foredraft.server.door import serving
 from foredraft.text.chat_card import ChatCard
@@ -26,6 +30,14 @@ STRICT = {"type": "function", "function": {"name": "go", "strict": True}}
 OLD_CALL = {"role": "assistant", "content": "", "function_call": {"name": "go", "arguments": "{}"}}
 NAMELESS = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"arguments": "{}"}}]}
 CHAT, COMPLETIONS = "chat/completions", "completions"
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """An object in an object in an object."""
+    said: dict[str, Any] = {}
+    for _ in range(levels):
+        said = {"a": said}
+    return said
 
 
 @pytest_asyncio.fixture
@@ -51,6 +63,7 @@ async def post(base: str, path: str, body: bytes | dict[str, Any]) -> tuple[int,
         (CHAT, b"{", None, "not JSON"),
         (CHAT, b"[" * 100_000, None, "not JSON"),
         (CHAT, b"[1]", None, "the body must be an object"),
+        (CHAT, b'{"messages": "\xff"}', None, "not JSON"),
         (CHAT, {}, "messages", "at least one message"),
         (CHAT, {"messages": []}, "messages", "at least one message"),
         (CHAT, {"messages": "hello"}, "messages", "must be a list"),
@@ -81,6 +94,10 @@ async def post(base: str, path: str, body: bytes | dict[str, Any]) -> tuple[int,
             "missing",
         ),
         (CHAT, {"messages": HELLO, "n": 1000}, "n", "1 to 16, not 1000"),
+        (CHAT, {"messages": HELLO, "n": 10**400}, "n", "1 to 16, not 1000"),
+        (CHAT, {"messages": HELLO, "temperature": 10**400}, "temperature", "must be a number"),
+        (CHAT, {"messages": HELLO, "metadata": nested(200)}, None, "deeper than 128"),
+        (CHAT, {"messages": HELLO, "response_format": nested(200)}, None, "deeper than 128"),
         (CHAT, {"messages": HELLO, "max_tokens": -5}, "max_tokens", "not -5"),
         (CHAT, {"messages": HELLO, "max_tokens": 2.5}, "max_tokens", "must be an integer"),
         (CHAT, {"messages": HELLO, "temperature": "hot"}, "temperature", "must be a number"),
@@ -156,6 +173,26 @@ async def test_what_changes_no_text_is_taken(base: str, extra: dict[str, Any]) -
             assert response.status == 200, await response.text()
 
 
+def test_an_image_that_is_not_base64_is_the_clients_error() -> None:
+    for body in ("!", "a", "\N{LATIN SMALL LETTER E WITH ACUTE}"):
+        with pytest.raises(ApiError, match="is not base64"):
+            ImageSource().load([(f"data:image/png;base64,{body}", "url")])
+
+
+@pytest.mark.parametrize("url", ["file:///a%00b", "file://["])
+def test_a_url_that_names_no_file_is_the_clients_error(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ApiError, match="names no file"):
+        ImageSource(tmp_path).load([(url, "url")])
+
+
+def test_arguments_that_are_no_json_stay_as_they_were_said() -> None:
+    for said in ("go", "[" * 5_000):
+        call = {"id": "1", "type": "function", "function": {"name": "go", "arguments": said}}
+        body = {"messages": [*HELLO, {"role": "assistant", "tool_calls": [call]}]}
+        (taken,) = chat_request(json.dumps(body).encode()).messages[1]["tool_calls"]
+        assert taken["function"]["arguments"] == said
+
+
 async def test_a_body_that_is_not_what_its_encoding_says_is_the_clients_error(base: str) -> None:
     async with aiohttp.ClientSession() as http:
         headers = {"Content-Encoding": "gzip"}
@@ -217,6 +254,7 @@ async def test_a_prompt_longer_than_the_context_says_so() -> None:
         ("{{ messages[5].content }}", "does not take this conversation"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{% for", "cannot be read"),
+        ("{{ " + "-" * 300 + "1 }}", "cannot be read"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}xxxxxxxxxx{% endfor %}{% endfor %}", "more than"),
     ],

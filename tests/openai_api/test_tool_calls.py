@@ -24,6 +24,7 @@ def test_a_call_is_not_shown_and_what_is_none_is_left_as_text() -> None:
     assert read(["<tool_call>no json</tool_call> after"]) == ("<tool_call>no json</tool_call> after", [])
     assert read(["<tool_call>[1]</tool_call>"]) == ("<tool_call>[1]</tool_call>", [])
     assert read(['<tool_call>{"name": "cut'])[1] == []
+    assert read(["<tool_call>", "[" * 5_000, "</tool_call>"])[1] == []
 
 
 @given(st.text(alphabet="<tolca_>/{ x", max_size=30), st.lists(st.integers(0, 200), max_size=20))

@@ -91,6 +91,8 @@ def test_a_file_by_hand_needs_two_lines(tmp_path: Path) -> None:
         ('policy = "no.module:Own"', "no policy no.module:Own"),
         ("[parameters]\ngamma = 2", "missing required field `policy`"),
         ("policy = sync", "not TOML"),
+        ('policy = ".sync:Class"', "give the module's whole name"),
+        ('policy = "sync"\n[parameters]\ngamma = 0xffffffffffffffffffff', "more than 64 bits"),
         ('policy = "sync"\n[parameters]\nname = "other"', "unknown parameter of policy sync 'name'"),
         ('policy = "sync"\n[parameters]\ngamma = "4,name=x"', "it has a comma or an equals sign"),
     ],

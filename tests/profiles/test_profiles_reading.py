@@ -180,6 +180,8 @@ def test_a_profile_of_another_kind_is_refused() -> None:
 def test_files_that_cannot_be_read_are_profile_errors(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"absent.toml: cannot be read"):
         load_profile(tmp_path / "absent.toml")
+    with pytest.raises(ProfileError, match="cannot be read: embedded null"):
+        load_profile("a\0b.toml")
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProfileError, match="UTF-8"):
@@ -188,6 +190,12 @@ def test_files_that_cannot_be_read_are_profile_errors(tmp_path: Path) -> None:
     huge.write_bytes(b"#" * (2 << 20))
     with pytest.raises(ProfileError, match="more than such a file has"):
         load_profile(huge)
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000, "0x" + "f" * 16, "-9223372036854775809", "[" * 5_000])
+def test_what_no_reader_of_toml_takes_is_a_profile_error(value: str) -> None:
+    with pytest.raises(ProfileError, match=r"x\.toml: (not TOML|an integer of more than 64 bits)"):
+        parse_profile(f"name = {value}", Path("x.toml"))
 
 
 def test_the_shipped_profiles_are_found_in_the_checkout() -> None:

@@ -90,6 +90,7 @@ def test_the_schema_allows_what_the_expert_may_say_and_names_every_key() -> None
     ("text", "names"),
     [
         ("go left", "no plan"),
+        ("[" * 5_000, "no plan"),
         ('{"see":"red chair"}', "keys must be"),
         ('{"see":"pink chair","turn":0,"walk":0.3,"done":false}', "pink chair"),
         ('{"see":"red chair","turn":15,"walk":0.3,"done":false}', "turn is 15"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foredraft.errors import ConfigError, MissingExtraError
+from foredraft.errors import ConfigError, MissingExtraError, ProtocolError
 from foredraft.text import chat_template
 from foredraft.text.chat_card import ChatCard, parse_chat_card, read_chat_card
 from foredraft.text.chat_template import MAX_MEMORY_BYTES, render
@@ -28,6 +28,12 @@ def test_a_card_is_read_from_the_files_of_a_model_and_travels_as_json(tmp_path: 
     assert parse_chat_card(card.to_json()) == card
     (tmp_path / "chat_template.jinja").write_text("a file of its own goes first")
     assert read_chat_card(tmp_path).template == "a file of its own goes first"
+
+
+@pytest.mark.parametrize("data", [b'{"name": "\xff"}', b"[" * 100_000, b'{"name": ' + b"9" * 5_000, b"", b"3"])
+def test_what_is_no_card_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="not a description of a chat model"):
+        parse_chat_card(data)
 
 
 def test_templates_in_files_go_first_and_one_may_be_for_tools(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def read_card(folder: Path) -> ExitCard:
         card = msgspec.json.decode(path.read_bytes(), type=ExitCard)
     except FileNotFoundError as error:
         raise ModelError(f"no exit heads in {folder}: {CARD_FILE} is missing; see `foredraft exits train`") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read the card {path}: {error}") from error
     if card.format != CARD_FORMAT:
         raise ModelError(f"{path} has format {card.format}; this version reads {CARD_FORMAT}: train the exits again")

@@ -246,7 +246,7 @@ async def _send_up(ws: aiohttp.ClientWebSocketResponse, size: int) -> Sunk:
     await ws.send_bytes(bytes([REPORT]))
     try:
         return msgspec.msgpack.decode(await _bytes(ws, MOST_SECONDS), type=Sunk)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the server's report of what it took is none: {error}") from error
 
 

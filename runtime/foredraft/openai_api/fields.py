@@ -1,11 +1,14 @@
 """A JSON object taken apart field by field: each has its type, and what nobody took is an error, never ignored."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from foredraft.openai_api.errors import ApiError, invalid
+
+MOST_LEVELS: Final = 128
+"""How deep a body may be nested."""
 
 _Kind = TypeVar("_Kind")
 _NAMES = {
@@ -39,7 +42,10 @@ class Fields:
         fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
         if not fits or (isinstance(value, bool) and kind is not bool):
             raise invalid(f"{self.path(name)} must be {_NAMES[kind]}, not {_short(value)}", self.path(name))
-        return kind(value)  # type: ignore[call-arg]
+        try:
+            return kind(value)  # type: ignore[call-arg]
+        except OverflowError as error:  # an integer that no float holds
+            raise invalid(f"{self.path(name)} must be {_NAMES[kind]}, not {_short(value)}", self.path(name)) from error
 
     def number(self, name: str, least: float, most: float) -> float | None:
         """A number within bounds."""
@@ -53,7 +59,7 @@ class Fields:
 
     def _within(self, name: str, value: float | None, least: float, most: float) -> float | None:
         if value is not None and not least <= value <= most:
-            raise invalid(f"{self.path(name)} must be {least:g} to {most:g}, not {value:g}", self.path(name))
+            raise invalid(f"{self.path(name)} must be {least:g} to {most:g}, not {_short(value)}", self.path(name))
         return value
 
     def any(self, name: str) -> Any:
@@ -86,9 +92,23 @@ class Fields:
 def parse(data: bytes) -> Any:
     """JSON. Raises ApiError."""
     try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+        said = msgspec.json.decode(data)
+    except (ValueError, RecursionError) as error:  # msgspec lets bad UTF-8 out as UnicodeDecodeError
         raise invalid(f"the body is not JSON: {error}") from error
+    if data.count(b"[") + data.count(b"{") > MOST_LEVELS and not _within_levels(said):
+        raise invalid(f"the body is nested deeper than {MOST_LEVELS} levels")
+    return said
+
+
+def _within_levels(said: Any) -> bool:
+    """Whether nothing in it is so deep that writing it again would be too much for Python's stack."""
+    level = [said]
+    for _ in range(MOST_LEVELS):
+        held = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for values in held for one in values if isinstance(one, dict | list)]
+        if not level:
+            return True
+    return False
 
 
 def strings(value: Any, where: str, most: int) -> Sequence[str]:

@@ -4,7 +4,6 @@ Nothing is ever fetched from the network: a client's word would choose what the 
 """
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +40,14 @@ class ImageSource:
                 raise invalid(f"{where}: a data URL of an image is in base64", where)
             try:
                 return base64.b64decode(body, validate=True)
-            except binascii.Error as error:
+            except ValueError as error:  # of letters beyond ASCII, too
                 raise invalid(f"{where} is not base64: {error}", where) from error
         if scheme == "file" and self.folder is not None:
-            file, folder = Path(unquote(urlsplit(url).path)), self.folder.resolve()
-            if not (file := file.resolve()).is_relative_to(folder):
+            try:
+                file = Path(unquote(urlsplit(url).path)).resolve()
+            except (OSError, ValueError) as error:  # no URL, or a name that no file can have
+                raise invalid(f"{where} names no file: {error}", where) from error
+            if not file.is_relative_to(self.folder.resolve()):
                 raise invalid(f"{where} is not in the folder of images of this server", where)
             return file
         files = "" if self.folder is None else " or file:// in its folder of images"

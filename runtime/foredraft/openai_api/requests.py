@@ -295,7 +295,7 @@ def _calls(said: list[Any] | None, where: str) -> list[dict[str, Any]]:
             raise invalid(f"{function.path('name')} is missing", function.path("name"))
         try:
             parsed = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = arguments
         calls.append(
             {"id": fields.take("id", str), "type": "function", "function": {"name": name, "arguments": parsed}}

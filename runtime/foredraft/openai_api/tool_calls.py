@@ -51,7 +51,7 @@ def _call(inside: str) -> dict[str, Any] | None:
     """The call in OpenAI's form; None if it is none."""
     try:
         said = json.loads(inside)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict) or not isinstance(said.get("name"), str):
         return None

@@ -70,6 +70,8 @@ def policy_class(spec: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _load(module: str, class_name: str) -> Any:
+    if module.startswith("."):
+        raise ConfigError(f"no policy {module}:{class_name}: give the module's whole name")
     try:
         return getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -13,6 +13,7 @@ import msgspec
 from foredraft.errors import ConfigError, ProfileError
 
 MAX_FILE_BYTES: Final = 1 << 20
+_BEYOND: Final = 1 << 63
 _HIDDEN: Final = ("provenance", "path")  # fields of a profile's struct, no keys of its file
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$\.?(?P<path>[^`]*)`)?")
 _BAD_VALUE = re.compile(r"(?P<why>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
@@ -27,18 +28,30 @@ def read_text(path: Path, error: type[ConfigError] = ProfileError) -> str:
         if len(data) > MAX_FILE_BYTES:
             raise error(f"{path}: {len(data)} bytes are more than such a file has ({MAX_FILE_BYTES})")
         return data.decode("utf-8")
-    except OSError as failure:
-        raise error(f"{path}: cannot be read: {failure.strerror or failure}") from failure
     except UnicodeDecodeError as failure:
         raise error(f"{path}: not a text in UTF-8: {failure}") from failure
+    except (OSError, ValueError) as failure:  # ValueError: a name that no file can have
+        raise error(f"{path}: cannot be read: {getattr(failure, 'strerror', None) or failure}") from failure
 
 
 def parse_toml(text: str, path: Path, error: type[ConfigError] = ProfileError) -> dict[str, Any]:
     """The tables in ``text``. Raises ``error``."""
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as failure:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as failure:  # tomllib raises more than its own for numbers and depth
         raise error(f"{path}: not TOML: {failure}") from failure
+    if not _fits(tables):
+        raise error(f"{path}: an integer of more than 64 bits; TOML has none")
+    return tables
+
+
+def _fits(value: Any) -> bool:
+    """Whether all integers in it are TOML's: a longer one is neither told in a message nor made a float."""
+    if isinstance(value, dict):
+        return all(map(_fits, value.values()))
+    if isinstance(value, list):
+        return all(map(_fits, value))
+    return not isinstance(value, int) or -_BEYOND <= value < _BEYOND
 
 
 def convert(plain: dict[str, Any], kind: type[_T], path: Path | str, error: type[ConfigError] = ProfileError) -> _T:

@@ -58,7 +58,7 @@ def read_plan(text: str) -> Plan:
     """
     try:
         said = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{text!r} is no plan: {error}; a plan is JSON like {write_plan(EXAMPLE)}") from error
     if not isinstance(said, dict) or sorted(said) != sorted(SCHEMA["required"]):
         raise ConfigError(f"{text!r} is no plan: its keys must be {', '.join(SCHEMA['required'])}")

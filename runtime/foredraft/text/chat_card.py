@@ -37,7 +37,7 @@ def parse_chat_card(data: bytes) -> ChatCard:
     """The card in ``data``. Raises ProtocolError for anything else."""
     try:
         return msgspec.json.decode(data, type=ChatCard)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec lets bad UTF-8 out as UnicodeDecodeError
         raise ProtocolError(f"not a description of a chat model: {error}") from error
 
 
@@ -95,6 +95,6 @@ def _token(said: Any) -> str:
 def _read(file: Path) -> dict[str, Any]:
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}

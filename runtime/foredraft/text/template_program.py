@@ -29,7 +29,7 @@ def answer(question: bytes) -> bytes:
 def _answer(asked: dict[str, Any]) -> dict[str, str]:
     try:
         template = _compiled(asked["template"])
-    except (TemplateError, RecursionError, SyntaxError, MemoryError) as error:
+    except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
         return {"error": f"cannot be read: {_said(error)}"}
     if "messages" not in asked:
         return {"text": ""}

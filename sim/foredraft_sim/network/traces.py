@@ -82,7 +82,7 @@ def read_trace(path: Path) -> Trace:
             return parse_trace(lines, str(path))
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
+    except ValueError as error:  # no ASCII, a number of thousands of digits, or a name that no file can have
         raise ProfileError(f"{path}: not a trace of packet opportunities: {error}") from error
 
 

@@ -268,7 +268,7 @@ def _prompt_in(line: str, where: str) -> str:
     try:
         entry = json.loads(line)
         prompt = entry["prompt"] if "prompt" in entry else entry["turns"][0]
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ScenarioError(f'{where}: neither a "prompt" nor "turns": {error}') from error
     if not isinstance(prompt, str) or not prompt:
         raise ScenarioError(f"{where}: the prompt must be a text, not {prompt!r}")

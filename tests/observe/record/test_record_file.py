@@ -12,6 +12,7 @@ from foredraft import RecordError, read_record
 from foredraft.observe.record import BEYOND, UNASKED
 from foredraft.observe.record.frames import (
     HEADER,
+    MAX_TOKENS,
     Asked,
     Began,
     Closed,
@@ -55,7 +56,10 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
         TokenPredictions, COUNT, COUNT, st.integers(-2, 64), SAID, SAID, st.lists(st.booleans(), max_size=3).map(tuple),
         st.integers(-2, 64), SAID,
     ),
-    st.builds(Ended, COUNT, COUNT, TOKENS.map(pack), st.text(max_size=5), st.dictionaries(st.text(), SECONDS)),
+    st.builds(
+        Ended, COUNT, st.integers(0, MAX_TOKENS), TOKENS.map(pack), st.text(max_size=5),
+        st.dictionaries(st.text(), SECONDS),
+    ),
     st.builds(Closed, st.lists(st.text(max_size=5), max_size=2).map(tuple)),
 )  # fmt: skip
 
@@ -83,6 +87,11 @@ def small(*, private: bool = False) -> list[Frame]:
 
 def written(frames: list[Frame]) -> bytes:
     return HEADER + b"".join(map(encode_frame, frames))
+
+
+def committed(tokens: object) -> Noted:
+    """What an edge hears of tokens, if these are any."""
+    return Noted(0, 0, 0.9, "edge", "commit", {"tokens": tokens})
 
 
 @given(FRAMES)
@@ -173,6 +182,10 @@ def test_zeros_where_a_crash_left_them_are_a_cut() -> None:
         (HEADER + encode_frame(Closed()), "x.rec: nothing is recorded"),
         (written([SETUP, small()[6]]), "x.rec: a record that contradicts itself"),
         (written([SETUP, small()[1], Ended(0, 1, b"\xff", "stop", {})]), "x.rec: a record that contradicts itself"),
+        *(
+            (written([SETUP, small()[1], committed(tokens)]), "x.rec: a record that contradicts itself")
+            for tokens in ([7, "x"], [7, 0.5], [-2], "7", 1 << 60, -1, None)
+        ),
     ],
 )
 def test_what_is_no_record_of_this_version_is_said_so(tmp_path: Path, data: bytes, said: str) -> None:
@@ -184,6 +197,8 @@ def test_what_is_no_record_of_this_version_is_said_so(tmp_path: Path, data: byte
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"none\.rec: cannot be read: No such file"):
         read_record(tmp_path / "none.rec")
+    with pytest.raises(RecordError, match="cannot be read: embedded null"):
+        read_record(tmp_path / "a\0b")
 
 
 @given(st.binary(max_size=200))

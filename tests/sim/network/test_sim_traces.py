@@ -39,6 +39,9 @@ def test_a_malformed_trace_is_refused_with_its_line(text: str, message: str) -> 
 def test_a_trace_that_cannot_be_read_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="missing: cannot be read"):
         read_trace(tmp_path / "missing")
+    (tmp_path / "digits").write_text("9" * 5_000)
+    with pytest.raises(ProfileError, match="digits: not a trace"):
+        read_trace(tmp_path / "digits")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(ProfileError, match="binary"):
         read_trace(tmp_path / "binary")

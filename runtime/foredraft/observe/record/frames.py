@@ -22,6 +22,8 @@ VERSION: Final = 1
 TITLE: Final = b"foredraft record "
 HEADER: Final = TITLE + b"%d\n" % VERSION
 MAX_FRAME_BYTES: Final = 1 << 28
+MAX_TOKENS: Final = 1 << 20
+"""Of a text."""
 
 BEYOND: Final = -1
 """As a rank: the draft was asked, and the token is not among the ``RANKED`` that it found likeliest."""
@@ -35,6 +37,7 @@ _PREFIX: Final = struct.Struct(">II")
 Count = Annotated[int, Meta(ge=0)]
 Rank = Annotated[int, Meta(ge=UNASKED)]
 Token = Annotated[int, Meta(ge=HIDDEN)]
+Length = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 Said = tuple[Token, float]
 """A token that somebody named, and how probable it was to them."""
 
@@ -190,7 +193,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """A session is over: its text (packed; empty in a private record), and its report's other figures."""
 
     session: Count
-    new_tokens: Count
+    new_tokens: Length
     tokens: bytes
     finish: str
     figures: dict[str, bool | float | int | str]

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
+
 from foredraft.errors import ConfigError, ProtocolError, RecordError
 from foredraft.observe.record.frames import (
     BEYOND,
@@ -23,10 +25,12 @@ from foredraft.observe.record.frames import (
     Ended,
     Frame,
     FrameError,
+    Length,
     Noted,
     Passed,
     Said,
     Setup,
+    Token,
     TokenPredictions,
     decode_frame,
 )
@@ -83,7 +87,8 @@ class RecordedSession:
         if self.ended is not None:
             return unpack(self.ended.tokens) or [-1] * self.ended.new_tokens
         commits = [one.data["tokens"] for one in self.noted if one.where == "edge" and one.kind == "commit"]
-        return [token for tokens in commits for token in (tokens if isinstance(tokens, list) else [-1] * tokens)]
+        said = [msgspec.convert(tokens, list[Token] | Length) for tokens in commits]
+        return [token for tokens in said for token in (tokens if isinstance(tokens, list) else [-1] * tokens)]
 
     @property
     def figures(self) -> dict[str, float | int | str]:
@@ -176,8 +181,8 @@ def read_record(path: str | Path) -> Record:
     path = Path(path)
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise RecordError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return parse_record(data, path)
 
 
@@ -199,7 +204,7 @@ def parse_record(data: bytes, path: Path) -> Record:
     cut = Cut(at, len(data), reason) if reason else None
     try:
         return _assembled(path, frames, cut)
-    except (ConfigError, ProtocolError, KeyError, TypeError) as error:
+    except (ConfigError, ProtocolError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise RecordError(f"{path}: a record that contradicts itself: {error!r}; record again") from error
 
 
