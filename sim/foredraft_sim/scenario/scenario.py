@@ -42,8 +42,8 @@ from foredraft_sim.scenario.scenario_file import (
     most_of,
 )
 from foredraft_sim.streams import Streams, key
+from foredraft_sim.tokens.fitted import DrawnPair
 from foredraft_sim.tokens.recorded import read_replays
-from foredraft_sim.tokens.synthetic import SyntheticPair
 
 _SEED_BITS: Final = 62
 
@@ -229,7 +229,7 @@ def _check_workload(scenario: Scenario) -> None:
             raise ScenarioError(f"{path}: workload.prompts is missing: models need texts (or workload.prompts_file)")
         return
     if work.prompts or work.prompts_file:
-        kind = "synthetic" if isinstance(scenario.pair, SyntheticPair) else "recorded"
+        kind = "synthetic" if isinstance(scenario.pair, DrawnPair) else "recorded"
         name = "prompts" if work.prompts else "prompts_file"
         raise ScenarioError(f"{path}: workload.{name}: a {kind} pair reads no text; leave it out")
     if isinstance(scenario.pair, RecordedPair):
@@ -258,7 +258,7 @@ def _check_keys(scenario: Scenario) -> None:
         raise ScenarioError(f"{path}: keys: {held} devices have one, and workload.devices is {devices}")
     if len({table.name for table in keys}) < len(keys):
         raise ScenarioError(f"{path}: keys: two have the same name")
-    if any(table.prompt_tokens for table in keys) and not isinstance(scenario.pair, SyntheticPair):
+    if any(table.prompt_tokens for table in keys) and not isinstance(scenario.pair, DrawnPair):
         raise ScenarioError(f"{path}: keys: prompt_tokens are a synthetic pair's; leave them out")
 
 

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 
 from foredraft.edge.deadline import MOST_S
 from foredraft_sim.streams import uniform
+from foredraft_sim.tokens.fitted import DrawnPair, FittedPair
 from foredraft_sim.tokens.synthetic import SyntheticPair
 
 AtLeastOne = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -87,7 +88,7 @@ class RecordedPair(Table, frozen=True, tag_field="kind", tag="recorded"):
     file: str
 
 
-Pair = SyntheticPair | ModelPair | RecordedPair
+Pair = DrawnPair | ModelPair | RecordedPair
 
 
 class AtOnce(Table, frozen=True, tag_field="kind", tag="at_once"):
@@ -164,7 +165,7 @@ class ScenarioFile(Table, frozen=True, kw_only=True):
     edge: EdgeTable
     cloud: CloudTable
     link: Override
-    pair: str | SyntheticPair | ModelPair | RecordedPair
+    pair: str | SyntheticPair | FittedPair | ModelPair | RecordedPair
     workload: Workload = Workload()
     sampling: SamplingTable = SamplingTable()
     keys: tuple[KeyTable, ...] = ()
