@@ -24,7 +24,7 @@ from foredraft_sim.scenario.islands import Island, IslandDone, everything, islan
 from foredraft_sim.scenario.pairs import TokenSource, token_source
 from foredraft_sim.scenario.quiet import collected, rare_collections
 from foredraft_sim.scenario.scenario import Scenario
-from foredraft_sim.scenario.scenario_file import ModelPair, most_of
+from foredraft_sim.scenario.scenario_file import ModelPair
 
 WORTH_TOKENS: Final = 4000
 """Processes take about a second to start; about a thousand tokens are simulated in one."""
@@ -122,7 +122,7 @@ def replicate_all(
 
 def worthwhile_processes(scenario: Scenario, jobs: int) -> int:
     """How many processes are worth their start."""
-    tokens = jobs * scenario.workload.requests * most_of(scenario.workload.new_tokens)
+    tokens = jobs * scenario.workload.requests * scenario.longest[1]
     if isinstance(scenario.pair, ModelPair) or tokens < WORTH_TOKENS:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

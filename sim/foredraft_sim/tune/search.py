@@ -171,6 +171,8 @@ def _files(scenario: Scenario) -> list[Path]:
     named = [(link.path or scenario.path).parent / way.trace for way in (link.up, link.down) if way.trace is not None]
     if isinstance(scenario.pair, RecordedPair):
         named.append(folder / scenario.pair.file)
+    if scenario.workload.traffic:
+        named.append(folder / scenario.workload.traffic)
     if scenario.workload.prompts_file:
         named.append(folder / scenario.workload.prompts_file)
     return named

@@ -116,8 +116,10 @@ def test_a_private_record_fits_the_same_pair(tmp_path: Path) -> None:
 def seen_in(pair: FittedPair) -> list[object]:
     """All but which wrong token an exit named: a private record does not tell."""
     return [
-        (topic.share, topic.after_wrong, topic.after_right, topic.head)
-        + tuple(sorted((one.weight, one.rank, one.says, tuple(s for _, s in one.exits)) for one in outcomes))
+        [
+            *(topic.share, topic.after_wrong, topic.after_right, topic.head),
+            *sorted((one.weight, one.rank, one.says, tuple(s for _, s in one.exits)) for one in outcomes),
+        ]
         for topic in pair.topics
         for outcomes in topic.states
     ]
@@ -165,10 +167,10 @@ def test_simulated_time_per_token_is_within_3_percent_of_the_replayed_on_records
     (tmp_path / "models.toml").write_text(MODELS)
     record = record_of(read_scenario(tmp_path / "models.toml"), "sync:gamma=4", tmp_path / "r.rec")
     changes = [Changes(policy=policy) for policy in ("sync:gamma=4", "seed:gamma=4", "auto")]
-    checked = check(fit([record]), [record], changes, tokens=8000)
+    checked = check(fit([record]), [record], changes, tokens=4000)
     off = {one.policy: one.off for one in checked}
     assert all(abs(one) <= MOST_OFF for one in off.values()), off
-    assert all(one.half < 0.05 for one in checked)
+    assert all(one.half < 0.06 for one in checked)
 
 
 # The command line
