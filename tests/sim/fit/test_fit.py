@@ -22,9 +22,11 @@ from foredraft_sim.scenario.scenario import Scenario, read_scenario
 from foredraft_sim.scenario.simulated_record import complete
 from foredraft_sim.tokens.fitted import FittedPair
 from foredraft_sim.tokens.recorded import Replays
+from paths import ROOT
 from sim.fit.test_fitted_pair import PAIR, write
 from sim.scenario.scenario_files import scenario, workload
 
+PAIRS = ROOT / "examples" / "pairs"
 MODELS = """\
 policies = ["sync:gamma=4"]
 [edge]
@@ -204,6 +206,19 @@ def test_fit_pair_turns_published_rates_into_a_pair(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "drafted token 2: published 0.540, the pair 0.5" in done.stdout
     assert 'source = "a paper"' in out.read_text()
+
+
+@pytest.mark.parametrize("example", sorted(one.name for one in PAIRS.glob("*.toml")))
+def test_the_examples_are_what_the_command_writes_of_the_rates_in_their_first_lines(
+    tmp_path: Path, example: str
+) -> None:
+    text = (PAIRS / example).read_text()
+    rates = text.partition("\n")[0].rpartition(" ")[2]
+    source = text.partition('source = "')[2].partition('"')[0]
+    assert source.partition(": ")[2].startswith("github.com/")
+    out = tmp_path / example
+    assert run("fit-pair", "--accepted", rates, "--source", source, "--out", out).exit_code == 0
+    assert out.read_text() == text
 
 
 @pytest.mark.parametrize(
