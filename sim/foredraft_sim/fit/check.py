@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import accumulate, count
 from statistics import fmean
 from typing import Any, Final
 
@@ -72,8 +72,9 @@ def check(
 
     As many texts as were recorded are simulated, again and again, until there are so many ``tokens``.
     """
-    recorded = sum(len(text.tokens) for record in records for text in Replays(record).texts)
-    rounds = max(2, -(-tokens // recorded))
+    counts = [[len(text.tokens) for text in Replays(record).texts] for record in records]
+    rounds = max(2, -(-tokens // sum(map(sum, counts))))
+    *befores, texts = accumulate(map(len, counts), initial=0)
     total, done = len(changes) * (1 + rounds), 0
     checked = []
     for one in changes:
@@ -82,7 +83,9 @@ def check(
         each: list[_Ran] = []
         for luck in range(rounds + 1):
             tell(done, total, f"{policy}, {link}")
-            each.append(_Ran.of([_run(pair if luck else None, record, one, luck) for record in records]))
+            places = [(luck - 1) * texts + before for before in befores]
+            runs = zip(records, places, strict=True)
+            each.append(_Ran.of([_run(record, one, (pair, place) if luck else None) for record, place in runs]))
             done += 1
         replayed, *simulated = each
         mean = _Ran(*(fmean(getattr(ran, name) for ran in simulated) for name in _Ran.__slots__))
@@ -111,23 +114,24 @@ class _Ran:
         )
 
 
-def _run(pair: FittedPair | None, record: Record, changes: Changes, luck: int) -> Replication:
-    """The record's texts, or as many others of the pair."""
+def _run(record: Record, changes: Changes, fitted: tuple[FittedPair, int] | None) -> Replication:
+    """The record's texts, or as many others of the pair, from the one with that number on."""
     policy = changes.policy or record.setup.policy
     recorded = ReplaySource(record)
     scenario, paces = set_up(record, changes, len(recorded.replays.texts))
     scenario.policy(policy)
-    source = recorded if pair is None else FittedSource(pair, record, luck)
-    return replicate(scenario, policy, record.setup.seed + luck, source=source, new_pace=paces)
+    source = recorded if fitted is None else FittedSource(record, *fitted)
+    luck = 0 if fitted is None else 1 + fitted[1]
+    return replicate(scenario, policy, record.setup.seed, luck=luck, source=source, new_pace=paces)
 
 
 class FittedSource:
-    """A fitted pair's texts in the place of a record's: as long as those, after prompts as long."""
+    """A fitted pair's texts, from number ``place`` on, for a record's: as long as those, after prompts as long."""
 
     new_detokenizer: NewDetokenizer | None = None
 
-    def __init__(self, pair: FittedPair, record: Record, luck: int) -> None:
-        self._pair, self._models, self._luck = pair, record.setup.models, luck
+    def __init__(self, record: Record, pair: FittedPair, place: int) -> None:
+        self._pair, self._models, self._place = pair, record.setup.models, place
         self._recorded = ReplaySource(record)
         self._starts: dict[int, int] = {}
 
@@ -157,16 +161,15 @@ class FittedSource:
         """As long as that of the record, knowing what its edge knew, and with luck of its own."""
         asked = self._recorded.request(seed, request)
         text = self._recorded.replays.text(asked.sampling)
-        own = self._own(seed, request)
+        own = self._own(self._place + request)
         self._starts[own] = len(asked.prompt)
         prompt = [self._pair.truth(own, position) for position in range(len(asked.prompt))]
         return Request(prompt, Sampling(seed=own), StopRules(len(text.tokens)), asked.estimates)
 
-    def _own(self, seed: int, request: int) -> int:
-        """A seed for the request's text. Topics come as often as they should, or a few texts would decide the error."""
-        place = self._luck * len(self._recorded.replays.texts) + request
+    def _own(self, place: int) -> int:
+        """A seed for a text. Topics come as often as they should, or a few texts would decide the error."""
         topic = self._pair.topic((place * _GOLDEN) % 1.0)
-        seeds = (key(seed, f"request {request}, {attempt}") >> 2 for attempt in count())
+        seeds = (key(place, f"attempt {attempt}") >> 2 for attempt in count())
         return next(own for own in seeds if self._pair.topic_of(own) == topic)
 
     def text(self, tokens: list[int]) -> str:

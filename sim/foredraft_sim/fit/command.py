@@ -28,7 +28,7 @@ def fit_pair(
     layers: Annotated[int, typer.Option(help="With --accepted: the target's layers.", min=1)] = 32,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="Measure with this policy; may be repeated.", show_default=" ".join(_POLICIES)),
+        typer.Option(help="Measure with this policy; may be repeated; else sync, seed and auto."),
     ] = None,
     edge: Annotated[str, typer.Option(help="Measure with another device: a profile.", show_default="as recorded")] = "",
     cloud: Annotated[

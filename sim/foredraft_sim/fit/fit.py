@@ -151,7 +151,8 @@ def _kept(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
     for right in (False, True):
         counted = Counter(one for one in outcomes if (one.rank == 0) == right)
         ranked = sorted(counted, key=msgspec.structs.astuple)
-        chosen = ranked[:: -(-len(ranked) // _MOST_OUTCOMES)] if ranked else []
+        apart = max(1, -(-len(ranked) // _MOST_OUTCOMES))
+        chosen = ranked[apart // 2 :: apart]
         scale = counted.total() / sum(counted[one] for one in chosen) if chosen else 1.0
         kept += [msgspec.structs.replace(one, weight=round(counted[one] * scale, _DIGITS)) for one in chosen]
     return tuple(kept)
