@@ -5,7 +5,7 @@ in the same way (``plan.capacity``); the edges are those of ``crowd``, in a proc
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Final
 
@@ -61,8 +61,8 @@ class Carried:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        told = {name: value for name, value in asdict(self).items() if name not in ("crowd", "target")}
-        return {"model": self.crowd.model, "bound": MOST_OFF, "off": self.off, **told, "missed": self.missed()}
+        told = {name: getattr(self, name) for name in ("most_s", "real", "planned", "real_s", "planned_s", "off")}
+        return {"model": self.crowd.model, "bound": MOST_OFF, **told, "missed": self.missed()}
 
     def lines(self) -> list[str]:
         """For people."""
@@ -125,5 +125,6 @@ def searched(crowd: Crowd, most_s: float, most: int, run: Callable[[int, int], R
 
 
 def of(model: str, threads: int, *, quick: bool) -> Crowd:
-    """The edges for a model; fewer runs where it must be quick."""
-    return replace(CARRIED, model=model, threads=threads, runs=1 if quick else CARRIED.runs)
+    """The edges for a model; fewer runs and calls where it must be quick."""
+    wanted = replace(CARRIED, model=model, threads=threads)
+    return replace(wanted, runs=1, repeats=3) if quick else wanted

@@ -219,6 +219,10 @@ def test_the_examples_are_what_the_command_writes_of_the_rates_in_their_first_li
     out = tmp_path / example
     assert run("fit-pair", "--accepted", rates, "--source", source, "--out", out).exit_code == 0
     assert out.read_text() == text
+    (tmp_path / "scenario").mkdir()
+    pair = read_scenario(write(tmp_path / "scenario", pair=text)).pair
+    assert isinstance(pair, FittedPair)
+    assert pair.source == source
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from foredraft.cli.main import app
+from foredraft.profiles import load_profile
 from foredraft_sim.validate.carried import CARRIED, MOST_OFF, TIMES, Carried, searched, validate_carried
 from foredraft_sim.validate.crowd import Crowd, Ran
 from foredraft_sim.validate.sessions import Cores
@@ -15,7 +16,8 @@ from sim.validate.test_validate_crowd import target
 
 
 def carried(planned: int, real: int = 20) -> Carried:
-    return Carried(CARRIED, target(), 0.02, real, planned, {1: 0.008, real: 0.019}, {1: 0.008, planned: 0.0195})
+    profile = load_profile("robot-5-target", "target")
+    return Carried(CARRIED, profile, 0.02, real, planned, {1: 0.008, real: 0.019}, {1: 0.008, planned: 0.0195})
 
 
 @pytest.mark.parametrize("edge", [0, 1, 7, 30])
@@ -50,7 +52,7 @@ def test_the_command_prints_writes_and_exits_by_what_is_off(
     assert result.exit_code == code, result.output
     plain = json.loads((tmp_path / "validation.json").read_text())["capacity"]
     assert (plain["planned"], plain["real"], plain["bound"]) == (planned, 20, MOST_OFF)
-    assert (tmp_path / "crowd-target.toml").is_file()
+    assert (tmp_path / "robot-5-target.toml").is_file()
     assert f"{planned} devices planned, 20 carried" in result.output
 
 
