@@ -201,7 +201,8 @@ def _show(said: dict[str, Any]) -> None:
         cells += [_with_interval(row["nearest"][name], row["intervals"][name]) for name in said["objectives"]]
         table.add_row(*cells)
     console = Console(soft_wrap=True)
-    console.print(table, width=max(console.width, 104 + 18 * len(said["objectives"])))
+    console.width = max(console.width, 104 + 18 * len(said["objectives"]))
+    console.print(table)
     for row in said["rows"]:
         if not row["devices_per_server"]:
             nearest = ", ".join(f"{name} {value:.3g}" for name, value in row["nearest"].items())

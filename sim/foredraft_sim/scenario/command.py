@@ -134,7 +134,8 @@ def show(summary: dict[str, Any]) -> None:
 
     console = Console(soft_wrap=True)
     columns = len(summary["policies"])
-    console.print(table_of(summary), width=max(console.width, 26 + 21 * columns))
+    console.width = max(console.width, 26 + 21 * columns)
+    console.print(table_of(summary))
     if not summary["same_texts"]:
         console.print("The policies' texts DIFFER, which must never happen.", style="red")
     for name in ("edge", "cloud", "link"):

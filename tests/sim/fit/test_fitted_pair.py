@@ -1,6 +1,7 @@
 """A fitted pair: texts with topics, runs and a head, the same whatever is asked, and whatever the policy."""
 
 import hashlib
+import pickle
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from foredraft_sim.fit.pair_file import render
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import read_scenario
 from foredraft_sim.tokens.fitted import OTHER, RIGHT, FittedPair, Outcome, Topic
+from foredraft_sim.tune.search import digest
 from sim.scenario.scenario_files import ROBOT, workload
 
 EXITS = ((RIGHT, 0.9), (RIGHT, 0.95))
@@ -115,6 +117,22 @@ def test_the_same_seed_is_the_same_log_and_another_is_not(tmp_path: Path) -> Non
     read = read_scenario(write(tmp_path, more=LOSES))
     logs = [hashlib.sha256(replicate(read, "auto", seed, log=True).log).hexdigest() for seed in (1, 1, 2)]
     assert logs[0] == logs[1] != logs[2]
+
+
+def test_it_says_the_same_in_another_process() -> None:
+    there = pickle.loads(pickle.dumps(PAIR))
+    assert there == PAIR
+    said = [[pair.spoken(7, 3).guesses(position, 3) for position in range(40)] for pair in (PAIR, there)]
+    assert said[0] == said[1]
+
+
+def test_a_study_of_it_is_a_study_of_its_statistics(tmp_path: Path) -> None:
+    other = msgspec.structs.replace(PAIR, topics=(msgspec.structs.replace(RUNS, share=0.5), DULL))
+    digests = []
+    for number, pair in enumerate((PAIR, PAIR, other)):
+        (tmp_path / str(number)).mkdir()
+        digests.append(digest(read_scenario(write(tmp_path / str(number), pair=render(pair, [])))))
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_simulate_takes_it_and_says_what_it_was_fitted_to(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_plan_takes_traffic(tmp_path: Path) -> None:
     asked = ["plan", write(tmp_path), "--slo", "p95-tpot=5", "--policy", "sync", "--most", "2"]
     done = CliRunner().invoke(app, [str(word) for word in (*asked, "--traffic", file(tmp_path, AZURE))])
     assert done.exit_code == 0, done.output
+    assert "\N{HORIZONTAL ELLIPSIS}" not in done.stdout  # the table is whole where nobody says how wide a line is
     refused = CliRunner().invoke(app, [str(word) for word in (*asked, "--traffic", tmp_path / "none.csv")])
     assert refused.exit_code == 2
     assert "none.csv: cannot be read" in refused.stderr
