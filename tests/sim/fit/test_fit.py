@@ -162,6 +162,7 @@ def test_rates_that_fall_slowly_say_that_right_tokens_come_in_runs() -> None:
     assert after((0.6, 0.36, 0.216)) == pytest.approx((0.6, 0.6))
 
 
+@pytest.mark.timeout(600)
 def test_simulated_time_per_token_is_within_3_percent_of_the_replayed_on_records_of_the_bundled_pair(
     tmp_path: Path,
 ) -> None:
