@@ -19,7 +19,7 @@ FLOORS = {
     ),
     "foredraft_sim": (
         *("errors", "streams", "workers", "peers", "loop", "network", "tokens", "scenario"),
-        *("replay", "world", "chaos", "bench", "tune", "plan", "validate", "pytest_plugin"),
+        *("replay", "fit", "world", "chaos", "bench", "tune", "plan", "validate", "pytest_plugin"),
     ),
 }
 """Folders and loose files of each package, from the ground up: nothing imports what stands above it."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from foredraft.api.edge import Edge, connect
 from foredraft.bench.child import answer
+from foredraft.edge.session_report import SessionReport
 from foredraft.loop import new_event_loop
 
 
@@ -20,16 +21,22 @@ async def texts(url: str, asked: list[list[dict[str, Any]]]) -> dict[str, Any]:
         edges = [await stack.enter_async_context(connect(url, draft="ngram")) for _ in asked]
         began_s = clock()
         done = await asyncio.gather(*(_of_edge(edge, requests) for edge, requests in zip(edges, asked, strict=True)))
-        return {"duration_s": clock() - began_s, "ttft_s": [at_s for waits_s in done for at_s in waits_s]}
+        took_s = clock() - began_s
+    reports = [report for each in done for report in each]
+    return {
+        "duration_s": took_s,
+        "ttft_s": [report.ttft_s for report in reports],
+        "tpot_s": [report.tpot_s for report in reports],
+    }
 
 
-async def _of_edge(edge: Edge, requests: list[dict[str, Any]]) -> list[float]:
-    waits_s = []
+async def _of_edge(edge: Edge, requests: list[dict[str, Any]]) -> list[SessionReport]:
+    reports = []
     for one in requests:
         await asyncio.sleep(one["think_s"])
         asked = edge.generate(one["tokens"], policy="cloud", max_new_tokens=one["new_tokens"], end_marks=False)
-        waits_s.append((await asked.finish()).ttft_s)
-    return waits_s
+        reports.append(await asked.finish())
+    return reports
 
 
 def main() -> None:

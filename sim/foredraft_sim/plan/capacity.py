@@ -1,7 +1,7 @@
 """How many devices a server carries under some objectives: the search, and what a fleet of that size does.
 
-A fleet of another size asks as much per device: arrivals at random come so much more often, and there are as many more
-requests. It is assumed that more devices never make an objective hold that fewer break.
+A fleet of another size asks as much per device: arrivals at random, or as recorded, come so much more often, and there
+are as many more requests. It is assumed that more devices never make an objective hold that fewer break.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -13,7 +13,7 @@ import msgspec
 from foredraft_sim.scenario.finished import Replication
 from foredraft_sim.scenario.results import figures_of, interval
 from foredraft_sim.scenario.scenario import Scenario
-from foredraft_sim.scenario.scenario_file import Poisson
+from foredraft_sim.scenario.scenario_file import AsRecorded, Poisson
 from foredraft_sim.tune.metrics import metrics_of
 
 Search = Generator[int, "Fleet", "Capacity"]
@@ -62,6 +62,8 @@ def sized(scenario: Scenario, devices: int) -> Scenario:
     arrivals = work.arrivals
     if isinstance(arrivals, Poisson):
         arrivals = msgspec.structs.replace(arrivals, rate_per_s=arrivals.rate_per_s * devices / work.devices)
+    if isinstance(arrivals, AsRecorded):
+        arrivals = msgspec.structs.replace(arrivals, speed=arrivals.speed * devices / work.devices)
     work = msgspec.structs.replace(work, devices=devices, requests=per_device * devices, arrivals=arrivals)
     return replace(scenario, file=msgspec.structs.replace(scenario.file, workload=work))
 

@@ -32,6 +32,9 @@ def plan(
         list[str] | None,
         typer.Option(help="A target profile to plan with beside the scenario's; may be repeated."),
     ] = None,
+    traffic: Annotated[
+        Path | None, typer.Option(help="Take lengths, and times where it tells them, from this file (CSV, JSONL).")
+    ] = None,
     devices: Annotated[int, typer.Option(help="Find the cheapest servers for so many devices; 0: none.", min=0)] = 0,
     most: Annotated[int, typer.Option(help="Try fleets of at most so many devices.", min=1, max=100_000)] = 64,
     scheduler: Scheduler = "",
@@ -43,7 +46,7 @@ def plan(
     from foredraft_sim.plan.fleets import fleets
     from foredraft_sim.plan.picture import picture_of
 
-    wanted, objectives, policies = _question(scenario, slo, policy)
+    wanted, objectives, policies = _question(scenario, slo, policy, traffic)
     servers = [wanted, *(_with_server(wanted, name) for name in server or ())]
     with fleets(wanted, scheduler) as measure, progress("planning", count=True) as tell:
         found = _capacities(servers, policies, objectives, most, measure, tell)
@@ -62,14 +65,16 @@ def plan(
 
 
 def _question(
-    path: Path, slos: Sequence[str], policies: Sequence[str] | None
+    path: Path, slos: Sequence[str], policies: Sequence[str] | None, traffic: Path | None
 ) -> "tuple[Scenario, dict[str, float], list[str]]":
     """What is asked. Raises ConfigError, UnknownNameError, ScenarioError."""
     from foredraft.policies.policy_file import spec_of
-    from foredraft_sim.scenario.scenario import read_scenario
+    from foredraft_sim.scenario.scenario import read_scenario, with_traffic
     from foredraft_sim.tune.metrics import check_known_here, limit_of
 
     wanted = read_scenario(path)
+    if traffic is not None:
+        wanted = with_traffic(wanted, traffic)
     objectives = dict(limit_of(text, "--slo") for text in slos)
     check_known_here(wanted, objectives)
     chosen = [spec_of(one) for one in policies or wanted.file.policies]
@@ -209,7 +214,8 @@ def _show(said: dict[str, Any]) -> None:
         cells += [_with_interval(row["nearest"][name], row["intervals"][name]) for name in said["objectives"]]
         table.add_row(*cells)
     console = Console(soft_wrap=True)
-    console.print(table, width=max(console.width, 104 + 18 * len(said["objectives"])))
+    console.width = max(console.width, 104 + 18 * len(said["objectives"]))
+    console.print(table)
     for row in said["rows"]:
         if not row["devices_per_server"]:
             nearest = ", ".join(f"{name} {value:.3g}" for name, value in row["nearest"].items())

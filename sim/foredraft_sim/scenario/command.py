@@ -139,7 +139,8 @@ def show(summary: dict[str, Any]) -> None:
 
     console = Console(soft_wrap=True)
     columns = len(summary["policies"])
-    console.print(table_of(summary), width=max(console.width, 26 + 21 * columns))
+    console.width = max(console.width, 26 + 21 * columns)
+    console.print(table_of(summary))
     if not summary["same_texts"]:
         console.print("The policies' texts DIFFER, which must never happen.", style="red")
     for name in ("edge", "cloud", "link"):
@@ -209,6 +210,9 @@ def _pair_line(pair: Any) -> str:
     from foredraft_sim.scenario.scenario_file import RecordedPair
     from foredraft_sim.tokens.synthetic import SyntheticPair
 
+    if isinstance(pair, dict):
+        shares = ", ".join(f"{share:.0%}" for share in pair["topics"])
+        return f"fitted to {pair['source'] or 'what its file does not say'}; topics: {shares}"
     if isinstance(pair, SyntheticPair):
         exits = ", ".join(f"layer {layer}: {share:g}" for layer, share in pair.exits)
         return f"synthetic (ASSUMED), ranks {list(pair.ranks)}, exits right: {exits or 'none'}"

@@ -38,7 +38,7 @@ from foredraft_sim.scenario.finished import Finished
 from foredraft_sim.scenario.islands import Island, IslandDone
 from foredraft_sim.scenario.pairs import Request, TokenSource
 from foredraft_sim.scenario.scenario import Scenario
-from foredraft_sim.scenario.scenario_file import Closed, Poisson
+from foredraft_sim.scenario.scenario_file import AsRecorded, Closed, Poisson
 from foredraft_sim.scenario.simulated_record import closed, head_of
 from foredraft_sim.streams import Streams
 
@@ -332,6 +332,9 @@ def secret_of(scenario: Scenario, device: int) -> str:
 def arrivals(scenario: Scenario, seed: int) -> list[float]:
     """When each request comes, in seconds since the start; empty where that is not known beforehand, or at once."""
     pace = scenario.workload.arrivals
+    if isinstance(pace, AsRecorded) and scenario.traffic is not None:
+        came_s = map(scenario.traffic.arrives_s, range(scenario.workload.requests))
+        return [round(one_s / pace.speed, 9) for one_s in came_s]
     if not isinstance(pace, Poisson):
         return []
     draw = Streams(seed).stream("arrivals")

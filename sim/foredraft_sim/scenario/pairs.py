@@ -18,8 +18,9 @@ from foredraft.text.tokenizer import Tokenizer
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import ModelPair, RecordedPair, length_of
+from foredraft_sim.tokens.fitted import DrawnPair
 from foredraft_sim.tokens.recorded import RecordedDrafter, RecordedTarget, read_replays
-from foredraft_sim.tokens.synthetic import SyntheticDrafter, SyntheticPair, SyntheticTarget
+from foredraft_sim.tokens.synthetic import SyntheticDrafter, SyntheticTarget
 from foredraft_sim.workers.files import brought
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class TokenSource(Protocol):
 @extras_named()
 def token_source(scenario: Scenario) -> TokenSource:
     """What the scenario's pair is. Raises ScenarioError, ModelError."""
-    if isinstance(scenario.pair, SyntheticPair):
+    if isinstance(scenario.pair, DrawnPair):
         return SyntheticSource(scenario, scenario.pair)
     if isinstance(scenario.pair, RecordedPair):
         return RecordedSource(scenario, scenario.pair)
@@ -109,24 +110,30 @@ class _ScenarioSource(ABC):
 class SyntheticSource(_ScenarioSource):
     """Statistics in the place of models."""
 
-    def __init__(self, scenario: Scenario, pair: SyntheticPair) -> None:
+    def __init__(self, scenario: Scenario, pair: DrawnPair) -> None:
         super().__init__(scenario)
         self._pair = pair
+        self._starts: dict[int, int] = {}  # how long the prompts of requests are, by their seeds
 
     def target(self) -> Target:
         """A target that says the pair's truth."""
         table = self._scenario.file.cloud
-        return SyntheticTarget(self._pair, max_pass_nodes=table.max_pass_nodes, prefill_chunk=table.prefill_chunk)
+        return SyntheticTarget(
+            self._pair,
+            max_pass_nodes=table.max_pass_nodes,
+            prefill_chunk=table.prefill_chunk,
+            starts=self._starts,
+        )
 
     def drafter(self) -> Drafter:
         """A drafter that says the pair's choices."""
-        return SyntheticDrafter(self._pair)
+        return SyntheticDrafter(self._pair, starts=self._starts)
 
     def prompt(self, seed: int, request: int) -> list[int]:
         """Random tokens, as long as the workload says."""
         own = self._scenario.sampling(seed, request).seed
         prompt_tokens, _ = self._scenario.lengths_of(request)
-        count = length_of(prompt_tokens, seed, "prompt tokens", request)
+        count = self._starts[own] = length_of(prompt_tokens, seed, "prompt tokens", request)
         return [self._pair.truth(own, position) for position in range(count)]
 
     def text(self, tokens: list[int]) -> str:

@@ -20,7 +20,7 @@ from foredraft_sim.scenario.islands import Island, IslandDone, everything, islan
 from foredraft_sim.scenario.pairs import TokenSource, token_source
 from foredraft_sim.scenario.quiet import collected, rare_collections
 from foredraft_sim.scenario.scenario import Scenario
-from foredraft_sim.scenario.scenario_file import ModelPair, most_of
+from foredraft_sim.scenario.scenario_file import ModelPair
 from foredraft_sim.workers.workers import Workers, cores, opened
 
 WORTH_TOKENS: Final = 4000
@@ -172,4 +172,4 @@ def worthwhile_processes(scenario: Scenario, jobs: int) -> int:
 
 def tokens_of(scenario: Scenario) -> int:
     """About how many tokens a replication has."""
-    return scenario.workload.requests * most_of(scenario.workload.new_tokens)
+    return scenario.workload.requests * scenario.longest[1]

@@ -19,6 +19,7 @@ from foredraft.observe.aggregate import COUNTS, TIMES, percentile
 from foredraft.profiles import Profile
 from foredraft_sim.scenario.finished import Finished, Replication
 from foredraft_sim.scenario.scenario import Scenario, assumed_in
+from foredraft_sim.tokens.fitted import FittedPair
 
 PERCENTILES: Final = (50, 90, 99)
 
@@ -178,7 +179,8 @@ def inputs_of(scenario: Scenario) -> dict[str, Any]:
         ("link", file.link, scenario.link),
     )
     inputs: dict[str, Any] = {name: _profile_said(profile, table.override) for name, table, profile in tables}
-    inputs["pair"] = scenario.pair
+    pair = scenario.pair
+    inputs["pair"] = pair.told() if isinstance(pair, FittedPair) else pair
     return inputs
 
 

@@ -6,14 +6,14 @@ seeds. Numbers of a profile can be overridden; they count as assumed from then o
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
 from foredraft.edge.policy import Policy
-from foredraft.errors import ConfigError, RecordError
+from foredraft.errors import ConfigError
 from foredraft.policies import make_policy
 from foredraft.policies.policy_file import spec_of
 from foredraft.profiles import (
@@ -27,24 +27,22 @@ from foredraft.profiles import (
 from foredraft.profiles.strict import convert, parse_toml, read_text
 from foredraft.protocol.sampling import Sampling
 from foredraft_sim.errors import ScenarioError
-from foredraft_sim.network.channel import Channel
-from foredraft_sim.network.traces import read_trace
+from foredraft_sim.scenario.checks import check_link, check_workload
 from foredraft_sim.scenario.packing import packed
 from foredraft_sim.scenario.scenario_file import (
+    AsRecorded,
     KeyTable,
     Length,
     ModelPair,
     Override,
     Pair,
-    RecordedPair,
     ScenarioFile,
     Table,
     Workload,
     most_of,
 )
-from foredraft_sim.streams import Streams, key
-from foredraft_sim.tokens.recorded import read_replays
-from foredraft_sim.tokens.synthetic import SyntheticPair
+from foredraft_sim.scenario.traffic import Traffic, read_traffic
+from foredraft_sim.streams import key
 
 _SEED_BITS: Final = 62
 
@@ -60,6 +58,7 @@ class Scenario:
     link: LinkProfile
     pair: Pair
     cloud_draft: DraftProfile | None = None
+    traffic: Traffic | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -86,16 +85,19 @@ class Scenario:
 
     def lengths_of(self, request: int) -> tuple[Length, Length]:
         """Of a request's prompt and text."""
-        return self._lengths(self.key_of(request))
+        usual = (self.workload.prompt_tokens, self.workload.new_tokens)
+        return self._lengths(self.key_of(request), usual if self.traffic is None else self.traffic.lengths_of(request))
 
-    def _lengths(self, table: KeyTable | None) -> tuple[Length, Length]:
+    def _lengths(self, table: KeyTable | None, usual: tuple[Length, Length]) -> tuple[Length, Length]:
         prompt, new = (None, None) if table is None else (table.prompt_tokens, table.new_tokens)
-        return prompt or self.workload.prompt_tokens, new or self.workload.new_tokens
+        return prompt or usual[0], new or usual[1]
 
     @property
     def longest(self) -> tuple[int, int]:
         """The most tokens of a prompt, and of a text."""
-        prompts, texts = zip(*map(self._lengths, (None, *self.file.keys)), strict=True)
+        usual = (self.workload.prompt_tokens, self.workload.new_tokens)
+        usual = usual if self.traffic is None else self.traffic.longest
+        prompts, texts = zip(*(self._lengths(table, usual) for table in (None, *self.file.keys)), strict=True)
         return max(map(most_of, prompts)), max(map(most_of, texts))
 
     def sampling(self, seed: int, request: int) -> Sampling:
@@ -128,11 +130,12 @@ def read_scenario(path: Path) -> Scenario:
         link=_profile(path, "link", file.link, "link"),
         pair=_pair(path, file.pair),
         cloud_draft=_named(path, "cloud.draft", file.cloud.draft, "draft") if file.cloud.draft else None,
+        traffic=read_traffic(path.parent / file.workload.traffic) if file.workload.traffic else None,
     )
     for spec in file.policies:
         scenario.policy(spec)
-    _check_link(scenario)
-    _check_workload(scenario)
+    check_link(scenario)
+    check_workload(scenario)
     return scenario
 
 
@@ -209,73 +212,11 @@ class _PairFile(Table, frozen=True):
     pair: Pair
 
 
-def _check_link(scenario: Scenario) -> None:
-    """A link that could not be emulated is refused before anything runs."""
-    link = scenario.link
-    for name, direction in (("up", link.up), ("down", link.down)):
-        try:
-            trace = None
-            if direction.trace is not None:
-                folder = Path() if link.path is None else link.path.parent
-                trace = read_trace(folder / direction.trace)
-            Channel(direction, Streams(0), trace=trace, loss=link.loss)
-        except ConfigError as error:
-            named = scenario.file.link.profile
-            raise ScenarioError(f"{scenario.path}: link.profile = {named!r}, {name}: {error}") from error
-
-
-def _check_workload(scenario: Scenario) -> None:
-    """What can be seen to be impossible before anything runs."""
-    path, work = scenario.path, scenario.workload
-    _check_keys(scenario)
-    if isinstance(scenario.pair, ModelPair):
-        if not work.prompts and not work.prompts_file:
-            raise ScenarioError(f"{path}: workload.prompts is missing: models need texts (or workload.prompts_file)")
-        return
-    if work.prompts or work.prompts_file:
-        kind = "synthetic" if isinstance(scenario.pair, SyntheticPair) else "recorded"
-        name = "prompts" if work.prompts else "prompts_file"
-        raise ScenarioError(f"{path}: workload.{name}: a {kind} pair reads no text; leave it out")
-    if isinstance(scenario.pair, RecordedPair):
-        _check_recording(scenario, scenario.pair)
-        return
-    longest = sum(scenario.longest)
-    if longest > scenario.pair.context:
-        raise ScenarioError(
-            f"{path}: workload: {longest} tokens of prompt and text are more than pair.context = "
-            f"{scenario.pair.context}"
-        )
-    memory = scenario.target.memory
-    if memory is not None:
-        needed_bytes = memory.weights_bytes + longest * memory.cache_bytes_per_token
-        if needed_bytes > memory.device_bytes:
-            raise ScenarioError(
-                f"{path}: workload: one request of {longest} tokens needs {needed_bytes:,} bytes on cloud.profile = "
-                f"{scenario.file.cloud.profile!r}, which has {memory.device_bytes:,}: it could never begin"
-            )
-
-
-def _check_keys(scenario: Scenario) -> None:
-    keys, path, devices = scenario.file.keys, scenario.path, scenario.workload.devices
-    held = sum(table.devices for table in keys)
-    if keys and held != devices:
-        raise ScenarioError(f"{path}: keys: {held} devices have one, and workload.devices is {devices}")
-    if len({table.name for table in keys}) < len(keys):
-        raise ScenarioError(f"{path}: keys: two have the same name")
-    if any(table.prompt_tokens for table in keys) and not isinstance(scenario.pair, SyntheticPair):
-        raise ScenarioError(f"{path}: keys: prompt_tokens are a synthetic pair's; leave them out")
-
-
-def _check_recording(scenario: Scenario, pair: RecordedPair) -> None:
-    try:
-        replays = read_replays(scenario.path.parent / pair.file)
-    except RecordError as error:
-        raise ScenarioError(f"{scenario.path}: pair.file = {pair.file!r}: {error}") from error
-    _, most = scenario.longest
-    for number, text in enumerate(replays.texts):
-        ended = text.tokens[-1] in replays.record.setup.models.stop_tokens and scenario.workload.end_marks
-        if not ended and len(text.tokens) < most:
-            raise ScenarioError(
-                f"{scenario.path}: workload.new_tokens: up to {most} tokens, and session "
-                f"{number} of pair.file = {pair.file!r} has {len(text.tokens)}"
-            )
+def with_traffic(scenario: Scenario, path: Path) -> Scenario:
+    """The scenario with the requests of a file, which come as they came where it tells that. Raises ScenarioError."""
+    traffic = read_traffic(path)
+    arrivals = AsRecorded() if traffic.arrived_s else scenario.workload.arrivals
+    work = msgspec.structs.replace(scenario.workload, traffic=str(path.absolute()), arrivals=arrivals)
+    changed = replace(scenario, file=msgspec.structs.replace(scenario.file, workload=work), traffic=traffic)
+    check_workload(changed)
+    return changed

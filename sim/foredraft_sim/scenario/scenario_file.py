@@ -1,17 +1,21 @@
 """What a scenario's file says: its tables, strict, with every bound that one value can have by itself."""
 
 import math
+from statistics import NormalDist
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
 from foredraft.edge.deadline import MOST_S
 from foredraft_sim.streams import uniform
+from foredraft_sim.tokens.fitted import DrawnPair, FittedPair
 from foredraft_sim.tokens.synthetic import SyntheticPair
 
 AtLeastOne = Annotated[int, Meta(ge=1, le=10_000_000)]
 Seed = Annotated[int, Meta(ge=0)]
 DAY_S: Final = 86_400.0
+_NORMAL: Final = NormalDist()
+_HARDLY: Final = 1e-12
 Balance = Literal["least_loaded", "round_robin", "affinity"]
 
 
@@ -19,19 +23,33 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
 
-class Uniform(Table, frozen=True):
-    """A whole number from ``least`` to ``most``, each as likely."""
+class Spread(Table, frozen=True):
+    """A whole number from ``least`` to ``most``: each as likely, or, with a ``median``, log-normal about it.
+
+    ``sigma``: how wide that is: one standard deviation up is e to the power of so much.
+    """
 
     least: AtLeastOne
     most: AtLeastOne
+    median: AtLeastOne | None = None
+    sigma: Annotated[float, Meta(gt=0.0, le=5.0)] = 1.0
 
     def __post_init__(self) -> None:
         if self.least > self.most:
             raise ValueError(f"least must be at most most, not {self.least} and {self.most}")
+        if self.median is not None and not self.least <= self.median <= self.most:
+            raise ValueError(f"median must be from {self.least} to {self.most}, not {self.median}")
+
+    def of(self, luck: float) -> int:
+        """The number that a luck between 0 and 1 falls to."""
+        if self.median is None:
+            return self.least + int(luck * (self.most + 1 - self.least))
+        deviations = _NORMAL.inv_cdf(min(1.0 - _HARDLY, max(_HARDLY, luck)))
+        return max(self.least, min(self.most, round(self.median * math.exp(self.sigma * deviations))))
 
 
-Length = AtLeastOne | Annotated[tuple[AtLeastOne, ...], Meta(min_length=1)] | Uniform
-"""One number for all requests, a list to go through again and again, or a range."""
+Length = AtLeastOne | Annotated[tuple[AtLeastOne, ...], Meta(min_length=1)] | Spread
+"""One number for all requests, a list to go through again and again, or a distribution."""
 
 
 class Override(Table, frozen=True):
@@ -87,7 +105,7 @@ class RecordedPair(Table, frozen=True, tag_field="kind", tag="recorded"):
     file: str
 
 
-Pair = SyntheticPair | ModelPair | RecordedPair
+Pair = DrawnPair | ModelPair | RecordedPair
 
 
 class AtOnce(Table, frozen=True, tag_field="kind", tag="at_once"):
@@ -110,8 +128,17 @@ class Closed(Table, frozen=True, tag_field="kind", tag="closed"):
         return -self.think_s * math.log1p(-uniform(seed, "think", request))
 
 
+class AsRecorded(Table, frozen=True, tag_field="kind", tag="traffic"):
+    """Requests come when those of ``workload.traffic`` came, ``speed`` times as fast."""
+
+    speed: Annotated[float, Meta(gt=0.0, le=1e6)] = 1.0
+
+
 class Workload(Table, frozen=True):
     """What is asked. Request r is device (r modulo devices)'s.
+
+    ``traffic``: a file of requests (see ``traffic.py``): row r tells the lengths of request r, again and again, in the
+    place of ``prompt_tokens`` and ``new_tokens``.
 
     A synthetic pair takes ``prompt_tokens``; a recorded one has its prompts. Models take ``prompts``,
     or ``prompts_file``: the lines of a .jsonl file (their "prompt", or the first of their "turns"),
@@ -125,7 +152,8 @@ class Workload(Table, frozen=True):
     prompts_file: str = ""
     new_tokens: Length = 128
     end_marks: bool = True
-    arrivals: AtOnce | Poisson | Closed = AtOnce()
+    traffic: str = ""
+    arrivals: AtOnce | Poisson | Closed | AsRecorded = AtOnce()
     deadline_s: Annotated[float, Meta(gt=0.0, le=MOST_S)] | None = None
 
 
@@ -164,7 +192,7 @@ class ScenarioFile(Table, frozen=True, kw_only=True):
     edge: EdgeTable
     cloud: CloudTable
     link: Override
-    pair: str | SyntheticPair | ModelPair | RecordedPair
+    pair: str | SyntheticPair | FittedPair | ModelPair | RecordedPair
     workload: Workload = Workload()
     sampling: SamplingTable = SamplingTable()
     keys: tuple[KeyTable, ...] = ()
@@ -174,8 +202,8 @@ def length_of(length: Length, seed: int, name: str, request: int) -> int:
     """A request's length, by its number alone."""
     if isinstance(length, int):
         return length
-    if isinstance(length, Uniform):
-        return length.least + int(uniform(seed, name, request) * (length.most + 1 - length.least))
+    if isinstance(length, Spread):
+        return length.of(uniform(seed, name, request))
     return length[request % len(length)]
 
 
@@ -183,4 +211,4 @@ def most_of(length: Length) -> int:
     """The longest that may come."""
     if isinstance(length, int):
         return length
-    return length.most if isinstance(length, Uniform) else max(length)
+    return length.most if isinstance(length, Spread) else max(length)

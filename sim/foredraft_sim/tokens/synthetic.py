@@ -10,8 +10,10 @@ mean, and the exit is right with exactly that probability: calibrated by constru
 v and the same luck serve all exits, so deeper exits are right wherever shallower ones are.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
 import msgspec
 
@@ -20,6 +22,42 @@ from foredraft.protocol.ports import Guess, TargetCard
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 from foredraft_sim.streams import drawn, key, uniform
+
+
+class Spoken(Protocol):
+    """What a pair says of one text: a function of the position, whatever was asked before."""
+
+    def truth(self, position: int) -> int:
+        """The target's token."""
+
+    def predict(self, layer: int, position: int) -> tuple[int, float]:
+        """What the exit after ``layer`` names, and how sure it is."""
+
+    def guesses(self, position: int, width: int) -> list[Guess]:
+        """The draft's first choices."""
+
+
+class SpokenPair(Protocol):
+    """A target and a draft whose texts are drawn."""
+
+    @property
+    def layers(self) -> int:
+        """The target's."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Both models'."""
+
+    @property
+    def context(self) -> int:
+        """The longest text."""
+
+    @property
+    def exit_layers(self) -> tuple[int, ...]:
+        """After which layers there are exits."""
+
+    def spoken(self, seed: int, start: int) -> Spoken:
+        """What is said of the request with this seed; ``start``: how long its prompt is."""
 
 
 class SyntheticPair(
@@ -59,6 +97,15 @@ class SyntheticPair(
             raise ValueError(f"exits must ascend within the {self.layers} layers, not {layers}")
         if any(not 0.0 < agreement <= 1.0 for _, agreement in self.exits):
             raise ValueError("an exit's agreement must be above 0 and at most 1")
+
+    @property
+    def exit_layers(self) -> tuple[int, ...]:
+        """After which layers there are exits."""
+        return tuple(layer for layer, _ in self.exits)
+
+    def spoken(self, seed: int, start: int) -> Spoken:
+        """What is said of the request with this seed; where its prompt ends makes no difference."""
+        return _Spoken(self, seed)
 
     def truth(self, seed: int, position: int) -> int:
         """The target's token."""
@@ -130,18 +177,44 @@ def _guesses(pair: SyntheticPair, seed: int, position: int, width: int) -> list[
     ]
 
 
-class SyntheticTarget:
-    """The pair's target: it takes no time; ``PacedTarget`` around it does."""
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    pair: SyntheticPair
+    seed: int
 
-    def __init__(self, pair: SyntheticPair, *, max_pass_nodes: int = 32, prefill_chunk: int = 512) -> None:
+    def truth(self, position: int) -> int:
+        return _drawn(self.pair, self.seed, position)[0]
+
+    def predict(self, layer: int, position: int) -> tuple[int, float]:
+        return self.pair.predict(self.seed, layer, position)
+
+    def guesses(self, position: int, width: int) -> list[Guess]:
+        return _guesses(self.pair, self.seed, position, width)
+
+
+class SyntheticTarget:
+    """The pair's target: it takes no time; ``PacedTarget`` around it does.
+
+    ``starts``: how long the prompts of requests are, by their seeds, as far as that is known.
+    """
+
+    def __init__(
+        self,
+        pair: SpokenPair,
+        *,
+        max_pass_nodes: int = 32,
+        prefill_chunk: int = 512,
+        starts: Mapping[int, int] | None = None,
+    ) -> None:
         self._pair = pair
+        self._starts = {} if starts is None else starts
         self._card = TargetCard(
             model_digest=DIGEST,
             tokenizer_digest=DIGEST,
             vocab_size=pair.vocab_size,
             context=pair.context,
             layers=pair.layers,
-            exits=tuple(layer for layer, _ in pair.exits),
+            exits=pair.exit_layers,
             max_pass_nodes=max_pass_nodes,
             prefill_chunk=prefill_chunk,
         )
@@ -153,24 +226,23 @@ class SyntheticTarget:
 
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSlot:
         """A place for the request whose seed ``sampling`` carries."""
-        pair, seed = self._pair, sampling.seed
-
-        def truth(position: int) -> int:
-            return _drawn(pair, seed, position)[0]
-
-        return ScriptedSlot(pair.layers, truth, partial(pair.predict, seed), yields=False)
+        said = self._pair.spoken(sampling.seed, self._starts.get(sampling.seed, 0))
+        return ScriptedSlot(self._pair.layers, said.truth, said.predict, yields=False)
 
     async def close(self) -> None:
         """Nothing to free."""
 
 
 class SyntheticDrafter:
-    """The pair's draft: it takes no time; ``PacedDrafter`` around it does."""
+    """The pair's draft: it takes no time; ``PacedDrafter`` around it does. ``starts``: as of the target."""
 
-    def __init__(self, pair: SyntheticPair, *, max_nodes_per_step: int = 8) -> None:
+    def __init__(
+        self, pair: SpokenPair, *, max_nodes_per_step: int = 8, starts: Mapping[int, int] | None = None
+    ) -> None:
         self._pair = pair
+        self._starts = {} if starts is None else starts
         self._max_nodes_per_step = max_nodes_per_step
-        self._seed = 0
+        self._said = pair.spoken(0, 0)
 
     @property
     def tokenizer_digest(self) -> str:
@@ -184,11 +256,11 @@ class SyntheticDrafter:
 
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A request begins; its seed decides what the draft says."""
-        self._seed = sampling.seed
+        self._said = self._pair.spoken(sampling.seed, self._starts.get(sampling.seed, 0))
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The pair's choices at each node's position."""
-        return [_guesses(self._pair, self._seed, node.position, width) for node in nodes]
+        return [self._said.guesses(node.position, width) for node in nodes]
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Nothing to keep."""

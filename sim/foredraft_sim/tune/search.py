@@ -165,8 +165,10 @@ def digest(scenario: Scenario) -> str:
     named = (scenario.draft, scenario.target, scenario.link, scenario.cloud_draft)
     profiles = [bare(one, provenance={}, path=None) for one in named if one is not None]
     said = hashlib.sha256(msgspec.json.encode([file, scenario.pair, *profiles], order="sorted"))
-    prompts = [scenario.path.parent / name for name in (scenario.workload.prompts_file,) if name]
-    for path in (*files_of(scenario), *prompts):
+    texts = [
+        scenario.path.parent / name for name in (scenario.workload.prompts_file, scenario.workload.traffic) if name
+    ]
+    for path in (*files_of(scenario), *texts):
         try:
             said.update(path.read_bytes())
         except OSError as error:

@@ -37,7 +37,7 @@ MOST_OFF: Final = 0.10
 """How far the simulation may be off, in tokens per second and in the 90th percentile of the first token."""
 
 _SEED: Final = 1
-_TOKENS, _CONTEXTS, _BATCHES = "1,2,5", "16,64,160", "1,2,4,8"
+_TOKENS, _CONTEXTS = "1,2,5", "16,64,160"
 _LINK_S: Final = 4.0
 _BATCH: Final = (8, 8 * 64, 8)  # rows, context and sequences of the forward by which two profiles are compared
 
@@ -49,7 +49,7 @@ Tell = Callable[[str, float], None]
 class Crowd:
     """What is run. Requests take turns with the lengths; ``think_s``: before each, on average.
 
-    ``runs``: how often, really and simulated. ``repeats``: calls of each kind in the profile.
+    ``runs``: how often, really and simulated. ``repeats``: calls of each kind in the profile; ``batches``: of how many.
     """
 
     model: str = "demo"
@@ -61,6 +61,7 @@ class Crowd:
     think_s: float = 0.1
     runs: int = 3
     repeats: int = 9
+    batches: str = "1,2,4,8"
 
     def asked(self, edges: int) -> int:
         """How many requests there are with so many edges."""
@@ -72,6 +73,7 @@ class Ran(msgspec.Struct, frozen=True):
 
     tokens_per_s: float
     ttft_p90_s: float
+    tpot_p90_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +150,17 @@ def validate_crowd(crowd: Crowd, where: Cores, *, force: bool, tell: Tell = lamb
     profiles: list[TargetProfile] = []
     real: dict[int, list[Ran]] = {edges: [] for edges in crowd.edges}
     tell("measuring batches", 0.0)
-    profiles.append(_target(crowd, cloud, force=force))
-    with _stage(crowd, edge, cloud) as (url, asking):
-        link = measured_profile(edge, ["link", "--server", url, "--seconds", str(_LINK_S)], "loopback")
+    profiles.append(measured_target(crowd, cloud, force=force))
+    with stage(crowd, edge, cloud) as (url, asking):
+        link = measured_link(edge, url)
         for run in range(crowd.runs + 1):
             for edges in crowd.edges:
                 tell(f"{edges} edges, run {run}", 0.3 + 0.3 * run / (crowd.runs + 1))
-                ran = _really(crowd, edges, asking, run)
+                ran = really(crowd, edges, asking, run)
                 if run:  # the first one loads what is loaded once
                     real[edges].append(ran)
     tell("measuring batches again", 0.6)
-    profiles.append(_target(crowd, cloud, force=True))
-    if not isinstance(link, LinkProfile):
-        raise ForedraftError(f"a {link.kind} profile, where a link was measured")
+    profiles.append(measured_target(crowd, cloud, force=True))
     target = min(profiles, key=lambda one: seconds(one.target_pass, *_BATCH))
     tell("simulating edges", 0.9)
     compared = [
@@ -172,17 +172,35 @@ def validate_crowd(crowd: Crowd, where: Cores, *, force: bool, tell: Tell = lamb
     return Found(crowd, target, tuple(compared))
 
 
-def _target(crowd: Crowd, core: int | None, *, force: bool) -> TargetProfile:
+def measured_target(crowd: Crowd, core: int | None, *, force: bool) -> TargetProfile:
+    """The target's profile, measured on one core. Raises ConfigError (a machine too noisy), ForedraftError."""
     command = ["device", "--role", "target", "--model", crowd.model, "--threads", str(crowd.threads)]
-    command += ["--tokens", _TOKENS, "--contexts", _CONTEXTS, "--batches", _BATCHES, "--repeats", str(crowd.repeats)]
+    command += [
+        "--tokens",
+        _TOKENS,
+        "--contexts",
+        _CONTEXTS,
+        "--batches",
+        crowd.batches,
+        "--repeats",
+        str(crowd.repeats),
+    ]
     found = measured_profile(core, [*command, *(["--force"] if force else [])], "crowd-target")
     if not isinstance(found, TargetProfile):
         raise ForedraftError(f"a {found.kind} profile, where a target was measured")
     return found
 
 
+def measured_link(core: int | None, url: str) -> LinkProfile:
+    """The link between the two processes."""
+    found = measured_profile(core, ["link", "--server", url, "--seconds", str(_LINK_S)], "loopback")
+    if not isinstance(found, LinkProfile):
+        raise ForedraftError(f"a {found.kind} profile, where a link was measured")
+    return found
+
+
 @contextmanager
-def _stage(crowd: Crowd, edge: int | None, cloud: int | None) -> Iterator[tuple[str, Child]]:
+def stage(crowd: Crowd, edge: int | None, cloud: int | None) -> Iterator[tuple[str, Child]]:
     """A server, and the process of the edges."""
     serve = ("foredraft", "serve", "--json", "--port", "0", "--model", crowd.model, "--exact", "off")
     with child(cloud, *serve, "--threads", str(crowd.threads)) as server:
@@ -191,7 +209,7 @@ def _stage(crowd: Crowd, edge: int | None, cloud: int | None) -> Iterator[tuple[
             yield url, asking
 
 
-def _really(crowd: Crowd, edges: int, asking: Child, run: int) -> Ran:
+def really(crowd: Crowd, edges: int, asking: Child, run: int) -> Ran:
     """One run; each has prompts of its own, or caches would know them."""
     draw, asked = Random(f"{edges} edges, run {run}"), [list[dict[str, Any]]() for _ in range(edges)]
     for request in range(crowd.asked(edges)):
@@ -205,7 +223,7 @@ def _really(crowd: Crowd, edges: int, asking: Child, run: int) -> Ran:
         )
     said = asking.ask({"edges": asked})
     tokens = sum(one["new_tokens"] for requests in asked for one in requests)
-    return Ran(tokens / said["duration_s"], percentile(said["ttft_s"], 90))
+    return Ran(tokens / said["duration_s"], percentile(said["ttft_s"], 90), percentile(said["tpot_s"], 90))
 
 
 def simulated(crowd: Crowd, edges: int, target: TargetProfile, link: LinkProfile, luck: int) -> Ran:
@@ -231,7 +249,8 @@ def simulated(crowd: Crowd, edges: int, target: TargetProfile, link: LinkProfile
     done = replicate(scenario, "cloud", _SEED, luck=luck)
     reports = [one.report for one in done.finished]
     tokens = sum(report.new_tokens for report in reports)
-    return Ran(tokens / done.duration_s, percentile([report.ttft_s for report in reports], 90))
+    ttft_s, tpot_s = [report.ttft_s for report in reports], [report.tpot_s for report in reports]
+    return Ran(tokens / done.duration_s, percentile(ttft_s, 90), percentile(tpot_s, 90))
 
 
 def spread(runs: Sequence[Ran]) -> str:

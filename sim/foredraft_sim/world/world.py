@@ -29,7 +29,7 @@ from foredraft_sim.network.network import SimLink, SimNetwork
 from foredraft_sim.scenario.pairs import ModelSource, token_source
 from foredraft_sim.scenario.scenario import Scenario, read_scenario
 from foredraft_sim.streams import Streams
-from foredraft_sim.tokens.synthetic import SyntheticPair
+from foredraft_sim.tokens.fitted import DrawnPair
 from foredraft_sim.world.words import made_up_words
 
 End = Literal["edge", "cloud"]
@@ -108,7 +108,7 @@ class World:
         if isinstance(self._source, ModelSource):
             return self._source.tokenizer
         pair = self.scenario.pair
-        return made_up_words(pair.vocab_size) if isinstance(pair, SyntheticPair) else None
+        return made_up_words(pair.vocab_size) if isinstance(pair, DrawnPair) else None
 
     @cached_property
     def new_grammar(self) -> NewGrammar | None:

@@ -7,7 +7,7 @@ import pytest
 
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.scenario.scenario import assumed_in, read_scenario
-from foredraft_sim.scenario.scenario_file import Closed, Poisson, Uniform, length_of, most_of
+from foredraft_sim.scenario.scenario_file import Closed, Poisson, Spread, length_of, most_of
 from paths import PROFILES, SCENARIOS
 from sim.scenario.scenario_files import PAIR, scenario, workload, write
 
@@ -48,10 +48,10 @@ def test_lengths_are_fixed_listed_or_drawn_by_the_request_alone() -> None:
     assert length_of(7, 1, "x", 5) == most_of(7) == 7
     assert [length_of((1, 2, 3), 1, "x", request) for request in range(4)] == [1, 2, 3, 1]
     assert most_of((1, 9, 3)) == 9
-    drawn = [length_of(Uniform(least=2, most=4), 1, "x", request) for request in range(200)]
+    drawn = [length_of(Spread(least=2, most=4), 1, "x", request) for request in range(200)]
     assert set(drawn) == {2, 3, 4}
-    assert drawn == [length_of(Uniform(least=2, most=4), 1, "x", request) for request in range(200)]
-    assert most_of(Uniform(least=2, most=4)) == 4
+    assert drawn == [length_of(Spread(least=2, most=4), 1, "x", request) for request in range(200)]
+    assert most_of(Spread(least=2, most=4)) == 4
 
 
 def test_arrivals_are_told_by_kind(tmp_path: Path) -> None:

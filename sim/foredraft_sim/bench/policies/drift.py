@@ -93,7 +93,12 @@ class _ChangingDrafter(SyntheticDrafter):
 
     def __init__(self, before: SyntheticPair, after: SyntheticPair) -> None:
         super().__init__(before)
-        self._before, self._after = before, after
+        self._after, self._seed = after, 0
+
+    async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
+        """A request begins."""
+        await super().begin(tokens, sampling)
+        self._seed = sampling.seed
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The choices at each node's position; the prompt is one token."""
