@@ -127,7 +127,8 @@ async def edges_of(*urls: str, drafts: Sequence[str] = ("demo", "ngram")) -> Asy
         yield [
             await stack.enter_async_context(foredraft.connect(*places, draft=draft, retry=QUICK)) for draft in drafts
         ]
-    left = asyncio.all_tasks() - before
+    if left := asyncio.all_tasks() - before:
+        _, left = await asyncio.wait(left, timeout=_ANSWER_S)  # a ping of aiohttp's own ends with its connection
     assert not left, f"{left} are left"
 
 
