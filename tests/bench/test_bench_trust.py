@@ -4,11 +4,13 @@ import asyncio
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from foredraft.bench import idle_connections, killed_server, steady
 from foredraft.bench.result import Figure, Result
 from foredraft.bench.server_process import server_process
-from foredraft.errors import ForedraftError
+from foredraft.cli.main import app
+from foredraft.errors import ForedraftError, UnknownNameError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 pytest.importorskip("torch", reason="the bundled target runs on it")
@@ -42,6 +44,11 @@ async def test_memory_of_both_ends_is_followed_and_a_short_run_says_that_it_is_o
 def test_a_slope_is_told_by_the_hour() -> None:
     assert steady.slope_mb_per_hour([0.0, 1.0, 2.0], [5.0, 5.1, 5.2]) == pytest.approx(360.0)
     assert steady.slope_mb_per_hour([0.0, 1.0, 2.0], [5.0, 5.0, 5.0]) == 0.0
+
+
+def test_a_measurement_that_is_none_is_said() -> None:
+    done = CliRunner().invoke(app, ["bench", "trust", "--only", "idel"])
+    assert isinstance(done.exception, UnknownNameError) or "idle" in done.output
 
 
 async def test_a_server_that_does_not_start_is_an_error() -> None:
