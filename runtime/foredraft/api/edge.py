@@ -48,7 +48,7 @@ from foredraft.profiles import load_profile
 from foredraft.protocol.events import Observer
 from foredraft.protocol.messages import MAX_LOGPROBS, Ready
 from foredraft.protocol.ports import BesideImages, Drafter, Link, NewDrafter
-from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.sampling import ACCEPTANCES, NOISE, REJECTION, Sampling, StopRules
 from foredraft.text.chat_card import ChatCard
 from foredraft.text.constraint import Constraint
 from foredraft.text.grammar import Grammar, Grammars
@@ -211,6 +211,7 @@ class Edge:
         at_deadline: str = STOP,
         constraint: Constraint | None = None,
         images: Sequence[EncodedImage] = (),
+        acceptance: str = NOISE,
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
@@ -225,7 +226,9 @@ class Edge:
         finish it, each piece marked as ``unverified``; ``error`` raises DeadlineError. ``constraint``: what the text
         must be (``constraint_of``); the draft keeps to it, too, where foredraft[grammar] is installed here. ``images``:
         those in the prompt (``image_of``), which has the model's mark for an image in the place of each, as its chat
-        template writes it.
+        template writes it. ``acceptance``: how drafts are accepted: ``noise``, where they equal what the target samples;
+        or ``rejection`` sampling, which accepts more of a draft that is like the target, and whose text depends on the
+        draft, too, though each text is as probable as the target makes it.
         Raises ConfigError, UnknownNameError.
         """
         if self._drafters is None:
@@ -235,6 +238,8 @@ class Edge:
         if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
             raise ConfigError(f"logprobs must be 0 to {MAX_LOGPROBS}, not {logprobs!r}")
         deadline = None if deadline_s is None else Deadline(deadline_s, at_deadline)
+        if acceptance not in ACCEPTANCES:
+            raise ConfigError(f"acceptance must be one of {', '.join(ACCEPTANCES)}, not {acceptance!r}")
         self._count += 1
         chosen = self._policy(policy)
         sampling = Sampling(temperature, top_k, top_p, seed)
@@ -243,6 +248,8 @@ class Edge:
         shown = self._shown(images, tokens)
         if images and record is not None:
             raise ConfigError("a text with images cannot be recorded; leave record (--record) out")
+        if acceptance == REJECTION and record is not None:
+            raise ConfigError("a text by rejection sampling cannot be recorded: other drafts would have made another")
 
         def start() -> int:
             return len(tokens if shown is None else shown.text)
@@ -285,6 +292,7 @@ class Edge:
             deadline=deadline,
             constraint=constraint,
             images=shown,
+            rejection=acceptance == REJECTION,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         ended = partial(self._ended, mine)

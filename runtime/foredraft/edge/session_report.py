@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.sampling import NOISE, Sampling
 
 # Who named the policy that ran.
 EDGE: Final = "edge"
@@ -95,6 +95,7 @@ class SessionReport:
     image_bytes: int = 0
     image_s: float = 0.0
     unverified: list[int] = field(default_factory=list)
+    acceptance: str = NOISE
 
 
 def exactness(exact: bool) -> str:
@@ -114,6 +115,7 @@ def report_of(
     exact: bool,
     image_bytes: int = 0,
     image_s: float = 0.0,
+    acceptance: str = NOISE,
 ) -> SessionReport:
     """The report of a session that has ended; its times are 0 where nothing came."""
     later = len(tokens) - tally.first_tokens
@@ -149,4 +151,5 @@ def report_of(
         forced=tally.forced,
         image_bytes=image_bytes,
         image_s=image_s,
+        acceptance=acceptance,
     )
