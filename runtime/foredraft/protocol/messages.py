@@ -30,9 +30,9 @@ MAX_PIECE_BYTES: Final = 256 << 10
 """Of an image, in one message: what a session says meanwhile waits for no more than that."""
 IMAGE_DIGEST_BYTES: Final = 16
 """BLAKE2b of the encoded image."""
-MAX_CANDIDATES: Final = 64
-"""Of a draft's distribution at one prefix."""
 WEIGHT_BYTES: Final = 2
+WEIGHTS_BYTES: Final = 64 * WEIGHT_BYTES
+"""Of a draft's distribution at one prefix."""
 
 # Codes of Refused. A retry can help where retry_after_s is set.
 BUSY: Final = "busy"  # no place free
@@ -319,11 +319,11 @@ class Shown(msgspec.Struct, frozen=True, array_like=True, tag=17):
     places: tuple[bytes, ...]
 
 
-Weights = Annotated[bytes, Meta(max_length=WEIGHT_BYTES * MAX_CANDIDATES)]
+Weights = Annotated[bytes, Meta(max_length=WEIGHTS_BYTES)]
 
 
 class Proposed(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What the draft thinks comes after the prefix (position, hash): tokens, and as many weights, big-endian."""
+    """What the draft thinks comes after the prefix (position, hash): tokens, and as many weights, as packed."""
 
     position: Count
     hash: Count
