@@ -1,13 +1,14 @@
 """Whether what was drawn has the distribution that it should have."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 LEAST_EXPECTED = 5.0
 """Outcomes expected less often are counted together."""
 
 
-def chi_square_excess(counts: Counter[Hashable], chances: Mapping[Hashable, float]) -> tuple[float, int]:
+def chi_square_excess(counts: Counter[Any], chances: Mapping[Any, float]) -> tuple[float, int]:
     """The statistic less its degrees of freedom, and these. What has no chance must not occur."""
     draws = counts.total()
     assert all(chances.get(outcome, 0.0) > 0.0 for outcome in counts), "something that has no chance occurred"
@@ -20,9 +21,10 @@ def chi_square_excess(counts: Counter[Hashable], chances: Mapping[Hashable, floa
     return sum((seen - wanted) ** 2 / wanted for seen, wanted in cells) - freedom, freedom
 
 
-def follows(parts: Mapping[Hashable, tuple[Counter[Hashable], Mapping[Hashable, float]]]) -> bool:
+def follows(parts: Mapping[Any, tuple[Counter[Any], Mapping[Any, float]]]) -> bool:
     """Whether chi-square over all parts together is below its quantile at 0.999 (Wilson and Hilferty, 1931)."""
     found = [chi_square_excess(counts, chances) for counts, chances in parts.values() if counts.total() >= 20]
     freedom = sum(free for _, free in found)
     spread = 2.0 / (9.0 * freedom)
-    return sum(excess for excess, _ in found) + freedom < freedom * (1.0 - spread + 3.0902 * spread**0.5) ** 3
+    most: float = freedom * (1.0 - spread + 3.0902 * spread**0.5) ** 3
+    return sum(excess for excess, _ in found) + freedom < most

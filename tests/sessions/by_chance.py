@@ -4,7 +4,7 @@ import asyncio
 import math
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 
 from foredraft.engines.scripted import DIGEST
@@ -102,12 +102,12 @@ def guesses(token: int, width: int) -> list[Guess]:
     return [Guess(word, row[word] / sum(row)) for word in likeliest[:width] if row[word]]
 
 
-Parts = Mapping[Hashable, tuple[Counter[Hashable], Mapping[Hashable, float]]]
+Parts = Mapping[tuple[int, int], tuple[Counter[int], Mapping[int, float]]]
 
 
 def transitions(texts: Sequence[Sequence[int]], temperature: float) -> Parts:
     """By the two tokens before: how often each token came, and with what chance it does."""
-    parts: dict[Hashable, tuple[Counter[Hashable], Mapping[Hashable, float]]] = {}
+    parts: dict[tuple[int, int], tuple[Counter[int], Mapping[int, float]]] = {}
     for text in texts:
         for before, last, token in zip(text, text[1:], text[2:], strict=False):
             chances = {word: chance for word, chance in enumerate(warmed(TARGET[last], temperature)) if chance}

@@ -98,6 +98,10 @@ class SessionReport:
     acceptance: str = NOISE
 
 
+BY_REJECTION: Final = "by rejection sampling: as probable as the target makes it, and dependent on the draft"
+"""What a text is without shared noise, for people."""
+
+
 def exactness(exact: bool) -> str:
     """What a target promises of its texts, for people."""
     return "exact to the bit" if exact else "exact up to ties of the target's two best tokens"

@@ -20,7 +20,7 @@ import msgspec
 from foredraft.protocol.anchor import Anchor
 from foredraft.protocol.sampling import Sampling
 
-CANDIDATES: Final = 8
+CANDIDATES: Final = 16
 """Of a proposal, unless the draft has fewer."""
 MOST_WEIGHT: Final = (1 << 16) - 1
 

@@ -12,7 +12,6 @@ NOISE: Final = "noise"
 """Drafts are accepted where they equal what the target samples with the noise that both ends know."""
 REJECTION: Final = "rejection"
 """Drafts are accepted by rejection sampling."""
-ACCEPTANCES: Final = (NOISE, REJECTION)
 
 
 @dataclass(frozen=True, slots=True)
