@@ -1,5 +1,6 @@
 """Texts by rejection sampling are distributed as the target says: any policy, any draft, chains, trees, lost links."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from chance import follows
+from foredraft.edge.connections import Retry
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession
 from foredraft.edge.state import EdgeState
@@ -14,7 +16,7 @@ from foredraft.edge.step import Step, VerifyParams
 from foredraft.engines.scripted import ScriptedDrafter
 from foredraft.errors import RefusedError
 from foredraft.policies import make_policy
-from foredraft.protocol.messages import Grow, Open, Propose
+from foredraft.protocol.messages import Commit, Grow, Open, Propose
 from foredraft.protocol.ports import Drafter
 from foredraft.protocol.sampling import NOISE, REJECTION, Sampling, StopRules
 from foredraft.protocol.tree import Node
@@ -77,6 +79,7 @@ def session_in(
         policy=make_policy(policy) if isinstance(policy, str) else policy,
         sampling=Sampling(temperature, seed=seed),
         rules=StopRules(LENGTH),
+        retry=Retry(first_s=0.0),
         rejection=True,
     )
 
@@ -105,6 +108,26 @@ async def test_texts_are_distributed_as_the_target_says(policy: str, temperature
 @pytest.mark.parametrize("policy", [Picky(), PickyAhead()])
 async def test_a_policy_that_sends_what_it_likes_does_not_change_the_distribution(policy: Policy) -> None:
     texts = await texts_of(policy, turns=(1, 4))
+    assert follows(transitions(texts, 1.0))
+
+
+@pytest.mark.parametrize("policy", ["sync:gamma=3", "ahead:width=2,batch=1,patience_s=0,min_probability=0.2"])
+async def test_lost_links_do_not_change_the_distribution(policy: str) -> None:
+    texts, lost = [], 0
+    for seed in range(TEXTS):
+        here = room(ChanceTarget())
+        cuts: list[asyncio.Task[None]] = []
+
+        def cut(tokens: list[int], here: Room = here, cuts: list[asyncio.Task[None]] = cuts) -> None:
+            if len(here.said(Commit)) % 23 == 0:
+                cuts.append(asyncio.create_task(here.taps[-1].close()))
+
+        session = session_in(here, policy, seed)
+        texts.append(await collect(session, cut))
+        await asyncio.gather(*cuts)
+        await here.left()
+        lost += session.report().reconnects
+    assert lost > TEXTS
     assert follows(transitions(texts, 1.0))
 
 

@@ -34,7 +34,7 @@ class Rules:
         self._seen[report.acceptance] = passes + report.passes, tokens + report.new_tokens
 
     def choose(self, acceptance: str, *, recorded: bool) -> str:
-        """The rule of the next text: both have their turns first, then the better one, shared noise where it is as good.
+        """The rule of the next text. By ``auto`` both have their turns first, and then the better one has.
 
         Raises ConfigError for what is no rule, and for a text that is to be recorded by rejection sampling.
         """
