@@ -175,7 +175,9 @@ class Connection:
     def _hear(self, message: messages.Message) -> bool:
         """Pass on at once what is for the session; False for the rest, which takes waiting (``_take``)."""
         match message:
-            case Grow() | Steer() | Propose() if message.session <= self._asked or not isinstance(message, Propose):
+            case Propose() if message.session > self._asked:
+                pass  # it comes before its Open
+            case Grow() | Steer() | Propose():
                 try:
                     self._pass_on(message)
                 except (ProtocolError, RefusedError) as error:

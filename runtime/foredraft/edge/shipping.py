@@ -91,8 +91,8 @@ class Shipping:
         self._late = bool(outbox.waiting)
         if self._late:
             return
-        if state.waiting_on_cloud or self._params.alone_until > state.position or self._params.cloud_drafts:
-            self._say_proposed(outbox)  # a pass may be next without a word from here
+        if self._proposing is not None and self._goes_on_alone():
+            self._say_proposed(outbox)
         if (wanted := self._policy.ship(state)) and (chains := self._chains(wanted)):
             self._say(outbox, Grow(state.session, chains))
         verify_params = self._verify_params()
@@ -123,6 +123,11 @@ class Shipping:
         """The link has room again."""
         if self._late:
             self.ship()
+
+    def _goes_on_alone(self) -> bool:
+        """Whether the cloud may run a pass without a further word from here."""
+        params = self._params
+        return params.alone_until > self._state.position or params.cloud_drafts > 0 or self._state.waiting_on_cloud
 
     def _say_proposed(self, outbox: Outbox) -> None:
         """Send what the draft proposed, whatever the policy makes of it."""
