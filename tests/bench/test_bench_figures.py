@@ -88,3 +88,18 @@ def test_the_tokenizer_of_the_benches_has_the_size_asked_for() -> None:
     tokenizer: Tokenizer = byte_tokenizer(1000)
     assert tokenizer.vocab_size == 1000
     assert tokenizer.decode(tokenizer.encode("Grüße, 世界")) == "Grüße, 世界"
+
+
+async def test_both_rules_of_acceptance_are_measured_in_chains_and_in_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from foredraft.bench import acceptance
+
+    monkeypatch.setattr(acceptance, "TEMPERATURES", (0.8,))
+    monkeypatch.setattr(acceptance, "CODE", acceptance.CODE[:1])
+    said = figures(await acceptance.measure(threads=1, new_tokens=12, seeds=1))
+    for shape in ("chains of 4", "trees of 12"):
+        by_noise, by_rejection, ratio = (
+            said[f"{shape}, T = 0.8: {what}"] for what in ("noise", "rejection", "rejection over noise")
+        )
+        assert min(by_noise.value, by_rejection.value) >= 1.0
+        assert ratio.value == pytest.approx(by_rejection.value / by_noise.value)

@@ -57,6 +57,8 @@ def type_on_the_page(kind: inspect.Type) -> str:
             return "digest"
         case inspect.BytesType(max_length=messages.MAX_PIECE_BYTES):
             return "binary"
+        case inspect.BytesType(max_length=messages.WEIGHTS_BYTES):
+            return "weights"
         case inspect.BytesType():
             return "tokens"
         case inspect.StructType(cls=cls):
@@ -102,6 +104,7 @@ def test_limits_and_version_are_those_of_the_code() -> None:
     assert f"at most {messages.MAX_IMAGES} |" in PAGE
     assert f"at most {messages.MAX_IMAGE_BYTES:,} bytes and {MAX_PIXELS:,} pixels" in PAGE
     assert f"at most {messages.MAX_PIECE_BYTES:,} bytes |" in PAGE
+    assert f"at most {messages.WEIGHTS_BYTES // messages.WEIGHT_BYTES} of them |" in PAGE
     assert messages.MAX_TOKEN_ID + 1 == 1 << 28
     assert "below 2^28" in PAGE
 

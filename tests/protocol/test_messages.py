@@ -27,6 +27,8 @@ from foredraft.protocol.messages import (
     Message,
     Open,
     Predictions,
+    Propose,
+    Proposed,
     Read,
     Ready,
     Refused,
@@ -36,7 +38,9 @@ from foredraft.protocol.messages import (
     decode,
     encode,
     pack,
+    pack_weights,
     unpack,
+    unpack_weights,
 )
 
 COUNT = st.integers(0, 2**63 - 1)
@@ -66,6 +70,10 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Commit, COUNT, COUNT, PACKED, COUNT, COUNT, SECONDS, SECONDS, SECONDS, st.text(), SECONDS, COUNT, SECONDS,
         COUNTS,
+    ),
+    st.builds(
+        Propose, COUNT,
+        st.lists(st.builds(Proposed, COUNT, st.integers(0, 2**64 - 1), PACKED, st.binary(max_size=16))).map(tuple),
     ),
     st.builds(Constrain, COUNT, st.text(), st.text()),
     st.builds(Show, COUNT, st.lists(DIGEST, max_size=MAX_IMAGES).map(tuple)),
@@ -112,6 +120,7 @@ EXAMPLES: dict[str, Message] = {
     "show": Show(1, (b"0123456789abcdef",)),
     "image": Image(b"0123456789abcdef", 300, 2, b"\x89PNG"),
     "shown": Shown(1, (pack([7, 7, 300]),)),
+    "propose": Propose(1, (Proposed(300, 0xFEDCBA9876543210, pack([5, 300]), pack_weights([65535, 2])),)),
     "readings": Predictions(1, 300, ((8, pack([5, 300]), (0.5, 1.0)),), ((5, 0.25), None)),
 }
 
@@ -131,6 +140,7 @@ GOLDEN = {
     "image": "9510c41030313233343536373839616263646566cd012c02c40489504e47",
     "shown": "93110191c4040707ac02",
     "constrain": "940e01a57265676578a65b302d395d2b",
+    "propose": "9312019194cd012ccffedcba9876543210c40305ac02c404ffff0002",
     "readings": "950b01cd012c919308c40305ac0292cb3fe0000000000000cb3ff0000000000000929205cb3fd0000000000000c0",
 }
 
@@ -295,3 +305,15 @@ def test_a_recommendation_that_is_no_text_is_a_protocol_error(said: object) -> N
 
 def test_fields_that_a_later_version_adds_are_passed_over() -> None:
     assert decode(msgspec.msgpack.encode([5, 7, "new", struct.pack("<d", 1.0)])) == Close(7)
+
+
+@given(st.lists(st.integers(1, 2**16 - 1), max_size=8))
+def test_weights_of_sixteen_bits_come_back(weights: list[int]) -> None:
+    assert unpack_weights(pack_weights(weights)) == weights
+    assert len(pack_weights(weights)) == 2 * len(weights)
+
+
+@pytest.mark.parametrize("packed", [b"\x01", b"\x00\x00", b"\x00\x01\x00\x00"])
+def test_a_weight_that_is_cut_off_or_nothing_is_refused(packed: bytes) -> None:
+    with pytest.raises(ProtocolError, match="16 bits each, and above 0"):
+        unpack_weights(packed)

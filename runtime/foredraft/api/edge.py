@@ -27,6 +27,7 @@ from foredraft.api.generation import Generation
 from foredraft.api.latest import Latest
 from foredraft.api.loading import NGRAM, Draft, ModelOptions, load_draft
 from foredraft.api.servers import Servers
+from foredraft.edge.acceptance import Rules, check_acceptance
 from foredraft.edge.connections import Connect, Connections, Retry
 from foredraft.edge.deadline import LOCAL, STOP, Deadline
 from foredraft.edge.ending import Ending
@@ -48,7 +49,7 @@ from foredraft.profiles import load_profile
 from foredraft.protocol.events import Observer, together
 from foredraft.protocol.messages import MAX_LOGPROBS, Ready
 from foredraft.protocol.ports import BesideImages, Drafter, Link, NewDrafter
-from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.sampling import NOISE, REJECTION, Sampling, StopRules
 from foredraft.text.chat_card import ChatCard
 from foredraft.text.constraint import Constraint
 from foredraft.text.fetched_tokenizer import FetchedTokenizer
@@ -101,7 +102,10 @@ class Edge:
         ssl: ssl_module.SSLContext | None,
         estimates: Estimates | None = None,
         spans: "Spans | None" = None,
+        acceptance: str = NOISE,
     ) -> None:
+        check_acceptance(acceptance)
+        self._acceptance, self._rules = acceptance, Rules()
         if not servers:
             raise ConfigError("no server to connect to; give a URL like http://127.0.0.1:8471")
         self._places = list(servers)
@@ -223,6 +227,7 @@ class Edge:
         at_deadline: str = STOP,
         constraint: Constraint | None = None,
         images: Sequence[EncodedImage] = (),
+        acceptance: str | None = None,
     ) -> Generation:
         """Begin a text after ``prompt`` (text, or token ids); nothing is sent before the iteration.
 
@@ -237,7 +242,7 @@ class Edge:
         finish it, each piece marked as ``unverified``; ``error`` raises DeadlineError. ``constraint``: what the text
         must be (``constraint_of``); the draft keeps to it, too, where foredraft[grammar] is installed here. ``images``:
         those in the prompt (``image_of``), which has the model's mark for an image in the place of each, as its chat
-        template writes it.
+        template writes it. ``acceptance``: the edge's own if None; see ``connect``.
         Raises ConfigError, UnknownNameError.
         """
         if self._drafters is None:
@@ -255,6 +260,7 @@ class Edge:
         shown = self._shown(images, tokens)
         if images and record is not None:
             raise ConfigError("a text with images cannot be recorded; leave record (--record) out")
+        rule = self._rules.choose(acceptance or self._acceptance, recorded=record is not None)
 
         def start() -> int:
             return len(tokens if shown is None else shown.text)
@@ -301,6 +307,7 @@ class Edge:
             deadline=deadline,
             constraint=constraint,
             images=shown,
+            rejection=rule == REJECTION,
         )
         text = None if self.tokenizer is None else self.tokenizer.stream(tokens, stop)
         ended = partial(self._ended, mine)
@@ -402,6 +409,7 @@ class Edge:
 
     def _ended(self, drafter: Drafter, generation: Generation) -> None:
         self._running.discard(generation)
+        self._rules.saw(generation.report)
         if self._drafters is not None:
             self._drafters.give_back(drafter)
 
@@ -415,6 +423,7 @@ def connect(
     ssl: ssl_module.SSLContext | None = None,
     estimates: Estimates | None = None,
     spans: "Spans | None" = None,
+    acceptance: str = NOISE,
 ) -> Edge:
     """An edge for the cloud at a URL; use it as ``async with connect(...) as edge``.
 
@@ -424,9 +433,12 @@ def connect(
     one text at a time and is left open, or what makes them, one for each text that runs. ``options``: how a draft
     model is run. ``retry``: how often a lost link is made anew.
     ``estimates``: what is known beforehand (``load_estimates``, ``estimates_from_profiles``). ``spans``: of
-    OpenTelemetry, one for each text (``foredraft.observe.spans``).
+    OpenTelemetry, one for each text (``foredraft.observe.spans``). ``acceptance``: how drafts are accepted above
+    temperature 0: ``noise``, where they equal what the target samples; ``rejection``, by rejection sampling: a text
+    is as probable as the target makes it, but which one it is depends on the draft, too; ``auto``: whichever of them
+    has brought more tokens per pass.
     """
-    return Edge(servers, draft, options or ModelOptions(), api_key, retry or Retry(), ssl, estimates, spans)
+    return Edge(servers, draft, options or ModelOptions(), api_key, retry or Retry(), ssl, estimates, spans, acceptance)
 
 
 def _way(server: Server, api_key: str, ssl: ssl_module.SSLContext | None) -> Connect:

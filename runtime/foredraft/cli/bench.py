@@ -132,6 +132,23 @@ def exact(
 
 
 @app.command()
+def acceptance(
+    model: Model = "demo",
+    draft: Draft = "demo",
+    threads: Threads = 0,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of a text.", min=8)] = 64,
+    seeds: Annotated[int, typer.Option(help="Texts of each prompt.", min=1)] = 4,
+    as_json: Json = False,
+) -> None:
+    """Tokens per pass by shared noise and by rejection sampling, in chains and in trees, at T = 0.6, 0.8, 1."""
+    from foredraft.bench.acceptance import measure
+    from foredraft.errors import needs
+
+    needs("torch")
+    show([_run(measure(model, draft, threads, new_tokens=new_tokens, seeds=seeds))], as_json)
+
+
+@app.command()
 def noise(
     turns: Annotated[int, typer.Option(help="Turns of each; they alternate.", min=1)] = 9, as_json: Json = False
 ) -> None:

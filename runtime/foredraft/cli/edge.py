@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foredraft.cli.options import Draft, DraftOption, ImageMaxSide, ImageQuality, Otel, Translate
+from foredraft.cli.options import Acceptance, Draft, DraftOption, ImageMaxSide, ImageQuality, Otel, Translate
 
 
 def edge(
@@ -34,6 +34,7 @@ def edge(
     ] = "",
     max_running: Annotated[int, typer.Option(help="Texts at once.", min=1)] = 16,
     max_waiting: Annotated[int, typer.Option(help="Texts in line; one more is told to try later.", min=0)] = 64,
+    acceptance: Acceptance = "noise",
     device: Annotated[str, typer.Option(help="Device of the draft model: cpu, cuda ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int, typer.Option(help="Threads of the model; 0 leaves the default.")] = 0,
@@ -87,6 +88,7 @@ def edge(
         retry=Retry(attempts=retries),
         ssl=trusting(ssl_cafile),
         spans=spans,
+        acceptance=acceptance,
     )
 
     async def until_told_to_stop() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foredraft.cli.options import Draft, DraftOption, ImageMaxSide, ImageQuality, Translate
+from foredraft.cli.options import Acceptance, Draft, DraftOption, ImageMaxSide, ImageQuality, Translate
 
 if TYPE_CHECKING:
     from foredraft.api.edge import Edge
@@ -40,6 +40,7 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Sample from the k most probable tokens; 0 from all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Sample from the most probable tokens of this mass; 1 from all.")] = 1.0,
+    acceptance: Acceptance = "noise",
     seed: Annotated[int | None, typer.Option(help="Seed of the noise; one is drawn and printed if left out.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The text ends after so many tokens.")] = 128,
     stop: Annotated[list[str] | None, typer.Option(help="A string that ends the text; may be repeated.")] = None,
@@ -135,6 +136,7 @@ def generate(
             retry=Retry(attempts=retries),
             ssl=trusting(ssl_cafile),
             estimates=known,
+            acceptance=acceptance,
         )
         if local:
             asked["local"] = _local_text(edge)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from foredraft.edge.session_report import SERVER, exactness
+from foredraft.edge.session_report import BY_REJECTION, SERVER, exactness
+from foredraft.protocol.sampling import NOISE
 from foredraft.text.inert import inert
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ def tell(generation: "Generation", extra: dict[str, Any], links: "Sequence[Proxy
         more = extra | {"emulated_links": list(map(asdict, links))}
         typer.echo(json.dumps(asdict(generation.report) | more))
         return
-    exact = exactness(generation.report.exact)
-    for line in (*summary(generation.report, extra["policy_spec"]), exact, *extra.get("explanation", ())):
+    report = generation.report
+    exact = exactness(report.exact) if report.acceptance == NOISE else BY_REJECTION
+    for line in (*summary(report, extra["policy_spec"]), exact, *extra.get("explanation", ())):
         typer.echo(line, err=True)
     for link in links:
         typer.echo(f"EMULATION: {link}", err=True)

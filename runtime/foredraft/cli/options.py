@@ -19,6 +19,12 @@ DraftOption = Annotated[
 Translate = Annotated[
     bool, typer.Option("--translate", help="Take a draft with another tokenizer than the target's: it is translated.")
 ]
+Acceptance = Annotated[
+    str,
+    typer.Option(
+        help="How drafts are accepted: noise (the text does not depend on the draft), rejection, or auto: the better."
+    ),
+]
 ImageMaxSide = Annotated[
     int, typer.Option(help="Make the longer side of larger images so many pixels before they are sent.", min=0)
 ]

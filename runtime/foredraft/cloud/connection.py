@@ -16,6 +16,7 @@ from typing import Protocol
 
 from foredraft.cloud import session_log
 from foredraft.cloud.gallery import Gallery, Viewing
+from foredraft.cloud.proposals import Proposals
 from foredraft.cloud.quota import BYTES, IMAGE_BYTES, TOKENS, Quota
 from foredraft.cloud.read_back import opening_of, tell
 from foredraft.cloud.session import CloudSession, Shared
@@ -31,6 +32,7 @@ from foredraft.protocol.messages import (
     Hello,
     Image,
     Open,
+    Propose,
     Read,
     Ready,
     Refused,
@@ -96,6 +98,7 @@ class Connection:
         self._asked = -1  # the latest session that was to be opened
         self._score: Score | None = None  # of the session that is opened next
         self._constrain: Constrain | None = None  # likewise
+        self._propose: Propose | None = None  # likewise
         self._viewing = Viewing(service.gallery)
         self._charged_bytes = 0
 
@@ -172,7 +175,9 @@ class Connection:
     def _hear(self, message: messages.Message) -> bool:
         """Pass on at once what is for the session; False for the rest, which takes waiting (``_take``)."""
         match message:
-            case Grow() | Steer():
+            case Propose() if message.session > self._asked:
+                pass  # it comes before its Open
+            case Grow() | Steer() | Propose():
                 try:
                     self._pass_on(message)
                 except (ProtocolError, RefusedError) as error:
@@ -190,6 +195,8 @@ class Connection:
                     self._score = message
                 case Constrain():
                     self._constrain = message
+                case Propose():
+                    self._propose = message
                 case Show():
                     self._say_shown(self._viewing.show(message, self.key.name))
                 case Image():
@@ -222,7 +229,7 @@ class Connection:
         session_log.refused(self._number, session, code, self.key.name)
         self.say(Refused(session, code, reason, retry_after_s))
 
-    def _pass_on(self, message: Grow | Steer) -> None:
+    def _pass_on(self, message: Grow | Steer | Propose) -> None:
         """To the session it is for. What belongs to one that has ended or was refused needs no answer."""
         if message.session > self._asked:
             raise RefusedError(messages.INVALID, f"session {message.session} is not open")
@@ -244,12 +251,13 @@ class Connection:
         pictures = self._viewing.pictures(opened.session)
         if state.tree.position == state.start:  # and not one that goes on
             self._charge_prompt(state.start, now_s)
+        proposals = self._proposed_for(state)
         await self._end_session()
         asked = None if self._score is None or self._score.session != opened.session else self._score.logprobs
         name = f"{self._number}.{opened.session}"
         held = self._held_to(opened.session)
         session = CloudSession(
-            self._service.shared, state, self.say, self.key.name, asked, name, held, self._charge, pictures
+            self._service.shared, state, self.say, self.key.name, asked, name, held, self._charge, pictures, proposals
         )
         session.attach(opened.chains)
         self._session = session
@@ -296,6 +304,21 @@ class Connection:
             return Constraint(self._constrain.kind, self._constrain.rule)
         except ConfigError as error:
             raise RefusedError(messages.INVALID, str(error)) from error
+
+    def _proposed_for(self, state: CloudState) -> Proposals | None:
+        """What the draft of this session proposes, where its drafts are accepted by rejection sampling.
+
+        Raises RefusedError or ProtocolError. At temperature 0 both rules are the same.
+        """
+        first, card = self._propose, self._service.card_for(self.key)
+        if first is None or first.session != state.session or state.sampling.temperature == 0.0:
+            return None
+        if not card.rejects:
+            reason = "this server's target accepts drafts by shared noise alone; leave rejection sampling out"
+            raise RefusedError(messages.INVALID, reason)
+        proposals = Proposals(state.tree, state.sampling.seed, card.vocab_size)
+        proposals.take(first.proposals)
+        return proposals
 
     def _ended(self, session: CloudSession, name: str, began_s: float, task: "asyncio.Task[str]") -> None:
         """A session's work is over: a line for operators."""

@@ -8,8 +8,10 @@ the cloud's decision (``state``), by the edge's orders.
 import logging
 from collections.abc import Sequence
 
+from foredraft.cloud.proposals import Proposals
 from foredraft.errors import ForedraftError
 from foredraft.protocol.ports import Drafter, Guess, NewDrafter
+from foredraft.protocol.rejection import CANDIDATES, propose
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import DraftTree, Node
 
@@ -22,10 +24,14 @@ class CloudDrafter:
     One that fails has no ideas from then on: the text goes on without.
     """
 
-    def __init__(self, new_drafter: NewDrafter, tree: DraftTree, sampling: Sampling) -> None:
+    def __init__(
+        self, new_drafter: NewDrafter, tree: DraftTree, sampling: Sampling, proposals: Proposals | None = None
+    ) -> None:
+        """``proposals``: where to put what the drafter proposes, if it is for rejection sampling."""
         self._new_drafter = new_drafter
         self._tree = tree
         self._sampling = sampling
+        self._proposals = proposals
         self._drafter: Drafter | None = None
         self._failed = False
 
@@ -40,13 +46,19 @@ class CloudDrafter:
         try:
             if self._drafter is None:
                 self._drafter = self._new_drafter()
-                await self._drafter.begin(self._tree.tokens, self._sampling)
-            (guesses,) = await self._drafter.draft([node], 1)
+                asked = self._sampling if self._proposals is None else Sampling()
+                await self._drafter.begin(self._tree.tokens, asked)
+            (guesses,) = await self._drafter.draft([node], 1 if self._proposals is None else CANDIDATES)
         except ForedraftError as error:
             log.warning("the drafter beside the target failed, and a text goes on without: %s", error)
             self._failed = True
             return []
-        return guesses
+        return guesses if self._proposals is None or not guesses else self._drawn(node, guesses, self._proposals)
+
+    def _drawn(self, node: Node, guesses: Sequence[Guess], proposals: Proposals) -> list[Guess]:
+        """What of a proposal is tried first: the edge's, where that has come before."""
+        proposal = propose({guess.token: guess.probability for guess in guesses}, self._sampling)
+        return [Guess(token, 1.0) for token in proposals.add(node.anchor, proposal).tokens[:1]]
 
     def advance(self, tokens: Sequence[int]) -> None:
         """The committed text grew by ``tokens``."""

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from foredraft.cloud.drafter import CloudDrafter
+from foredraft.cloud.proposals import Proposals
 from foredraft.cloud.session_log import Tally
 from foredraft.cloud.state import TICK_S, CloudState, Extend, Go, StopSearch, Timing, Wait
 from foredraft.errors import GrammarError, RefusedError
 from foredraft.protocol import messages
 from foredraft.protocol.counters import Counters
 from foredraft.protocol.events import Event, Observer, Value
-from foredraft.protocol.messages import Chain, Grow, Hint, Steer, ToEdge
+from foredraft.protocol.messages import Chain, Grow, Hint, Propose, Steer, ToEdge
 from foredraft.protocol.ports import (
     Detokenizer,
     Grammar,
@@ -73,11 +74,13 @@ class CloudSession:
         constraint: Constraint | None = None,
         spend: Callable[[int], None] = lambda tokens: None,
         pictures: Sequence[Picture] = (),
+        proposals: Proposals | None = None,
     ) -> None:
         """Made while the loop runs. ``owner``: whose texts may share their beginnings, an API key.
 
         ``logprobs``: how many to tell of each token, None for none. ``name``: of its events. ``constraint``: what the
         text must be. ``spend``: told how many tokens each commit has. ``pictures``: the images in the text.
+        ``proposals``: of its drafts, where those are accepted by rejection sampling.
         """
         self.state = state
         self._shared = shared
@@ -85,11 +88,12 @@ class CloudSession:
         self._stops: StopSearch | None = None
         self._drafter: CloudDrafter | None = None
         if shared.new_drafter is not None:
-            self._drafter = CloudDrafter(shared.new_drafter, state.tree, state.sampling)
+            self._drafter = CloudDrafter(shared.new_drafter, state.tree, state.sampling, proposals)
         self._say = say
         self._owner = owner
         self._logprobs = logprobs
         self._constraint, self._spend, self._pictures = constraint, spend, pictures
+        self._proposals = proposals
         self._grammar: Grammar | None = None
         self._name = name
         self.tally = Tally("" if constraint is None else constraint.kind, images=len(pictures))
@@ -102,8 +106,12 @@ class CloudSession:
         self._heard = 0
         self._heard_at_s = state.idle_since_s
 
-    def take(self, message: Grow | Steer) -> None:
+    def take(self, message: Grow | Steer | Propose) -> None:
         """Change the state as the message says, and let ``run`` look again. Raises as the state does."""
+        if isinstance(message, Propose):
+            if self._proposals is not None:
+                self._proposals.take(message.proposals)
+            return
         self._heard += 1
         self._heard_at_s = self._clock.time()
         if isinstance(message, Steer):
@@ -220,6 +228,7 @@ class CloudSession:
             exits=tuple(sorted(set(exits))) if exits else (),
             logprobs=self._logprobs,
             masks=masks,
+            trials=() if self._proposals is None else self._proposals.trials(plan.tokens, plan.parents),
         )
 
         if self._shared.observer is not None:

@@ -22,6 +22,7 @@ from foredraft.edge.handshake import in_time, same_service, shake_hands, welcome
 from foredraft.edge.images import Images
 from foredraft.edge.local import LocalText
 from foredraft.edge.policy import Policy
+from foredraft.edge.proposals import Proposing
 from foredraft.edge.session_report import SessionReport, report_of
 from foredraft.edge.shipping import Shipping
 from foredraft.edge.state import EdgeState
@@ -42,7 +43,7 @@ from foredraft.protocol.messages import (
 )
 from foredraft.protocol.outbox import Outbox
 from foredraft.protocol.ports import Drafter, Link
-from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.sampling import NOISE, REJECTION, Sampling, StopRules
 from foredraft.protocol.signal import Signal
 from foredraft.text.constraint import Constraint
 
@@ -73,13 +74,15 @@ class EdgeSession:
         deadline: Deadline | None = None,
         constraint: Constraint | None = None,
         images: Images | None = None,
+        rejection: bool = False,
     ) -> None:
         """``connect``: makes a link, for this text alone; or the connections that it shares with others.
 
         ``estimates``: what earlier sessions over this link learned; this one goes on learning in it. ``logprobs``: how
         many log-probabilities are to come with each token; None for none (``state.logprobs``). ``deadline``: when the
         text is to be complete, counted from the begin of the stream. ``constraint``: what the text must be.
-        ``images``: those in the prompt, which has one token in the place of each.
+        ``images``: those in the prompt, which has one token in the place of each. ``rejection``: whether drafts are
+        accepted by rejection sampling; at temperature 0 that is the same.
         """
         self.state = EdgeState(prompt if images is None else images.text, rules)
         self._images = images
@@ -94,15 +97,16 @@ class EdgeSession:
         self.name = name
         self.traceparent = ""  # of the trace that the session is to be part of
         self._connections = connect if isinstance(connect, Connections) else Connections(connect, api_key)
-        self._drafter = drafter
+        self._proposing = Proposing(drafter, sampling) if rejection and sampling.temperature else None
+        self._drafter = self._proposing or drafter
         self._sampling = sampling
         self._model_digest = ""
         self._exact: bool | None = None
         self._retry = retry or Retry()
         self._observer = observer
         note = None if observer is None else self._note
-        self._shipping = Shipping(self.state, policy, sampling, note, logprobs, constraint, images)
-        self._drafting = Drafting(self.state, drafter, policy, self._shipping.ship, local, note)
+        self._shipping = Shipping(self.state, policy, sampling, note, logprobs, constraint, images, self._proposing)
+        self._drafting = Drafting(self.state, self._drafter, policy, self._shipping.ship, local, note)
         self._fresh: deque[list[int]] | None = None  # where somebody watches
         self._news = Signal()
         self._over = False
@@ -367,7 +371,8 @@ class EdgeSession:
             sampling=self._sampling,
             finish=state.finish,
             text=text,
-            exact=bool(self._exact),
+            exact=bool(self._exact) and self._proposing is None,
+            acceptance=NOISE if self._proposing is None else REJECTION,
             image_bytes=0 if images is None else images.sent_bytes,
             image_s=0.0 if images is None else images.took_s,
         )

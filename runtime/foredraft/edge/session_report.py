@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.sampling import NOISE, Sampling
 
 # Who named the policy that ran.
 EDGE: Final = "edge"
@@ -95,6 +95,11 @@ class SessionReport:
     image_bytes: int = 0
     image_s: float = 0.0
     unverified: list[int] = field(default_factory=list)
+    acceptance: str = NOISE
+
+
+BY_REJECTION: Final = "by rejection sampling: as probable as the target makes it, and dependent on the draft"
+"""What a text is without shared noise, for people."""
 
 
 def exactness(exact: bool) -> str:
@@ -114,6 +119,7 @@ def report_of(
     exact: bool,
     image_bytes: int = 0,
     image_s: float = 0.0,
+    acceptance: str = NOISE,
 ) -> SessionReport:
     """The report of a session that has ended; its times are 0 where nothing came."""
     later = len(tokens) - tally.first_tokens
@@ -149,4 +155,5 @@ def report_of(
         forced=tally.forced,
         image_bytes=image_bytes,
         image_s=image_s,
+        acceptance=acceptance,
     )

@@ -12,11 +12,12 @@ import msgspec
 
 from foredraft.edge.images import Images
 from foredraft.edge.policy import Policy
+from foredraft.edge.proposals import Proposing
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import VerifyParams
 from foredraft.protocol import messages
 from foredraft.protocol.events import Note, Value
-from foredraft.protocol.messages import Chain, Commit, Constrain, Grow, Open, Score, Steer
+from foredraft.protocol.messages import Chain, Commit, Constrain, Grow, Open, Propose, Score, Steer
 from foredraft.protocol.outbox import Outbox
 from foredraft.protocol.ports import Link
 from foredraft.protocol.sampling import Sampling
@@ -41,7 +42,9 @@ class Shipping:
         logprobs: int | None = None,
         constraint: Constraint | None = None,
         images: Images | None = None,
+        proposing: Proposing | None = None,
     ) -> None:
+        self._proposing = proposing
         self._logprobs, self._constraint, self._images = logprobs, constraint, images
         self._state = state
         self._policy = policy
@@ -65,6 +68,9 @@ class Shipping:
         if self._images is not None:
             for message in self._images.messages(self._state.session):
                 await link.send(message)
+        if self._proposing is not None:
+            self._proposing.lost()
+            await link.send(Propose(self._state.session, self._proposing.unsent()))
         await link.send(self._opening(self._chains(self._policy.ship(self._state)), traceparent))
         self._state.tally.opening_bytes_up += link.bytes_sent
         if self._note is not None:
@@ -85,6 +91,8 @@ class Shipping:
         self._late = bool(outbox.waiting)
         if self._late:
             return
+        if self._proposing is not None and self._goes_on_alone():
+            self._say_proposed(outbox)
         if (wanted := self._policy.ship(state)) and (chains := self._chains(wanted)):
             self._say(outbox, Grow(state.session, chains))
         verify_params = self._verify_params()
@@ -116,7 +124,19 @@ class Shipping:
         if self._late:
             self.ship()
 
+    def _goes_on_alone(self) -> bool:
+        """Whether the cloud may run a pass without a further word from here."""
+        params = self._params
+        return params.alone_until > self._state.position or params.cloud_drafts > 0 or self._state.waiting_on_cloud
+
+    def _say_proposed(self, outbox: Outbox) -> None:
+        """Send what the draft proposed, whatever the policy makes of it."""
+        if self._proposing is not None:
+            while proposals := self._proposing.unsent():
+                outbox.say(Propose(self._state.session, proposals))
+
     def _say(self, outbox: Outbox, message: Grow | Steer) -> None:
+        self._say_proposed(outbox)
         self._said_s.append(self._clock.time())
         outbox.say(message)
 

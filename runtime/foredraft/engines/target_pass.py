@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from foredraft.engines import rejection
 from foredraft.engines.captured import CapturedForwards
 from foredraft.engines.exact import run
 from foredraft.engines.kv_memory import KvMemory, Moves
@@ -91,13 +92,14 @@ class AbandonedError(Exception):
 class _Group:
     """Passes that are read together, for they sample alike (but for their seeds) and want the same exits.
 
-    ``masked``: whether what they may say is limited.
+    ``masked``: whether what they may say is limited. ``rejecting``: whether their tokens come by rejection sampling.
     """
 
     sampling: Sampling
     exits: tuple[int, ...]
     logprobs: int | None
     masked: bool
+    rejecting: bool
     calls: list[Call] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
@@ -107,6 +109,18 @@ class _Group:
     predicted: Tensor = field(default_factory=Tensor)
     noise: Noise | None = None
     allowed: Tensor | None = None
+
+    @property
+    def foreseen(self) -> Sampling:
+        """How exits read its rows. What rejection sampling will say they cannot know; what is likeliest they can."""
+        return replace(self.sampling, temperature=0.0) if self.rejecting else self.sampling
+
+    def say(self, logits: Tensor) -> Tensor:
+        """The token that each row says comes next: ``[rows]``, int64."""
+        if not self.rejecting:
+            return sample(logits, self.predicted, self.sampling, self.noise)
+        trials = [trial for call in self.calls if call.batch for trial in call.batch.trials]
+        return torch.tensor(rejection.said(logits, self.sampling, trials), device=logits.device)
 
 
 Said = list[tuple[Call, Prediction]]
@@ -152,7 +166,7 @@ class TargetForward:
             torch.cuda.synchronize(model.device)  # nobody else waits for a prefill, and its time is to be known
         said: Said = []
         for group, logits in zip(self._groups, read, strict=True):
-            sampled = sample(held_to(logits, group.allowed), group.predicted, group.sampling, group.noise)
+            sampled = group.say(held_to(logits, group.allowed))
             scored = [] if group.logprobs is None else _scored(logits, sampled, group.logprobs)
             tokens = sampled.tolist()
             said += _split(group, len(model.layers), tokens, [1.0] * len(tokens), scored)
@@ -170,11 +184,11 @@ class TargetForward:
         return run(model, rows, [group.index for group in self._groups])
 
     def _grouped(self) -> list[_Group]:
-        groups: dict[tuple[Sampling, tuple[int, ...], int | None, bool], _Group] = {}
+        groups: dict[tuple[Sampling, tuple[int, ...], int | None, bool, bool], _Group] = {}
         for call, part in self._whole:
             batch = call.batch or Pass(())
             sampling = replace(call.sampling, seed=0) if call.sampling.temperature else Sampling()
-            key = sampling, batch.exits, batch.logprobs, bool(batch.masks)
+            key = sampling, batch.exits, batch.logprobs, bool(batch.masks), bool(batch.trials)
             group = groups.setdefault(key, _Group(*key))
             count = len(batch.tokens) + 1
             group.seeds += [call.sampling.seed] * count
@@ -192,7 +206,7 @@ class TargetForward:
         device = self._model.device
         group.index = slice(first, last) if in_one else torch.tensor(group.rows, device=device)
         group.predicted = torch.tensor(group.positions, device=device)
-        if group.sampling.temperature:
+        if group.sampling.temperature and not group.rejecting:
             seeds = torch.tensor(group.seeds, device=device)
             group.noise = Noise(group.predicted, self._model.vocab_size, seeds)
         if group.masked:
@@ -220,7 +234,7 @@ class TargetForward:
             raise ValueError("exits without heads")
         groups = [group for group in self._groups if layer in group.exits]
         read = [
-            self._exits.read(layer, hidden[group.index], group.predicted, group.sampling, group.noise, group.allowed)
+            self._exits.read(layer, hidden[group.index], group.predicted, group.foreseen, group.noise, group.allowed)
             for group in groups
         ]
 

@@ -86,6 +86,7 @@ class TorchTarget:
             prefill_chunk=chunk,
             stop_tokens=model.stop_tokens,
             exact=self.exact,
+            rejects=True,
         )
 
     @property
@@ -234,6 +235,8 @@ class TorchSlot:
             raise RefusedError(INVALID, f"parents {batch.parents} make no tree of {len(batch.tokens)} nodes")
         if batch.masks and len(batch.masks) != len(batch.tokens) + 1:
             raise RefusedError(INVALID, f"{len(batch.masks)} masks for a tip and {len(batch.tokens)} nodes")
+        if batch.trials and len(batch.trials) != len(batch.tokens) + 1:
+            raise RefusedError(INVALID, f"{len(batch.trials)} trials for a tip and {len(batch.tokens)} nodes")
         unknown = set(batch.exits) - set(card.exits)
         if unknown:
             raise RefusedError(INVALID, f"no exit after layers {sorted(unknown)}; there are {list(card.exits)}")

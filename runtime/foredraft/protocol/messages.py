@@ -32,6 +32,9 @@ MAX_TRACEPARENT: Final = 128
 """Characters of a trace's name: W3C's have 55."""
 IMAGE_DIGEST_BYTES: Final = 16
 """BLAKE2b of the encoded image."""
+WEIGHT_BYTES: Final = 2
+WEIGHTS_BYTES: Final = 64 * WEIGHT_BYTES
+"""Of a draft's distribution at one prefix."""
 
 # Codes of Refused. A retry can help where retry_after_s is set.
 BUSY: Final = "busy"  # no place free
@@ -322,7 +325,35 @@ class Shown(msgspec.Struct, frozen=True, array_like=True, tag=17):
     places: tuple[bytes, ...]
 
 
-ToCloud = Hello | Open | Grow | Steer | Close | Read | Score | Constrain | Show | Image
+Weights = Annotated[bytes, Meta(max_length=WEIGHTS_BYTES)]
+
+
+class Proposed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the draft thinks comes after the prefix (position, hash): tokens, and as many weights, as packed."""
+
+    position: Count
+    hash: Count
+    tokens: bytes
+    weights: Weights
+
+    @property
+    def anchor(self) -> Anchor:
+        """The prefix."""
+        return Anchor(self.position, self.hash)
+
+
+class Propose(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
+    """Edge to cloud: the draft's distributions. Before the Open of ``session``: it is held to rejection sampling.
+
+    Later, before the Grow whose tokens they are about, if not earlier. The first one about a prefix counts. A cloud
+    of before there was Propose refuses it.
+    """
+
+    session: Count
+    proposals: Annotated[tuple[Proposed, ...], Meta(max_length=MAX_CHAINS)]
+
+
+ToCloud = Hello | Open | Grow | Steer | Close | Read | Score | Constrain | Show | Image | Propose
 ToEdge = Ready | Hint | Commit | Refused | Drain | Predictions | Scores | Shown
 Message = ToCloud | ToEdge
 
@@ -377,3 +408,17 @@ def unpack(packed: bytes) -> list[int]:
     if shift:
         raise ProtocolError("a token id is cut off")
     return tokens
+
+
+def pack_weights(weights: Sequence[int]) -> bytes:
+    """Weights of 16 bits, big-endian."""
+    return b"".join([weight.to_bytes(WEIGHT_BYTES) for weight in weights])
+
+
+def unpack_weights(packed: bytes) -> list[int]:
+    """The weights in ``packed``. Raises ProtocolError where one is cut off, or 0."""
+    starts = range(0, len(packed), WEIGHT_BYTES)
+    weights = [int.from_bytes(packed[start : start + WEIGHT_BYTES]) for start in starts]
+    if len(packed) % WEIGHT_BYTES or 0 in weights:
+        raise ProtocolError("weights are of 16 bits each, and above 0")
+    return weights

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from foredraft.protocol.messages import Message
+from foredraft.protocol.rejection import Trial
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 from foredraft.text.constraint import Constraint
@@ -115,7 +116,8 @@ class Pass(msgspec.Struct, frozen=True, gc=False):
     ``tokens[i]`` is a draft node and ``parents[i]`` the index of its parent in ``tokens``, -1
     for the tip; parents come before children. ``exits``: the layers after which to report. ``logprobs``: how many
     log-probabilities the verdict is to tell of each row; None for none. ``masks``: what may come below the tip and
-    below each node, where that is limited: bit ``n`` of a mask is token ``n``'s (``Grammar.masks``).
+    below each node, where that is limited: bit ``n`` of a mask is token ``n``'s (``Grammar.masks``). ``trials``: what
+    of the draft is tried below the tip and below each node, where that is by rejection sampling (``rejection``).
     """
 
     trunk: tuple[int, ...]
@@ -124,6 +126,7 @@ class Pass(msgspec.Struct, frozen=True, gc=False):
     exits: tuple[int, ...] = ()
     logprobs: int | None = None
     masks: tuple[bytes, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -192,6 +195,7 @@ class TargetCard:
     pass or prefill, so that one long prompt does not hold the device for long. ``pass_s`` is a
     typical pass of a few tokens where known, else 0. ``stop_tokens``: the model's own end marks.
     ``exact``: whether a text depends on model, prompt, sampling and seed alone, to the bit; else up to ties.
+    ``rejects``: whether a pass may have trials.
     """
 
     model_digest: str
@@ -205,6 +209,7 @@ class TargetCard:
     pass_s: float = 0.0
     stop_tokens: tuple[int, ...] = ()
     exact: bool = False
+    rejects: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from foredraft.errors import ConfigError
 
 SEED_BITS = 63
+
+NOISE: Final = "noise"
+"""Drafts are accepted where they equal what the target samples with the noise that both ends know."""
+REJECTION: Final = "rejection"
+"""Drafts are accepted by rejection sampling."""
 
 
 @dataclass(frozen=True, slots=True)

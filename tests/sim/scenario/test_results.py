@@ -84,6 +84,7 @@ def test_a_summary_has_the_fields_of_generate(tmp_path: Path) -> None:
         "unverified",  # nor finished by its draft
         "image_bytes",  # nor about an image
         "image_s",
+        "acceptance",
         "seed",
         "temperature",
         "finish_reason",
