@@ -27,6 +27,8 @@ READ_BY_HAND: Final = {"torchao": "BSD-3-Clause"}
 """Of packages whose metadata say nothing: what their licence files say."""
 
 _NAMES: Final = {
+    "3-Clause BSD License": "BSD-3-Clause",
+    "BSD": "BSD-3-Clause",
     "Apache 2.0 License": "Apache-2.0",
     "Apache License, Version 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
