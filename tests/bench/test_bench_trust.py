@@ -48,7 +48,8 @@ def test_a_slope_is_told_by_the_hour() -> None:
 
 def test_a_measurement_that_is_none_is_said() -> None:
     done = CliRunner().invoke(app, ["bench", "trust", "--only", "idel"])
-    assert isinstance(done.exception, UnknownNameError) or "idle" in done.output
+    assert done.exit_code == UnknownNameError.exit_code
+    assert "did you mean 'idle'?" in done.output
 
 
 async def test_a_server_that_does_not_start_is_an_error() -> None:
