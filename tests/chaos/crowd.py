@@ -9,10 +9,9 @@ from random import Random
 from typing import Final
 
 import foredraft
-from foredraft.edge.handshake import shake_hands
+from foredraft.demo_models import bundled_pair
 from foredraft.errors import RecordError
 from foredraft.links import websocket
-from foredraft.links.model_files import fetch_tokenizer
 from foredraft.protocol.ports import Link
 from foredraft.protocol.sampling import Sampling
 from foredraft.text.tokenizer import Tokenizer
@@ -122,7 +121,7 @@ async def edges_of(*urls: str, drafts: Sequence[str] = ("demo", "ngram")) -> Asy
     """An edge with each draft, which may use these servers; afterwards no task is left."""
     before = asyncio.all_tasks()
     async with AsyncExitStack() as stack:
-        tokenizer = Tokenizer(await _tokenizer_of(urls[0]))
+        tokenizer = Tokenizer.from_folder(bundled_pair().target)
         places = [Place(url, tokenizer) for url in urls]
         yield [
             await stack.enter_async_context(foredraft.connect(*places, draft=draft, retry=QUICK)) for draft in drafts
@@ -130,15 +129,6 @@ async def edges_of(*urls: str, drafts: Sequence[str] = ("demo", "ngram")) -> Asy
     if left := asyncio.all_tasks() - before:
         _, left = await asyncio.wait(left, timeout=_ANSWER_S)  # a ping of aiohttp's own ends with its connection
     assert not left, f"{left} are left"
-
-
-async def _tokenizer_of(url: str) -> bytes:
-    link = await websocket.connect(url)
-    try:
-        ready = await shake_hands(link)
-    finally:
-        await link.close()
-    return await fetch_tokenizer(url, ready.tokenizer_digest)
 
 
 def shares(seed: int, count: int) -> list[float]:

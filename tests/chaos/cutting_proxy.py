@@ -67,7 +67,7 @@ class CuttingProxy:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on what comes until the bytes are used up, or either side has gone."""
-        left = self._luck.randrange(1, 6_000) if self._left > 0 else None
+        left = self._luck.randrange(1, 2_500) if self._left > 0 else None
         with suppress(OSError):
             while data := await reader.read(1 << 16):
                 if left is not None and self._left > 0:
