@@ -254,7 +254,7 @@ async def test_a_prompt_longer_than_the_context_says_so() -> None:
         ("{{ messages[5].content }}", "does not take this conversation"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{% for", "cannot be read"),
-        ("{{ " + "-" * 300 + "messages }}", "cannot be read"),
+        ("{{ " + "-" * 300 + "messages }}", "the model's chat template"),  # and why: compiling it takes seconds
         ("{{ 1" + "0" * 5_000 + " }}", "cannot be read"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}xxxxxxxxxx{% endfor %}{% endfor %}", "more than"),

@@ -1,5 +1,6 @@
 """What a model's folder says of chats; templates that go wrong are tested with the routes (``openai_api``)."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from foredraft.text import chat_template
 from foredraft.text.chat_card import ChatCard, parse_chat_card, read_chat_card
 from foredraft.text.chat_template import MAX_MEMORY_BYTES, render
 from foredraft.text.confined import Confined
+from foredraft.text.template_program import answer
 
 PROGRAM = "foredraft.text.template_program"
 CONVERSATION = [{"role": "user", "content": "Hello"}]
@@ -116,3 +118,8 @@ def test_arithmetic_of_ordinary_size_is_fine() -> None:
         render(ChatCard("m", "{{ '-' * 20 }}{{ 2 ** 10 }}{{ 3 * 4 }}{{ 2.5 * 2 }}"), CONVERSATION)
         == "-" * 20 + "1024125.0"
     )
+
+
+def test_what_pythons_compiler_refuses_cannot_be_read() -> None:
+    said = answer(json.dumps({"template": "{{ " + "-" * 201 + "messages }}"}).encode())
+    assert "cannot be read" in json.loads(said)["error"]

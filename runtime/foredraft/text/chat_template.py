@@ -32,6 +32,7 @@ def render(card: ChatCard, messages: Sequence[dict[str, Any]], tools: Sequence[d
 
 
 def _template(card: ChatCard, tools: Sequence[dict[str, Any]] | None) -> str:
+    needs("jinja2")
     written = card.tool_template if tools and card.tool_template is not None else card.template
     if written is None:
         raise ConfigError(f"the model {card.name!r} has no chat template; give it a prompt of your own to go on from")
@@ -39,7 +40,6 @@ def _template(card: ChatCard, tools: Sequence[dict[str, Any]] | None) -> str:
 
 
 def _ask(question: dict[str, Any]) -> str:
-    needs("jinja2")
     try:
         said = json.loads(_program.ask(json.dumps(question).encode()))
     except OutOfBoundsError as error:
