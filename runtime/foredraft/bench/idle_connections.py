@@ -23,7 +23,8 @@ _AT_ONCE, _SPARE_FILES, _TEXTS, _TOKENS = 50, 200, 5, 16
 async def measure(connections: int = 1000) -> Result:
     """Memory and waiting, with none and with so many. Raises ForedraftError where they cannot be opened."""
     _allow_files(connections + _SPARE_FILES)
-    async with server_process("--max-sessions", str(connections)) as server:
+    unhurried = ("--strangers-per-second", "0")  # all come from one address, and at once
+    async with server_process("--max-sessions", str(connections), *unhurried) as server:
         await _texts_s(server.url, 1)  # what a first text loads
         alone_s, before_mb = await _texts_s(server.url, _TEXTS), server.resident_mb()
         async with _silent(server.url, connections) as links:
