@@ -85,3 +85,12 @@ def test_a_kept_input_is_read_again(tmp_path: Path) -> None:
     paths = {"PYTHONPATH": ":".join([str(ROOT / "tests"), *filter(None, sys.path)])}
     done = subprocess.run(command, env=paths, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "nothing\n"), done.stderr
+
+
+def test_atheris_sees_where_inputs_get_to(tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="installed by make fuzz")
+    command = [sys.executable, "-m", "chaos.fuzz", "--subject", "card", "--inputs", "500", "--keep", str(tmp_path)]
+    paths = {"PYTHONPATH": ":".join([str(ROOT / "tests"), *filter(None, sys.path)])}
+    done = subprocess.run(command, env=paths, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "no interesting inputs" not in done.stderr
