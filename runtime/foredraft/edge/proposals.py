@@ -7,6 +7,7 @@ a pass. The policy decides about nodes alone, and those decide nothing but where
 
 from collections.abc import Sequence
 
+from foredraft.protocol.around import DrafterAround
 from foredraft.protocol.messages import MAX_CHAINS, Proposed, pack, pack_weights
 from foredraft.protocol.ports import Drafter, Guess
 from foredraft.protocol.rejection import CANDIDATES, Proposal, key_of, propose, trial
@@ -14,35 +15,26 @@ from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 
 
-class Proposing:
-    """Implements ``protocol.ports.Drafter`` around any drafter, and keeps what is to be sent of its proposals.
+class Proposing(DrafterAround):
+    """Around any drafter; keeps what is to be sent of its proposals.
 
     The drafter is asked for its likeliest tokens, as at temperature 0; this puts the temperature on.
     """
 
     def __init__(self, inner: Drafter, sampling: Sampling) -> None:
         """``sampling``: of the text; its temperature is above 0."""
-        self._inner, self._sampling = inner, sampling
+        super().__init__(inner)
+        self._sampling = sampling
         self._made: dict[Node, Proposal] = {}
         self._unsent: list[Node] = []
 
-    @property
-    def tokenizer_digest(self) -> str:
-        """The inner drafter's."""
-        return self._inner.tokenizer_digest
-
-    @property
-    def max_nodes_per_step(self) -> int:
-        """The inner drafter's."""
-        return self._inner.max_nodes_per_step
-
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A text begins, or begins anew."""
-        await self._inner.begin(tokens, Sampling())
+        await super().begin(tokens, Sampling())
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """Below each node, what its proposal's first draws are; how probable the first one is does not depend on it."""
-        found = await self._inner.draft(nodes, max(width, CANDIDATES))
+        found = await super().draft(nodes, max(width, CANDIDATES))
         return [self._drawn(node, guesses, width) for node, guesses in zip(nodes, found, strict=True)]
 
     def _drawn(self, node: Node, guesses: Sequence[Guess], width: int) -> list[Guess]:
@@ -54,18 +46,13 @@ class Proposing:
             self._made[node] = proposal
             self._unsent.append(node)
         tried, total = trial(key_of(self._sampling.seed, node.anchor), proposal), sum(proposal.weights)
-        return [
-            Guess(token, weight / total)
-            for token, weight in zip(tried.tokens[:width], sorted(proposal.weights, reverse=True), strict=False)
-        ]
+        likeliest_first = zip(tried.tokens[:width], proposal.weights, strict=False)
+        return [Guess(token, weight / total) for token, weight in likeliest_first]
 
     def advance(self, tokens: Sequence[int]) -> None:
         """The committed text grew."""
         self._made = {node: proposal for node, proposal in self._made.items() if node.alive}
-        self._inner.advance(tokens)
-
-    async def close(self) -> None:
-        """The inner drafter is its owner's to close."""
+        super().advance(tokens)
 
     def unsent(self) -> tuple[Proposed, ...]:
         """The proposals that are to be sent now, as many as one message holds; they count as sent."""

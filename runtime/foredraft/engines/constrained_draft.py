@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from foredraft.errors import GrammarError
+from foredraft.protocol.around import DrafterAround
 from foredraft.protocol.ports import Drafter, Grammar, Guess
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
@@ -21,26 +22,17 @@ CANDIDATES: Final = 16
 """Guesses asked of the draft at least, of which some may be forbidden."""
 
 
-class ConstrainedDrafter:
-    """Implements ``protocol.ports.Drafter``. ``begin_grammar``: makes the grammar before any token, in a thread.
+class ConstrainedDrafter(DrafterAround):
+    """Around any drafter. ``begin_grammar``: makes the grammar before any token, in a thread.
 
     ``start``: says where the generated text begins, once it begins. A grammar that cannot be made or followed is left
     alone: the cloud says what is wrong with it.
     """
 
     def __init__(self, inner: Drafter, begin_grammar: Callable[[], Grammar], start: Callable[[], int]) -> None:
-        self._inner, self._begin_grammar, self._start = inner, begin_grammar, start
+        super().__init__(inner)
+        self._begin_grammar, self._start = begin_grammar, start
         self._grammar: Grammar | None = None
-
-    @property
-    def tokenizer_digest(self) -> str:
-        """The inner drafter's."""
-        return self._inner.tokenizer_digest
-
-    @property
-    def max_nodes_per_step(self) -> int:
-        """The inner drafter's."""
-        return self._inner.max_nodes_per_step
 
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A text begins, or begins anew."""
@@ -49,7 +41,7 @@ class ConstrainedDrafter:
             self._grammar.follow(tokens[self._start() :])
         except GrammarError as error:
             self._give_up(error)
-        await self._inner.begin(tokens, sampling)
+        await super().begin(tokens, sampling)
 
     def _give_up(self, error: GrammarError) -> None:
         log.warning("drafting without the grammar: %s", error)
@@ -59,10 +51,10 @@ class ConstrainedDrafter:
         """The inner drafter's guesses that are allowed; what is forced without asking it."""
         masks = self._masks(nodes)
         if masks is None:
-            return await self._inner.draft(nodes, width)
+            return await super().draft(nodes, width)
         forced = [only(mask) for mask in masks]
         asked = [node for node, token in zip(nodes, forced, strict=True) if token is None]
-        said = iter(await self._inner.draft(asked, max(width, CANDIDATES)) if asked else [])
+        said = iter(await super().draft(asked, max(width, CANDIDATES)) if asked else [])
         return [
             _allowed(next(said), mask, width) if token is None else [Guess(token, 1.0)]
             for mask, token in zip(masks, forced, strict=True)
@@ -95,10 +87,7 @@ class ConstrainedDrafter:
                 self._grammar.follow(tokens)
             except GrammarError as error:
                 self._give_up(error)
-        self._inner.advance(tokens)
-
-    async def close(self) -> None:
-        """The inner drafter is its owner's to close."""
+        super().advance(tokens)
 
 
 def _path(node: Node) -> list[Node]:

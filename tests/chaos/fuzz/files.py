@@ -13,12 +13,13 @@ from foredraft.keys import METRICS, PROBE, SERVE, Key, Keys, hash_of, read_keys,
 from foredraft.observe.record.frames import HEADER, Setup, decode_frame, encode_frame
 from foredraft.observe.record.reading import read_record
 from foredraft.policies import make_policy
-from foredraft.policies.policy_file import Origin, policy_file_of, read_policy_file, render_policy_file
+from foredraft.policies.policy_file import policy_file_of, read_policy_file, render_policy_file
 from foredraft.profiles import DraftProfile, LinkProfile, load_profile, parse_profile, render_profile, seconds
 from foredraft_sim.scenario.results import inputs_of
 from foredraft_sim.scenario.scenario import read_scenario
 from observe.record.recorded_sessions import recorded
 from paths import EXAMPLES, PROFILES, SCENARIOS
+from policies.test_policy_file import ORIGIN
 
 
 def _profile(path: Path) -> None:
@@ -84,21 +85,8 @@ def subjects(folder: Path) -> list[Subject]:
 
 
 def _policies() -> list[bytes]:
-    origin = Origin(
-        scenario="robot.toml",
-        scenario_digest="0123",
-        study="robot",
-        objectives=("p50-tpot", "cost"),
-        limits={"p99-tpot": 0.2},
-        trials=60,
-        seeds=(1, 2),
-        held_out_seeds=(3, 4),
-        foredraft="0.1.0",
-        optuna="5.0.0",
-        figures={"p50-tpot": 0.1},
-    )
     specs = ("cloud", "sync:gamma=6", "seed:gamma=3,threshold=0.35,exits=8+16", "ahead:patience_s=0.02", "auto", "both")
-    return [render_policy_file(policy_file_of(spec, origin)).encode() for spec in specs]
+    return [render_policy_file(policy_file_of(spec, ORIGIN)).encode() for spec in specs]
 
 
 def _some_keys() -> bytes:

@@ -15,6 +15,7 @@ from foredraft.edge.saved_estimates import estimates_as_plain
 from foredraft.edge.session_report import SessionReport
 from foredraft.observe.record.frames import Asked, Began, Ended, Frame, Noted, Passed
 from foredraft.observe.record.taps import BothEnds, Note, tapped
+from foredraft.protocol.around import DrafterAround
 from foredraft.protocol.events import Event, Observer
 from foredraft.protocol.messages import pack
 from foredraft.protocol.ports import Drafter, Guess, Pass, Prediction, Slot, Target, TargetCard, Urgent, Verdict
@@ -123,38 +124,20 @@ class Journal:
         self._write(Noted(self._session(), place, t_s, where, kind, data))
 
 
-class _HeardDrafter:
+class _HeardDrafter(DrafterAround):
     """A drafter that somebody listens to."""
 
     def __init__(self, inner: Drafter, journal: Journal, where: str) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._journal = journal
         self._where = where
 
-    @property
-    def tokenizer_digest(self) -> str:
-        """The inner drafter's."""
-        return self._inner.tokenizer_digest
-
-    @property
-    def max_nodes_per_step(self) -> int:
-        """The inner drafter's."""
-        return self._inner.max_nodes_per_step
-
-    async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
-        """A text begins."""
-        await self._inner.begin(tokens, sampling)
-
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """What the inner drafter says."""
-        guesses = await self._inner.draft(nodes, width)
+        guesses = await super().draft(nodes, width)
         for node, below in zip(nodes, guesses, strict=True):
             self._journal.said(self._where, node, width, below)
         return guesses
-
-    def advance(self, tokens: Sequence[int]) -> None:
-        """The committed text grew."""
-        self._inner.advance(tokens)
 
     async def close(self) -> None:
         """Close the inner drafter."""
