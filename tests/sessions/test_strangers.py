@@ -27,11 +27,14 @@ from foredraft.protocol.messages import (
     Hint,
     Message,
     Open,
+    Propose,
+    Proposed,
     Ready,
     Refused,
     Steer,
     ToEdge,
     pack,
+    pack_weights,
     unpack,
 )
 from foredraft.protocol.ports import Link
@@ -196,6 +199,46 @@ async def test_a_bad_message_in_a_session_is_refused_and_the_session_goes_on(
         assert [message.code for message in refused] == [code]
         assert says in refused[0].reason
         assert text_in(heard) == text(10)
+
+
+def proposed(tokens: bytes, weights: bytes) -> Propose:
+    """What a draft may think of the first token."""
+    return Propose(1, (Proposed(TIP.position, TIP.hash, tokens, weights),))
+
+
+GOOD = proposed(pack([5, 6]), pack_weights([65535, 1]))
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (proposed(pack([5, 6]), pack_weights([1])), "2 proposed tokens, 1 weights"),
+        (proposed(pack([5, 5]), pack_weights([1, 2])), "2 proposed tokens, 2 weights"),
+        (proposed(pack([70_000]), pack_weights([1])), "outside the vocabulary"),
+        (proposed(b"\xff", pack_weights([1])), "cut off"),
+        (proposed(pack([5]), b"\x00\x00"), "weights are of 16 bits each, and above 0"),
+        (proposed(pack([5]), b"\x01"), "weights are of 16 bits each, and above 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_proposal_that_makes_no_sense_is_refused_with_the_text_before_it_and_alone_after_it(
+    bad: Propose, says: str
+) -> None:
+    target = ScriptedTarget(truth, rejects=True)
+    warm, alone = opened(temperature=0.8), Steer(1, 10, alone_until=100)
+    async with stranger(room(target)) as link:
+        for message in (HELLO, GOOD, warm, bad, alone):
+            await link.send(message)
+        heard = await answers_to_the_end(link)
+        assert [says in message.reason for message in heard if isinstance(message, Refused)] == [True]
+        assert text_in(heard) == text(10)
+    async with stranger(room(target)) as link:
+        for message in (HELLO, bad, warm):
+            await link.send(message)
+        refused = (await answers(link, Refused))[-1]
+        assert isinstance(refused, Refused)
+        assert (refused.session, refused.code) == (1, messages.INVALID)
+        assert says in refused.reason
 
 
 async def answers_to_the_end(link: MemoryLink) -> list[Message]:
