@@ -8,14 +8,13 @@ import pytest
 from foredraft.cloud.service import CloudService
 from foredraft.edge.connections import Connections, Retry
 from foredraft.edge.session import EdgeSession
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
+from foredraft.engines.scripted import ScriptedTarget
 from foredraft.errors import RefusedError, UnreachableError
 from foredraft.links.memory import MemoryLink, memory_link
-from foredraft.policies import make_policy
 from foredraft.protocol.messages import Close, Hello, Message, Open, Refused
 from foredraft.protocol.ports import Link
-from foredraft.protocol.sampling import Sampling, StopRules
-from sessions.room import PROMPT, Tap, perfect, text, truth
+from foredraft.protocol.sampling import StopRules
+from sessions.room import Tap, session_to, text, truth
 
 pytestmark = pytest.mark.simulated
 
@@ -38,14 +37,7 @@ class Cloud:
         return self.links[-1]
 
     def session(self, connections: Connections, length: int = 20) -> EdgeSession:
-        return EdgeSession(
-            PROMPT,
-            connect=connections,
-            drafter=ScriptedDrafter(perfect),
-            policy=make_policy("sync"),
-            sampling=Sampling(),
-            rules=StopRules(max_new_tokens=length),
-        )
+        return session_to(connections, "sync", length)
 
     def make_room(self) -> bool:
         return self.service.make_room([connection.link for connection in self.service._connections])
@@ -214,14 +206,7 @@ async def test_who_gives_a_text_up_ends_it_in_the_cloud_and_keeps_the_connection
 async def test_a_text_that_was_refused_gives_no_connection_back() -> None:
     cloud = Cloud()
     connections = Connections(cloud.connect, most_idle=1)
-    session = EdgeSession(
-        PROMPT,
-        connect=connections,
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy("sync"),
-        sampling=Sampling(),
-        rules=StopRules(max_new_tokens=5, strings=("no tokenizer here",)),
-    )
+    session = session_to(connections, rules=StopRules(max_new_tokens=5, strings=("no tokenizer here",)))
     with pytest.raises(RefusedError, match="no stop strings"):
         await session.run()
     assert await cloud.text(connections) == text(20)

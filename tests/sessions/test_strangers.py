@@ -9,12 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foredraft.edge.connections import Retry
-from foredraft.edge.session import EdgeSession
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
+from foredraft.engines.scripted import ScriptedSlot, ScriptedTarget
 from foredraft.errors import ForedraftError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.keys import Keys
 from foredraft.links.memory import MemoryLink, memory_link
-from foredraft.policies import make_policy
 from foredraft.protocol import messages
 from foredraft.protocol.anchor import ORIGIN
 from foredraft.protocol.messages import (
@@ -38,10 +36,10 @@ from foredraft.protocol.messages import (
     unpack,
 )
 from foredraft.protocol.ports import Link
-from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.sampling import Sampling
 from foredraft_sim.loop.event_loop import SimLoop
 from protocol.test_messages import MESSAGES
-from sessions.room import PROMPT, Room, collect, perfect, room, text, truth
+from sessions.room import PROMPT, Room, collect, room, session_to, text, truth
 
 HELLO = Hello(messages.PROTOCOL_VERSION)
 OPEN = Open(1, pack(PROMPT), 3, 0.0, 0, 1.0, 0, 10, (), (), Steer(1, 1))
@@ -383,15 +381,7 @@ async def against(script: list[ToEdge], *, policy: str = "seed") -> list[int]:
         tasks.append(asyncio.create_task(cloud(other)))
         return edge
 
-    session = EdgeSession(
-        PROMPT,
-        connect=connect,
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy(policy),
-        sampling=Sampling(),
-        rules=StopRules(10),
-        retry=Retry(attempts=1, first_s=0.0),
-    )
+    session = session_to(connect, policy, retry=Retry(attempts=1, first_s=0.0))
     try:
         async with asyncio.timeout(30.0):  # of simulated time
             return await collect(session)
@@ -437,14 +427,7 @@ async def test_hints_without_end_do_not_outgrow_the_tree() -> None:
 @pytest.mark.parametrize("code", [messages.FULL, messages.UNKNOWN_ANCHOR])
 async def test_a_cloud_that_refuses_every_chain_is_not_stormed(policy: str, code: str) -> None:
     edge, cloud = memory_link()
-    session = EdgeSession(
-        PROMPT,
-        connect=lambda: _ready(edge),
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy(policy),
-        sampling=Sampling(),
-        rules=StopRules(1000),
-    )
+    session = session_to(lambda: _ready(edge), policy, 1000)
     running = asyncio.create_task(collect(session))
     await cloud.receive()
     await cloud.send(READY)
@@ -478,15 +461,7 @@ async def test_a_cloud_that_never_answers_hello_is_given_up() -> None:
         links.append(cloud)
         return edge
 
-    session = EdgeSession(
-        PROMPT,
-        connect=connect,
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy("sync"),
-        sampling=Sampling(),
-        rules=StopRules(10),
-        retry=Retry(attempts=2, first_s=0.1),
-    )
+    session = session_to(connect, retry=Retry(attempts=2, first_s=0.1))
     with pytest.raises(UnreachableError, match="gave up after 2 retries: the cloud did not answer Hello"):
         await collect(session)
     assert len(links) == 3

@@ -10,11 +10,8 @@ from chaos.fuzz.forms import JSON, MESSAGE, MESSAGES, framed, frames_of
 from chaos.fuzz.subject import UNSEEN, Subject
 from foredraft.cloud.service import CloudService
 from foredraft.edge.connections import Retry
-from foredraft.edge.session import EdgeSession
-from foredraft.engines.scripted import ScriptedDrafter
 from foredraft.errors import ForedraftError
 from foredraft.links.memory import MemoryLink, memory_link
-from foredraft.policies import make_policy
 from foredraft.protocol import messages
 from foredraft.protocol.anchor import ORIGIN
 from foredraft.protocol.messages import (
@@ -48,13 +45,12 @@ from foredraft.protocol.messages import (
     unpack_weights,
 )
 from foredraft.protocol.ports import Link
-from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.text.chat_card import ChatCard, parse_chat_card
 from foredraft.text.chat_template import check_template
 from foredraft.text.tokenizer import Tokenizer
 from foredraft_sim.loop.event_loop import SimLoop
 from openai_api.test_official_clients import CARD
-from sessions.room import PROMPT, collect, perfect, text
+from sessions.room import PROMPT, collect, session_to, text
 
 MOST_S: Final = 120.0
 """Of simulated time; whatever an edge waits for, it does not wait longer."""
@@ -195,16 +191,7 @@ async def _said_to_an_edge(frames: list[bytes]) -> None:
         clouds_ends.append(asyncio.create_task(cloud(other)))
         return edge
 
-    session = EdgeSession(
-        PROMPT,
-        connect=connect,
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy("seed"),
-        sampling=Sampling(),
-        rules=StopRules(_TEXT),
-        retry=Retry(attempts=1, first_s=0.0),
-        logprobs=2,
-    )
+    session = session_to(connect, "seed", _TEXT, retry=Retry(attempts=1, first_s=0.0), logprobs=2)
     with _no_task_left():
         try:
             async with asyncio.timeout(MOST_S):
