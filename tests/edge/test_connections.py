@@ -9,7 +9,7 @@ from foredraft.cloud.service import CloudService
 from foredraft.edge.connections import Connections, Retry
 from foredraft.edge.session import EdgeSession
 from foredraft.engines.scripted import ScriptedTarget
-from foredraft.errors import RefusedError, UnreachableError
+from foredraft.errors import LinkClosedError, RefusedError, UnreachableError
 from foredraft.links.memory import MemoryLink, memory_link
 from foredraft.protocol.messages import Close, Hello, Message, Open, Refused
 from foredraft.protocol.ports import Link
@@ -187,6 +187,37 @@ async def test_a_drained_server_is_met_again_when_it_said_that_it_is_back() -> N
     assert len(cloud.links) == 1
     await asyncio.sleep(2.0)
     assert len(cloud.links) == 2
+    await connections.close()
+
+
+async def test_a_cloud_that_never_answers_hello_is_met_in_vain() -> None:
+    links: list[MemoryLink] = []
+
+    async def connect() -> Link:
+        edge, cloud = memory_link()
+        links.append(cloud)
+        return edge
+
+    connections = Connections(connect, retry=Retry(attempts=1))
+    with pytest.raises(UnreachableError, match="gave up after 1 retries: the cloud did not answer Hello"):
+        await connections.meet()
+    for cloud in links:
+        assert isinstance(await cloud.receive(), Hello)
+        with pytest.raises(LinkClosedError):
+            await cloud.receive()
+
+
+async def test_who_is_cancelled_while_it_takes_a_connection_leaves_none_open() -> None:
+    cloud = Cloud()
+    connections = Connections(cloud.connect, most_idle=1)
+    await cloud.text(connections)
+    await settled()
+    taking = asyncio.create_task(connections.take())
+    await asyncio.sleep(0)
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert taking.cancelled()
+    await asyncio.gather(*cloud.serving)
     await connections.close()
 
 
