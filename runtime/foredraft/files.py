@@ -18,6 +18,15 @@ def check_folders(files: Iterable[Path]) -> None:
             raise ConfigError(f"cannot write {path}: it is a folder")
 
 
+def made_folder(path: Path) -> Path:
+    """The folder that ``--out`` names, made if it is not there. Raises ConfigError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {path}: cannot be made a folder: {error.strerror or error}") from error
+    return path
+
+
 @contextmanager
 def made_room(what: str, file: Path) -> Iterator[None]:
     """Its folder is there while a library writes the file. Raises ConfigError where that goes wrong."""

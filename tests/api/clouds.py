@@ -37,7 +37,9 @@ def text_between(start: int, end: int) -> str:
     return TOKENIZER.decode([truth(position) for position in range(start, end)])
 
 
-def target(*, exits: bool = True, tokenizer: Tokenizer = TOKENIZER, context: int = 1 << 20) -> ScriptedTarget:
+def target(
+    *, exits: bool = True, tokenizer: Tokenizer = TOKENIZER, context: int = 1 << 20, rejects: bool = False
+) -> ScriptedTarget:
     """Says the text; its exits are right except at every third position."""
     return ScriptedTarget(
         truth,
@@ -46,6 +48,7 @@ def target(*, exits: bool = True, tokenizer: Tokenizer = TOKENIZER, context: int
         vocab_size=257,
         context=context,
         tokenizer_digest=tokenizer.digest,
+        rejects=rejects,
     )
 
 

@@ -323,6 +323,15 @@ async def test_the_end_of_an_edge_ends_the_texts_that_other_tasks_iterate_over(c
     assert [drafter.closed for drafter in drafters] == [1, 1]
 
 
+async def test_the_end_of_an_edge_ends_a_text_that_has_only_just_begun_elsewhere() -> None:
+    async with clouds.cloud() as cloud:
+        async with foredraft.connect(cloud, draft=clouds.drafter) as edge:
+            task = asyncio.create_task(edge.generate(PROMPT, max_new_tokens=1 << 30).finish())
+            await asyncio.sleep(0)  # it waits for its session's task, which has not had its turn
+        with pytest.raises(LinkClosedError, match="the edge was closed"):
+            await task
+
+
 class ClosedOnce(ScriptedDrafter):
     """A drafter that counts how often it is closed."""
 

@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any, get_args
 
 import pytest
 
@@ -15,7 +16,9 @@ from chaos.fuzz.forms import JSON, MESSAGES, RECORD, TOML, Form, framed
 from chaos.fuzz.mutation import mutated
 from chaos.fuzz.subject import Subject
 from chaos.fuzz.subjects import opened
+from chaos.fuzz.wire import TO_CLOUD, TO_EDGE
 from foredraft.errors import ConfigError
+from foredraft.protocol.messages import Message, ToCloud, ToEdge
 from paths import ROOT
 
 INPUTS = 300
@@ -36,6 +39,11 @@ def test_nothing_but_documented_errors_comes_of_changed_inputs(subjects: dict[st
 
 def test_every_subject_has_a_share_of_the_inputs(subjects: dict[str, Subject]) -> None:
     assert subjects.keys() == SHARES.keys()
+
+
+@pytest.mark.parametrize(("examples", "kinds"), [(TO_CLOUD, ToCloud), (TO_EDGE, ToEdge)])
+def test_every_message_is_among_those_that_are_changed(examples: Sequence[Sequence[Message]], kinds: Any) -> None:
+    assert {type(message) for said in examples for message in said} >= {*get_args(kinds)}
 
 
 def strict(data: bytes) -> None:

@@ -88,6 +88,14 @@ async def test_an_unknown_policy_is_said_and_the_conversation_goes_on() -> None:
     assert out.decode() == answer(("user", "Hello")) + "\n"
 
 
+async def test_answers_are_asked_for_by_the_rule_of_acceptance_that_is_wanted() -> None:
+    """The scripted target knows the other one alone, and says so."""
+    async with chatting("--acceptance", "rejection", "--temperature", "0.8") as (process, _):
+        out, wrong = await process.communicate(b"Hello\n")
+    assert "accepts drafts by shared noise alone; leave rejection sampling out" in wrong.decode()
+    assert out.decode() == "\n"
+
+
 async def test_ctrl_c_stops_an_answer_and_keeps_what_there_was(tmp_path: Path) -> None:
     file = tmp_path / "conversation.json"
     async with chatting("--max-new-tokens", "1000000", "--policy", "cloud") as (process, cloud):

@@ -5,7 +5,9 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -34,6 +36,30 @@ async def test_the_verb_serves_a_client_until_it_is_told_to_stop() -> None:
     assert said.choices[0].text == clouds.text_between(start, start + 20)
     assert said.foredraft["policy"] == "sync"  # type: ignore[attr-defined]
     assert ready["model"] == "boxer"
+
+
+@pytest.mark.parametrize("words", [["--strangers", "1"], ["--strangers-per-second", "0.001"]])
+async def test_who_shows_no_key_is_bounded_by_address_as_at_a_server(words: list[str]) -> None:
+    async with clouds.cloud() as cloud, cloud.listen() as url:
+        process = await asyncio.create_subprocess_exec(
+            *EDGE, "--server", url, "--api-key", "mine", *words, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        port = urlsplit(json.loads(await process.stdout.readline())["url"]).port
+        silent, second, customer = [
+            await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+            for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2")
+        ]
+        customer[1].write(b"GET /v1/models HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer mine\r\n\r\n")
+        answer = await customer[0].readline()
+        with suppress(ConnectionError):
+            assert await second[0].read() == b""
+        assert not silent[0].at_eof()
+        for _, writer in (silent, second, customer):
+            writer.close()
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    assert answer.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,13 @@ import pytest
 from foredraft.cloud.service import CloudService
 from foredraft.edge.connections import Connections, Retry
 from foredraft.edge.session import EdgeSession
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedTarget
-from foredraft.errors import RefusedError, UnreachableError
+from foredraft.engines.scripted import ScriptedTarget
+from foredraft.errors import LinkClosedError, RefusedError, UnreachableError
 from foredraft.links.memory import MemoryLink, memory_link
-from foredraft.policies import make_policy
 from foredraft.protocol.messages import Close, Hello, Message, Open, Refused
 from foredraft.protocol.ports import Link
-from foredraft.protocol.sampling import Sampling, StopRules
-from sessions.room import PROMPT, Tap, perfect, text, truth
+from foredraft.protocol.sampling import StopRules
+from sessions.room import Tap, session_to, text, truth
 
 pytestmark = pytest.mark.simulated
 
@@ -38,14 +37,7 @@ class Cloud:
         return self.links[-1]
 
     def session(self, connections: Connections, length: int = 20) -> EdgeSession:
-        return EdgeSession(
-            PROMPT,
-            connect=connections,
-            drafter=ScriptedDrafter(perfect),
-            policy=make_policy("sync"),
-            sampling=Sampling(),
-            rules=StopRules(max_new_tokens=length),
-        )
+        return session_to(connections, "sync", length)
 
     def make_room(self) -> bool:
         return self.service.make_room([connection.link for connection in self.service._connections])
@@ -198,6 +190,37 @@ async def test_a_drained_server_is_met_again_when_it_said_that_it_is_back() -> N
     await connections.close()
 
 
+async def test_a_cloud_that_never_answers_hello_is_met_in_vain() -> None:
+    links: list[MemoryLink] = []
+
+    async def connect() -> Link:
+        edge, cloud = memory_link()
+        links.append(cloud)
+        return edge
+
+    connections = Connections(connect, retry=Retry(attempts=1))
+    with pytest.raises(UnreachableError, match="gave up after 1 retries: the cloud did not answer Hello"):
+        await connections.meet()
+    for cloud in links:
+        assert isinstance(await cloud.receive(), Hello)
+        with pytest.raises(LinkClosedError):
+            await cloud.receive()
+
+
+async def test_who_is_cancelled_while_it_takes_a_connection_leaves_none_open() -> None:
+    cloud = Cloud()
+    connections = Connections(cloud.connect, most_idle=1)
+    await cloud.text(connections)
+    await settled()
+    taking = asyncio.create_task(connections.take())
+    await asyncio.sleep(0)
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert taking.cancelled()
+    await asyncio.gather(*cloud.serving)
+    await connections.close()
+
+
 async def test_who_gives_a_text_up_ends_it_in_the_cloud_and_keeps_the_connection() -> None:
     cloud = Cloud()
     connections = Connections(cloud.connect, most_idle=1)
@@ -214,14 +237,7 @@ async def test_who_gives_a_text_up_ends_it_in_the_cloud_and_keeps_the_connection
 async def test_a_text_that_was_refused_gives_no_connection_back() -> None:
     cloud = Cloud()
     connections = Connections(cloud.connect, most_idle=1)
-    session = EdgeSession(
-        PROMPT,
-        connect=connections,
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy("sync"),
-        sampling=Sampling(),
-        rules=StopRules(max_new_tokens=5, strings=("no tokenizer here",)),
-    )
+    session = session_to(connections, rules=StopRules(max_new_tokens=5, strings=("no tokenizer here",)))
     with pytest.raises(RefusedError, match="no stop strings"):
         await session.run()
     assert await cloud.text(connections) == text(20)

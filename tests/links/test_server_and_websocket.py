@@ -22,6 +22,7 @@ import uvloop
 from foredraft.bench.bytes_tokenizer import byte_tokenizer
 from foredraft.errors import ConfigError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.keys import Keys
+from foredraft.links.memory import memory_link
 from foredraft.links.model_files import fetch_tokenizer
 from foredraft.links.websocket import connect
 from foredraft.protocol.counters import Counters
@@ -618,6 +619,20 @@ def test_while_it_drains_it_says_so_and_takes_no_session(run: Run) -> None:
                 await connect(url, api_key="key")
             await link.close()
             await leaving
+
+    run(scenario())
+
+
+def test_a_connection_that_is_let_in_as_the_server_begins_to_drain_is_told_so(run: Run) -> None:
+    async def scenario() -> None:
+        server = Server(Echo(), card=CARD, tokenizer_json=TOKENIZER)
+        edge, cloud = memory_link()
+        server.draining = True
+        await server.serve(cloud)
+        assert await edge.receive() == Drain()
+        with pytest.raises(LinkClosedError):
+            await edge.receive()
+        assert server.connections() == 0
 
     run(scenario())
 

@@ -20,7 +20,9 @@ from foredraft.links.proxy import ShapingProxy, run_proxy_in_thread
 from foredraft.links.shaping import Shape
 from foredraft.links.websocket import connect as link_to
 from foredraft.profiles import load_profile
+from foredraft.protocol.messages import PROTOCOL_VERSION, UNAUTHORIZED, Drain, Hello, Open, Refused, Steer, pack
 from foredraft.protocol.sampling import Sampling
+from foredraft.server.bounds import Bounds
 
 KEYS = (
     Key(name="ada", hash=hash_of("a")),
@@ -106,6 +108,39 @@ async def test_a_key_that_is_revoked_ends_its_texts_within_a_second_and_those_of
         assert not going_on.done()
         going_on.cancel()
         await asyncio.gather(going_on, return_exceptions=True)
+
+
+async def test_a_key_that_is_revoked_while_the_server_drains_ends_its_texts_before_the_others_have_to_leave(
+    tmp_path: Path,
+) -> None:
+    """Edges go when they are told that a server drains; these peers stay for as long as they may."""
+    write(file := tmp_path / "keys.toml", KEYS)
+    leave, urls = asyncio.Event(), asyncio.Queue[str]()
+    async with foredraft.Cloud(owned(), clouds.TOKENIZER, keys=KeyFile(file)) as cloud, asyncio.TaskGroup() as group:
+
+        async def serve() -> None:
+            async with cloud.listen(bounds=Bounds(grace_s=20.0)) as url:
+                urls.put_nowait(url)
+                await leave.wait()
+
+        serving, url = group.create_task(serve()), await urls.get()
+        links = {secret: await link_to(url, api_key=secret) for secret in "ab"}
+        for secret, link in links.items():
+            await link.send(Hello(PROTOCOL_VERSION, secret))
+            await link.send(Open(1, pack([1]), 1, 0.0, 0, 1.0, 0, 10**6, (), (), Steer(1, 1)))
+        leave.set()
+        for link in links.values():
+            while not isinstance(await link.receive(), Drain):
+                pass
+        write(file, KEYS[1:])
+        try:
+            while not isinstance(refused := await links["a"].receive(), Refused):
+                pass
+            assert not serving.done()
+        finally:
+            for link in links.values():
+                await link.close()
+    assert refused.code == UNAUTHORIZED
 
 
 async def _endless(edge: foredraft.Edge) -> None:

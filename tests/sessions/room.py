@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from foredraft.cloud.service import CloudService
-from foredraft.edge.connections import Retry
+from foredraft.edge.connections import Connect, Connections, Retry
 from foredraft.edge.deadline import Deadline
 from foredraft.edge.policy import Policy
 from foredraft.edge.session import EdgeSession
@@ -93,6 +93,33 @@ class Tap(Link):
         return self.link.bytes_received
 
 
+def session_to(
+    connect: Connect | Connections,
+    policy: str | Policy = "sync",
+    length: int = 10,
+    *,
+    drafter: Drafter | None = None,
+    rules: StopRules | None = None,
+    prompt: Sequence[int] = PROMPT,
+    sampling: Sampling | None = None,
+    retry: Retry | None = None,
+    deadline: Deadline | None = None,
+    logprobs: int | None = None,
+) -> EdgeSession:
+    """An edge's session to whatever answers there; its drafter is always right, unless it is another one."""
+    return EdgeSession(
+        prompt,
+        connect=connect,
+        drafter=drafter or ScriptedDrafter(perfect),
+        policy=make_policy(policy) if isinstance(policy, str) else policy,
+        sampling=sampling or Sampling(),
+        rules=rules or StopRules(length),
+        retry=retry or Retry(),
+        deadline=deadline,
+        logprobs=logprobs,
+    )
+
+
 @dataclass
 class Room:
     """A service, and links to it."""
@@ -118,13 +145,14 @@ class Room:
         sampling: Sampling | None = None,
         deadline: Deadline | None = None,
     ) -> EdgeSession:
-        return EdgeSession(
-            prompt,
-            connect=self.connect,
+        return session_to(
+            self.connect,
+            policy,
+            length,
             drafter=drafter or ScriptedDrafter(every_third_wrong),
-            policy=make_policy(policy) if isinstance(policy, str) else policy,
-            sampling=sampling or Sampling(),
-            rules=rules or StopRules(length),
+            rules=rules,
+            prompt=prompt,
+            sampling=sampling,
             retry=Retry(first_s=0.0),
             deadline=deadline,
         )

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from foredraft.cloud.connection import MAX_UNSENT
 from foredraft.cloud.drafter import CloudDrafter
 from foredraft.cloud.state import Limits
-from foredraft.edge.session import EdgeSession
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import VerifyParams
 from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
 from foredraft.errors import ConfigError, ForedraftError, LinkClosedError, RefusedError
-from foredraft.policies import make_policy
 from foredraft.policies.sync import SyncPolicy
 from foredraft.protocol import messages
 from foredraft.protocol.messages import Commit, Drain, Refused
@@ -24,7 +22,7 @@ from foredraft.protocol.ports import Guess, Link, Pass, Prediction, Verdict
 from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.protocol.tree import DraftTree, Node
 from foredraft_sim.loop.event_loop import SimLoop
-from sessions.room import PROMPT, Room, SlowTarget, collect, perfect, room, text, truth, watching
+from sessions.room import PROMPT, Room, SlowTarget, collect, perfect, room, session_to, text, truth, watching
 
 POLICIES = ("cloud", "sync", "seed", "ahead", "auto")
 
@@ -277,14 +275,7 @@ async def test_a_drained_server_is_left_and_the_text_goes_on_at_the_next() -> No
     async def connect() -> Link:
         return await (second if drained else first).connect()
 
-    session = EdgeSession(
-        PROMPT,
-        connect=connect,
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy("sync"),
-        sampling=Sampling(),
-        rules=StopRules(max_new_tokens=20),
-    )
+    session = session_to(connect, "sync", 20)
 
     def drain(tokens: list[int]) -> None:
         nonlocal drained

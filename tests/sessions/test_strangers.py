@@ -9,12 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foredraft.edge.connections import Retry
-from foredraft.edge.session import EdgeSession
-from foredraft.engines.scripted import ScriptedDrafter, ScriptedSlot, ScriptedTarget
+from foredraft.engines.scripted import ScriptedSlot, ScriptedTarget
 from foredraft.errors import ForedraftError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.keys import Keys
 from foredraft.links.memory import MemoryLink, memory_link
-from foredraft.policies import make_policy
 from foredraft.protocol import messages
 from foredraft.protocol.anchor import ORIGIN
 from foredraft.protocol.messages import (
@@ -27,18 +25,21 @@ from foredraft.protocol.messages import (
     Hint,
     Message,
     Open,
+    Propose,
+    Proposed,
     Ready,
     Refused,
     Steer,
     ToEdge,
     pack,
+    pack_weights,
     unpack,
 )
 from foredraft.protocol.ports import Link
-from foredraft.protocol.sampling import Sampling, StopRules
+from foredraft.protocol.sampling import Sampling
 from foredraft_sim.loop.event_loop import SimLoop
 from protocol.test_messages import MESSAGES
-from sessions.room import PROMPT, Room, collect, perfect, room, text, truth
+from sessions.room import PROMPT, Room, collect, room, session_to, text, truth
 
 HELLO = Hello(messages.PROTOCOL_VERSION)
 OPEN = Open(1, pack(PROMPT), 3, 0.0, 0, 1.0, 0, 10, (), (), Steer(1, 1))
@@ -198,6 +199,46 @@ async def test_a_bad_message_in_a_session_is_refused_and_the_session_goes_on(
         assert text_in(heard) == text(10)
 
 
+def proposed(tokens: bytes, weights: bytes) -> Propose:
+    """What a draft may think of the first token."""
+    return Propose(1, (Proposed(TIP.position, TIP.hash, tokens, weights),))
+
+
+GOOD = proposed(pack([5, 6]), pack_weights([65535, 1]))
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (proposed(pack([5, 6]), pack_weights([1])), "2 proposed tokens, 1 weights"),
+        (proposed(pack([5, 5]), pack_weights([1, 2])), "2 proposed tokens, 2 weights"),
+        (proposed(pack([70_000]), pack_weights([1])), "outside the vocabulary"),
+        (proposed(b"\xff", pack_weights([1])), "cut off"),
+        (proposed(pack([5]), b"\x00\x00"), "weights are of 16 bits each, and above 0"),
+        (proposed(pack([5]), b"\x01"), "weights are of 16 bits each, and above 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_proposal_that_makes_no_sense_is_refused_with_the_text_before_it_and_alone_after_it(
+    bad: Propose, says: str
+) -> None:
+    target = ScriptedTarget(truth, rejects=True)
+    warm, alone = opened(temperature=0.8), Steer(1, 10, alone_until=100)
+    async with stranger(room(target)) as link:
+        for message in (HELLO, GOOD, warm, bad, alone):
+            await link.send(message)
+        heard = await answers_to_the_end(link)
+        assert [says in message.reason for message in heard if isinstance(message, Refused)] == [True]
+        assert text_in(heard) == text(10)
+    async with stranger(room(target)) as link:
+        for message in (HELLO, bad, warm):
+            await link.send(message)
+        refused = (await answers(link, Refused))[-1]
+        assert isinstance(refused, Refused)
+        assert (refused.session, refused.code) == (1, messages.INVALID)
+        assert says in refused.reason
+
+
 async def answers_to_the_end(link: MemoryLink) -> list[Message]:
     heard: list[Message] = []
     while not (heard and isinstance(heard[-1], Commit) and heard[-1].finish):
@@ -340,15 +381,7 @@ async def against(script: list[ToEdge], *, policy: str = "seed") -> list[int]:
         tasks.append(asyncio.create_task(cloud(other)))
         return edge
 
-    session = EdgeSession(
-        PROMPT,
-        connect=connect,
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy(policy),
-        sampling=Sampling(),
-        rules=StopRules(10),
-        retry=Retry(attempts=1, first_s=0.0),
-    )
+    session = session_to(connect, policy, retry=Retry(attempts=1, first_s=0.0))
     try:
         async with asyncio.timeout(30.0):  # of simulated time
             return await collect(session)
@@ -394,14 +427,7 @@ async def test_hints_without_end_do_not_outgrow_the_tree() -> None:
 @pytest.mark.parametrize("code", [messages.FULL, messages.UNKNOWN_ANCHOR])
 async def test_a_cloud_that_refuses_every_chain_is_not_stormed(policy: str, code: str) -> None:
     edge, cloud = memory_link()
-    session = EdgeSession(
-        PROMPT,
-        connect=lambda: _ready(edge),
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy(policy),
-        sampling=Sampling(),
-        rules=StopRules(1000),
-    )
+    session = session_to(lambda: _ready(edge), policy, 1000)
     running = asyncio.create_task(collect(session))
     await cloud.receive()
     await cloud.send(READY)
@@ -435,15 +461,7 @@ async def test_a_cloud_that_never_answers_hello_is_given_up() -> None:
         links.append(cloud)
         return edge
 
-    session = EdgeSession(
-        PROMPT,
-        connect=connect,
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy("sync"),
-        sampling=Sampling(),
-        rules=StopRules(10),
-        retry=Retry(attempts=2, first_s=0.1),
-    )
+    session = session_to(connect, retry=Retry(attempts=2, first_s=0.1))
     with pytest.raises(UnreachableError, match="gave up after 2 retries: the cloud did not answer Hello"):
         await collect(session)
     assert len(links) == 3

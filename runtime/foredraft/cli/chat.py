@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foredraft.cli.options import Draft, DraftOption, Translate
+from foredraft.cli.options import Acceptance, Draft, DraftOption, Translate
 
 if TYPE_CHECKING:
     from foredraft.api.conversation import Conversation
@@ -41,6 +41,7 @@ def chat(
     temperature: Annotated[
         float | None, typer.Option(help="0 is greedy.", show_default="as the model's makers say, else 0.7")
     ] = None,
+    acceptance: Acceptance = "noise",
     seed: Annotated[
         int | None, typer.Option(help="Seed of the noise; one is drawn for each answer if left out.")
     ] = None,
@@ -71,6 +72,7 @@ def chat(
         api_key=api_key,
         retry=Retry(attempts=retries),
         ssl=trusting(ssl_cafile),
+        acceptance=acceptance,
     )
     asked = {"policy": policy, "temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens}
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

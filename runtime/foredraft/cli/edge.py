@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from foredraft.cli.options import Acceptance, Draft, DraftOption, ImageMaxSide, ImageQuality, Otel, Translate
+from foredraft.cli.options import (
+    Acceptance,
+    Draft,
+    DraftOption,
+    ImageMaxSide,
+    ImageQuality,
+    Otel,
+    StrangerKib,
+    Strangers,
+    StrangersPerSecond,
+    Translate,
+)
 
 
 def edge(
@@ -34,6 +45,9 @@ def edge(
     ] = "",
     max_running: Annotated[int, typer.Option(help="Texts at once.", min=1)] = 16,
     max_waiting: Annotated[int, typer.Option(help="Texts in line; one more is told to try later.", min=0)] = 64,
+    strangers: Strangers = 64,
+    strangers_per_second: StrangersPerSecond = 200.0,
+    stranger_kib: StrangerKib = 64,
     acceptance: Acceptance = "noise",
     device: Annotated[str, typer.Option(help="Device of the draft model: cpu, cuda ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -69,12 +83,14 @@ def edge(
     from foredraft.openai_api.images import ImageSource
     from foredraft.openai_api.server import EdgeServer
     from foredraft.policies import make_policy
+    from foredraft.server.bounds import Bounds
     from foredraft.server.door import run_server
     from foredraft.server.listening import tls_context
 
     if policy is not None:
         make_policy(policy)  # what is wrong with it is said before anything is tried
     tls = tls_context(ssl_certfile, ssl_keyfile)
+    bounds = Bounds(strangers=strangers, strangers_per_s=strangers_per_second, stranger_bytes=stranger_kib << 10)
     spans = None
     if otel:
         from foredraft.observe.spans import exported
@@ -103,6 +119,7 @@ def edge(
                 api_key=api_key,
                 running=max_running,
                 waiting=max_waiting,
+                bounds=bounds,
                 show_text=show_text,
                 local=local,
                 images=ImageSource(image_folder, image_max_side, image_quality),

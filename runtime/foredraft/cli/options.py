@@ -33,3 +33,10 @@ Otel = Annotated[
     typer.Option("--otel", help="Send traces of OpenTelemetry where OTEL_EXPORTER_OTLP_ENDPOINT says."),
 ]
 ImageQuality = Annotated[int, typer.Option(help="Of images that are encoded again, as JPEG.", min=1, max=100)]
+Strangers = Annotated[
+    int, typer.Option(help="Connections of one address that have shown no key yet; 0: any number.", min=0)
+]
+StrangersPerSecond = Annotated[
+    float, typer.Option(help="New connections of one address a second; 0: any number.", min=0.0)
+]
+StrangerKib = Annotated[int, typer.Option(help="What a connection may send before it has shown a key, in KiB.", min=4)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foredraft.cli.options import DraftOption, Otel, Translate
+from foredraft.cli.options import DraftOption, Otel, StrangerKib, Strangers, StrangersPerSecond, Translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,15 +54,9 @@ def serve(
     ssl_certfile: Annotated[Path | None, typer.Option(help="PEM certificate: serve over TLS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM key, if not in the certificate's file.")] = None,
     max_sessions: Annotated[int, typer.Option(help="Edges at once; one more is told when to retry.")] = 64,
-    strangers: Annotated[
-        int, typer.Option(help="Connections of one address that have shown no key yet; 0: any number.", min=0)
-    ] = 64,
-    strangers_per_second: Annotated[
-        float, typer.Option(help="New connections of one address a second; 0: any number.", min=0.0)
-    ] = 200.0,
-    stranger_kib: Annotated[
-        int, typer.Option(help="What a connection may send before it has shown a key, in KiB.", min=4)
-    ] = 64,
+    strangers: Strangers = 64,
+    strangers_per_second: StrangersPerSecond = 200.0,
+    stranger_kib: StrangerKib = 64,
     cache_gib: Annotated[float, typer.Option(help="Memory for the caches of all sessions, in GiB.")] = 2.0,
     prefix_cache: Annotated[
         bool,

@@ -46,7 +46,7 @@ class CloudDrafter:
         try:
             if self._drafter is None:
                 self._drafter = self._new_drafter()
-                asked = self._sampling if self._proposals is None else Sampling()
+                asked = self._sampling if self._proposals is None else Sampling(seed=self._sampling.seed)
                 await self._drafter.begin(self._tree.tokens, asked)
             (guesses,) = await self._drafter.draft([node], 1 if self._proposals is None else CANDIDATES)
         except ForedraftError as error:

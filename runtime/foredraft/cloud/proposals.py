@@ -35,10 +35,14 @@ class Proposals:
             if tokens and max(tokens) >= self._vocab_size:
                 reason = f"token id {max(tokens)} is outside the vocabulary of {self._vocab_size}"
                 raise RefusedError(messages.INVALID, reason)
-            self.add(one.anchor, Proposal(tuple(tokens), tuple(weights)))
+            self._keep(one.anchor, Proposal(tuple(tokens), tuple(weights)))
 
     def add(self, prefix: Anchor, proposal: Proposal) -> Trial:
         """Keep a proposal, unless there is one about the prefix; the order in which its candidates are tried."""
+        self._keep(prefix, proposal)
+        return self._trial(prefix)
+
+    def _keep(self, prefix: Anchor, proposal: Proposal) -> None:
         position, known = self._tree.position, self._known
         if prefix.position >= position and prefix not in known:
             if len(known) >= MOST:
@@ -46,7 +50,6 @@ class Proposals:
             if len(known) >= MOST:
                 del known[next(iter(known))]
             known[prefix] = proposal
-        return self._trial(prefix)
 
     def trials(self, tokens: Sequence[int], parents: Sequence[int]) -> tuple[Trial, ...]:
         """Of the rows of a pass: the tip, and draft nodes below it, as in ``ports.Pass``."""

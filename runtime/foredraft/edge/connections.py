@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from foredraft.edge.handshake import shake_hands
+from foredraft.edge.handshake import in_time, shake_hands
 from foredraft.errors import ForedraftError, LinkClosedError, ProtocolError, RefusedError, UnreachableError
 from foredraft.protocol.messages import Close, Drain, Message, Ready, Refused
 from foredraft.protocol.ports import Link
@@ -114,7 +114,7 @@ class Connections:
         """A new connection on which hands were shaken."""
         link = await self._connect()
         try:
-            self.expected = await shake_hands(link, self.api_key)
+            self.expected = await in_time(shake_hands(link, self.api_key))
         except BaseException:
             await link.close()
             raise
@@ -125,7 +125,11 @@ class Connections:
         while self._idle:
             connection, listener = self._idle.popitem()
             listener.cancel()
-            await asyncio.wait([listener])
+            try:
+                await asyncio.wait([listener])
+            except asyncio.CancelledError:  # nobody else knows of it any more
+                await connection.link.close()
+                raise
             if listener.cancelled():
                 return connection
         return Connection(await self._connect())

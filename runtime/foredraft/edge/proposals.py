@@ -30,7 +30,7 @@ class Proposing(DrafterAround):
 
     async def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """A text begins, or begins anew."""
-        await super().begin(tokens, Sampling())
+        await super().begin(tokens, Sampling(seed=sampling.seed))
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """Below each node, what its proposal's first draws are; how probable the first one is does not depend on it."""

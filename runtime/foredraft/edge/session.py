@@ -144,6 +144,8 @@ class EdgeSession:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait([self._runner])
+            self._over = True  # one that was cancelled before it began could not say so
+            self._news.set()
 
     async def run(self) -> None:
         """The whole text at once, for those who do not watch it grow; ``report`` has it. Raises as ``stream``."""

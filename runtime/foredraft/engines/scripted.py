@@ -28,7 +28,8 @@ DIGEST = "scripted"
 class ScriptedTarget:
     """A target whose text is a script; with ``foresight`` its exits say something, too.
 
-    ``worker``: each pass goes through this executor and back, as a real one would.
+    ``worker``: each pass goes through this executor and back, as a real one would. ``rejects``: whether drafts may
+    propose; whatever they do, what comes is the script.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ScriptedTarget:
         prefill_chunk: int = 512,
         tokenizer_digest: str = DIGEST,
         worker: Executor | None = None,
+        rejects: bool = False,
     ) -> None:
         self.script = script
         self.exit_script = exit_script
@@ -57,6 +59,7 @@ class ScriptedTarget:
             exits=exits if exit_script is not None else (),
             max_pass_nodes=max_pass_nodes,
             prefill_chunk=prefill_chunk,
+            rejects=rejects,
         )
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -28,8 +29,8 @@ _LOOK_S = 0.05
 class EdgeServer(Door):
     """OpenAI's routes behind a door of their own. ``running``, ``waiting``: texts at once, and in line for that.
 
-    ``show_text``: whether whoever has the key may see texts on the server's page. ``local``, ``images``,
-    ``spans``: as in ``OpenAiRoutes``.
+    ``bounds``: of peers, but for ``max_sessions``, which follows from these two. ``show_text``: whether whoever has
+    the key may see texts on the server's page. ``local``, ``images``, ``spans``: as in ``OpenAiRoutes``.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class EdgeServer(Door):
         images: ImageSource | None = None,
         spans: "Spans | None" = None,
     ) -> None:
-        super().__init__(Keys.of(api_key), bounds or Bounds(max_sessions=4 * (running + waiting)))
+        super().__init__(Keys.of(api_key), replace(bounds or Bounds(), max_sessions=4 * (running + waiting)))
         live = Live(round_trip_s=lambda: texts.round_trip_s, keep_tokens=show_text)
         self.routes = OpenAiRoutes(
             texts,

@@ -19,13 +19,13 @@ from typing import Protocol
 
 from aiohttp import web
 
-from foredraft.errors import ForedraftError
+from foredraft.errors import ForedraftError, LinkClosedError
 from foredraft.keys import Key, Keys
 from foredraft.links.address import CHAT_PATH, MODEL_PATH, PROBE_PATH, SESSION_PATH, TOKENIZER_PATH
 from foredraft.links.probing import MOST_CONNECTIONS, serve_probe
 from foredraft.links.websocket import accept
 from foredraft.protocol.counters import Counters
-from foredraft.protocol.messages import INTERNAL, PROTOCOL_VERSION, Refused
+from foredraft.protocol.messages import INTERNAL, PROTOCOL_VERSION, Drain, Refused
 from foredraft.protocol.ports import Link, Load, TargetCard
 from foredraft.server.bounds import Bounds
 from foredraft.server.door import RETRY_S, Door, key_of_request
@@ -136,7 +136,11 @@ class Server(Door):
         """One connection's whole life; what fails in it ends here."""
         self._links.add(link)
         try:
-            await self._service.handle(link)
+            if self.draining:  # it was let in as that began, and nobody has told it
+                with contextlib.suppress(LinkClosedError):
+                    await link.send(Drain())
+            else:
+                await self._service.handle(link)
         except Exception:
             log.exception("the session of %s failed", remote)
             with contextlib.suppress(ForedraftError):

@@ -206,6 +206,7 @@ async def serving(
         shutdown_timeout=1.0,
     )
     await runner.setup()
+    watcher: asyncio.Task[None] | None = None
     try:
         if runner.server is None:
             raise RuntimeError("aiohttp's runner has no server after its setup")
@@ -220,13 +221,14 @@ async def serving(
         try:
             yield f"{'http' if tls is None else 'https'}://{shown}:{real_port}"
         finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
             await door.drain()
             listener.close()
             entrance.close()
     finally:
         await runner.cleanup()
+        if watcher is not None:  # to the end of the last text: a key may be revoked while the server drains
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
 
 
 async def run_server(

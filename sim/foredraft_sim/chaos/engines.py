@@ -76,6 +76,7 @@ class ChaosTarget:
             max_pass_nodes=PASS_NODES,
             prefill_chunk=CHUNK,
             stop_tokens=STOP_TOKENS,
+            rejects=True,  # its text is certain: what a draft proposes changes nothing
         )
 
     def divide(self, weight_of: Callable[[str], float], cache_of: Callable[[str], int]) -> None:

@@ -9,7 +9,21 @@ from typing import Final
 from foredraft.errors import ForedraftError
 from foredraft.protocol import messages
 from foredraft.protocol.anchor import ORIGIN, Anchor
-from foredraft.protocol.messages import PROTOCOL_VERSION, Chain, Close, Commit, Grow, Hello, Open, Read, Steer, pack
+from foredraft.protocol.messages import (
+    PROTOCOL_VERSION,
+    Chain,
+    Close,
+    Commit,
+    Grow,
+    Hello,
+    Open,
+    Propose,
+    Proposed,
+    Read,
+    Steer,
+    pack,
+    pack_weights,
+)
 from foredraft_sim.chaos.author import VOCABULARY
 from foredraft_sim.chaos.engines import EXITS, PASS_NODES
 from foredraft_sim.chaos.plan import Peer
@@ -50,34 +64,47 @@ async def _cut_at_the_end(link: StormyLink) -> AsyncIterator[None]:
         link.cut()
 
 
-def _opening(rng: Random, session: int, new_tokens: int, *, alone: bool = True) -> Open:
+def _opening(rng: Random, session: int, new_tokens: int, *, alone: bool = True, temperature: float = 0.0) -> Open:
     """A text of nonsense; its seed is above those of honest ones. ``alone``: else passes wait for wide trees."""
     tokens = [rng.randrange(VOCABULARY) for _ in range(rng.choice((1, 8, 60)))]
     steer = Steer(
         session, 1, alone_until=_FOR_EVER if alone else 0, max_branches=PASS_NODES, exits=EXITS, threshold=0.0
     )
     seed = (1 << 50) + rng.getrandbits(40)
-    return Open(session, pack(tokens), len(tokens), 0.0, 0, 1.0, seed, new_tokens, (), (), steer)
+    return Open(session, pack(tokens), len(tokens), temperature, 0, 1.0, seed, new_tokens, (), (), steer)
 
 
 async def _wide(link: StormyLink, rng: Random, secret: str) -> None:
-    """A wide tree of nonsense with each commit; one text after the other."""
+    """A wide tree of nonsense with each commit; one text after the other; on every second link with proposals."""
     await link.send(Hello(PROTOCOL_VERSION, secret))
-    session = 0
+    session, proposes = 0, rng.random() < 0.5
     while True:
         session += 1
-        opened = _opening(rng, session, 400, alone=False)
+        opened = _opening(rng, session, 400, alone=False, temperature=0.8 if proposes else 0.0)
         tip = ORIGIN.after(messages.unpack(opened.tokens))
+        if proposes:
+            await link.send(Propose(session, ()))
         await link.send(opened)
         finish = ""
         while not finish:
-            await link.send(Grow(session, _nonsense(rng, tip)))
+            chains = _nonsense(rng, tip)
+            if proposes:
+                await link.send(Propose(session, _claims(tip, chains)))
+            await link.send(Grow(session, chains))
             tip, finish = await _next_tip(link, session, tip)
 
 
 def _nonsense(rng: Random, tip: Anchor) -> tuple[Chain, ...]:
     tokens = rng.sample(range(VOCABULARY), PASS_NODES)
     return tuple(Chain(tip.position, tip.hash, pack([token])) for token in tokens)
+
+
+def _claims(tip: Anchor, chains: tuple[Chain, ...]) -> tuple[Proposed, ...]:
+    """As if a draft were as sure of each of them, at the tip and below each."""
+    tokens = b"".join(chain.tokens for chain in chains)
+    weights = pack_weights([1] * len(chains))
+    prefixes = (tip, *(tip.after(messages.unpack(chain.tokens)) for chain in chains))
+    return tuple(Proposed(prefix.position, prefix.hash, tokens, weights) for prefix in prefixes)
 
 
 async def _next_tip(link: StormyLink, session: int, tip: Anchor) -> tuple[Anchor, str]:
@@ -119,6 +146,8 @@ async def _junk(link: StormyLink, rng: Random, secret: str) -> None:
                 Steer(session, rng.randint(0, 9), _FOR_EVER, exits=(1,)),
                 Close(session),
                 messages.Drain(1.0),
+                Propose(session, (Proposed(wrong.position, wrong.hash, pack([1, 1]), pack_weights([1, 2])),)),
+                Propose(session, (Proposed(0, ORIGIN.hash, b"\x80", b"\x00"),)),
                 messages.Score(session, 3),
                 messages.Constrain(session, "regex", "("),
                 Read(session, pack([1, 2, 3]), 9, 0.0, 0, 1.0, 0),

@@ -30,7 +30,7 @@ FAULTS: Final = {
     "clock": "the wall clock of all servers jumps",
 }
 PEERS: Final = {
-    "wide": "sends wide trees of nonsense without end",
+    "wide": "sends wide trees of nonsense without end, and proposals",
     "reads": "has long texts read back without end",
     "junk": "sends frames and messages that make no sense",
     "churn": "connects, opens a text, and is gone",

@@ -53,13 +53,12 @@ class Life:
         self._tasks: set[asyncio.Task[None]] = set()
         self._met = 0
         self._connected: Counter[str] = Counter()
-        self._ending = False
         self.keys = Keys.of("") if key_file is None else KeyFile(key_file, now=now)
         self.target = ChaosTarget(seen.model, plan.cache_rows)
         self._device = Device(spin_s=0.0)
         self._engine = PacedTarget(self.target, TARGET, device=self._device)
         self._engine.divide(self.keys.weight_of, self.keys.cache_of)
-        watched = WatchedTarget(self._engine, seen, lambda name: spent(name) and not self._ending)
+        watched = WatchedTarget(self._engine, seen, spent)
         self._service = CloudService(watched, keys=self.keys, new_drafter=self._new_drafter if plan.drafts else None)
         self.door = Server(self._service, card=watched.card, tokenizer_json=b"", keys=self.keys)
         self._watcher = self._start(self.door.watch_keys())
@@ -116,12 +115,10 @@ class Life:
         await self._end_tasks()
 
     async def end(self) -> None:
-        """End as ``foredraft serve`` does when it is told to; from then on it looks at no keys."""
-        self._ending = True
-        self._watcher.cancel()
+        """End as ``foredraft serve`` does when it is told to; up to the end it looks at the keys."""
         await self._start(self.door.drain())
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=SHUTDOWN_S)
+        if left := self._tasks - {self._watcher}:
+            await asyncio.wait(left, timeout=SHUTDOWN_S)
         await self._end_tasks()
         await self._engine.close()
 

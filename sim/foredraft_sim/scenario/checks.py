@@ -36,6 +36,7 @@ def check_workload(scenario: "Scenario") -> None:
     path, work = scenario.path, scenario.workload
     _check_keys(scenario)
     _check_traffic(scenario)
+    _check_acceptance(scenario)
     if isinstance(scenario.pair, ModelPair):
         if not work.prompts and not work.prompts_file:
             raise ScenarioError(f"{path}: workload.prompts is missing: models need texts (or workload.prompts_file)")
@@ -74,6 +75,15 @@ def _check_traffic(scenario: "Scenario") -> None:
         raise ScenarioError(
             f"{where}: {scenario.workload.traffic} tells no times: give it a column TIMESTAMP, or take poisson arrivals"
         )
+
+
+def _check_acceptance(scenario: "Scenario") -> None:
+    """Rejection sampling needs chance, and a draft that may draw. Raises ScenarioError."""
+    where = f'{scenario.path}: sampling.acceptance = "rejection"'
+    if scenario.rejects and isinstance(scenario.pair, RecordedPair):
+        raise ScenarioError(f"{where}: what was recorded was drawn already; take a pair of models, or a synthetic one")
+    if scenario.rejects and isinstance(scenario.pair, ModelPair) and not scenario.file.sampling.temperature:
+        raise ScenarioError(f"{where}: at temperature 0 both rules are one; give sampling.temperature, too")
 
 
 def _check_keys(scenario: "Scenario") -> None:

@@ -57,6 +57,8 @@ def simulate(
     if private and record is None:
         raise ConfigError("--private is about what is recorded: give --record FILE, too")
     log = any(path is not None for path in (events, trace, record))
+    if log and wanted.rejects:
+        raise ConfigError("texts by rejection sampling are not recorded: leave --events, --trace and --record out")
     total = len(policies) * len(seeds)
     with (
         workers_for(wanted, total, processes, scheduler) as workers,
@@ -141,7 +143,7 @@ def show(summary: dict[str, Any]) -> None:
     columns = len(summary["policies"])
     console.width = max(console.width, 26 + 21 * columns)
     console.print(table_of(summary))
-    if not summary["same_texts"]:
+    if summary["same_texts"] is False:
         console.print("The policies' texts DIFFER, which must never happen.", style="red")
     for name in ("edge", "cloud", "link"):
         console.print(_input_line(name, summary["inputs"][name]), highlight=False, markup=False)

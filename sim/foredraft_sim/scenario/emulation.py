@@ -306,6 +306,7 @@ class _Edge:
             name=str(request),
             estimates=asked.estimates or self._estimates,
             deadline=self._deadline(arrived_s),
+            rejection=scenario.rejects,
         )
 
     def _deadline(self, arrived_s: float) -> Deadline | None:

@@ -127,7 +127,7 @@ class SyntheticSource(_ScenarioSource):
 
     def drafter(self) -> Drafter:
         """A drafter that says the pair's choices."""
-        return SyntheticDrafter(self._pair, starts=self._starts)
+        return SyntheticDrafter(self._pair, starts=self._starts, proposes=self._scenario.rejects)
 
     def prompt(self, seed: int, request: int) -> list[int]:
         """Random tokens, as long as the workload says."""

@@ -31,6 +31,7 @@ ENERGY_NOTE: Final = (
     "edge_energy_j: the device's active watts while it drafts and its idle watts during the rest of its sessions; "
     "the time between requests is left out"
 )
+REJECTION_NOTE: Final = "by rejection sampling each policy writes texts of its own: they are not compared"
 MISSED_NOTE: Final = "times of texts that missed their deadline end with the last token that came before it"
 
 Figures = dict[str, float | None]
@@ -107,6 +108,8 @@ def summarise(scenario: Scenario, replications: Sequence[Replication]) -> dict[s
         notes.append(f"the watts of {scenario.draft.name!r} are unknown: no energy")
     if scenario.workload.deadline_s is not None:
         notes.append(MISSED_NOTE)
+    if scenario.rejects:
+        notes.append(REJECTION_NOTE)
     return {
         "scenario": str(scenario.path),
         "title": scenario.file.title,
@@ -116,7 +119,7 @@ def summarise(scenario: Scenario, replications: Sequence[Replication]) -> dict[s
         "requests_per_seed": scenario.workload.requests,
         "inputs": inputs_of(scenario),
         "policies": [_of_policy(scenario, spec, ones, baseline) for spec, ones in by_policy.items()],
-        "same_texts": _same_texts(replications),
+        "same_texts": None if scenario.rejects else _same_texts(replications),
         "notes": notes,
         "warnings": sorted({warning for one in replications for warning in one.warnings}),
     }

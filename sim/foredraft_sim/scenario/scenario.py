@@ -25,7 +25,7 @@ from foredraft.profiles import (
     load_profile,
 )
 from foredraft.profiles.strict import convert, parse_toml, read_text
-from foredraft.protocol.sampling import Sampling
+from foredraft.protocol.sampling import REJECTION, Sampling
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.scenario.checks import check_link, check_workload
 from foredraft_sim.scenario.packing import packed
@@ -43,6 +43,7 @@ from foredraft_sim.scenario.scenario_file import (
 )
 from foredraft_sim.scenario.traffic import Traffic, read_traffic
 from foredraft_sim.streams import key
+from foredraft_sim.tokens.fitted import DrawnPair
 
 _SEED_BITS: Final = 62
 
@@ -100,10 +101,17 @@ class Scenario:
         prompts, texts = zip(*(self._lengths(table, usual) for table in (None, *self.file.keys)), strict=True)
         return max(map(most_of, prompts)), max(map(most_of, texts))
 
+    @property
+    def rejects(self) -> bool:
+        """Whether drafts are accepted by rejection sampling."""
+        return self.file.sampling.acceptance == REJECTION
+
     def sampling(self, seed: int, request: int) -> Sampling:
         """The sampling of a request: the same luck whatever the policy."""
         table = self.file.sampling
         own = key(seed, f"request {request}") >> (64 - _SEED_BITS)
+        if self.rejects and isinstance(self.pair, DrawnPair):
+            return Sampling(1.0, seed=own)  # proposals have the draft's probabilities as the pair says them
         return Sampling(table.temperature, table.top_k, table.top_p, own)
 
     def policy(self, spec: str) -> Policy:

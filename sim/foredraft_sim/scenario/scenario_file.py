@@ -16,6 +16,7 @@ Seed = Annotated[int, Meta(ge=0)]
 DAY_S: Final = 86_400.0
 _NORMAL: Final = NormalDist()
 _HARDLY: Final = 1e-12
+Rule = Literal["noise", "rejection"]
 Balance = Literal["least_loaded", "round_robin", "affinity"]
 
 
@@ -171,11 +172,17 @@ class KeyTable(Table, frozen=True):
 
 
 class SamplingTable(Table, frozen=True):
-    """How the target samples; each request has a seed of its own, from the scenario's."""
+    """How the target samples; each request has a seed of its own, from the scenario's.
+
+    ``acceptance``: the rule by which drafts are accepted. Of a synthetic pair temperature and filters are of no
+    account: its ranks say by ``noise`` which of the draft's choices is right, and by ``rejection`` which of the
+    candidates that are tried is accepted (``tokens/synthetic_slot.py``).
+    """
 
     temperature: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0
     top_k: Annotated[int, Meta(ge=0)] = 0
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    acceptance: Rule = "noise"
 
 
 class ScenarioFile(Table, frozen=True, kw_only=True):

@@ -18,7 +18,8 @@ import msgspec
 
 from foredraft.protocol.ports import Guess
 from foredraft_sim.streams import drawn, key
-from foredraft_sim.tokens.synthetic import Spoken, SyntheticPair
+from foredraft_sim.tokens.spoken import Spoken
+from foredraft_sim.tokens.synthetic import SyntheticPair
 
 RIGHT: Final = -1
 """An exit named the target's token."""
@@ -145,6 +146,9 @@ class _Text:
 
     def truth(self, position: int) -> int:
         return self._pair.truth(self._seed, position)
+
+    def rank(self, position: int) -> int:
+        return self._at(position).rank
 
     def predict(self, layer: int, position: int) -> tuple[int, float]:
         named, sure = self._at(position).exits[self._pair.exits.index(layer)]

@@ -13,51 +13,18 @@ v and the same luck serve all exits, so deeper exits are right wherever shallowe
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from itertools import islice
 
 import msgspec
 
 from foredraft.engines.scripted import ScriptedSlot
 from foredraft.protocol.ports import Guess, TargetCard
+from foredraft.protocol.rejection import CANDIDATES
 from foredraft.protocol.sampling import Sampling
 from foredraft.protocol.tree import Node
 from foredraft_sim.streams import drawn, key, uniform
-
-
-class Spoken(Protocol):
-    """What a pair says of one text: a function of the position, whatever was asked before."""
-
-    def truth(self, position: int) -> int:
-        """The target's token."""
-
-    def predict(self, layer: int, position: int) -> tuple[int, float]:
-        """What the exit after ``layer`` names, and how sure it is."""
-
-    def guesses(self, position: int, width: int) -> list[Guess]:
-        """The draft's first choices."""
-
-
-class SpokenPair(Protocol):
-    """A target and a draft whose texts are drawn."""
-
-    @property
-    def layers(self) -> int:
-        """The target's."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Both models'."""
-
-    @property
-    def context(self) -> int:
-        """The longest text."""
-
-    @property
-    def exit_layers(self) -> tuple[int, ...]:
-        """After which layers there are exits."""
-
-    def spoken(self, seed: int, start: int) -> Spoken:
-        """What is said of the request with this seed; ``start``: how long its prompt is."""
+from foredraft_sim.tokens.spoken import Spoken, SpokenPair
+from foredraft_sim.tokens.synthetic_slot import SyntheticSlot
 
 
 class SyntheticPair(
@@ -185,6 +152,10 @@ class _Spoken:
     def truth(self, position: int) -> int:
         return _drawn(self.pair, self.seed, position)[0]
 
+    def rank(self, position: int) -> int:
+        rank = _drawn(self.pair, self.seed, position)[1]
+        return rank if rank < len(self.pair.ranks_at(position)) else -1
+
     def predict(self, layer: int, position: int) -> tuple[int, float]:
         return self.pair.predict(self.seed, layer, position)
 
@@ -217,6 +188,7 @@ class SyntheticTarget:
             exits=pair.exit_layers,
             max_pass_nodes=max_pass_nodes,
             prefill_chunk=prefill_chunk,
+            rejects=True,
         )
 
     @property
@@ -227,19 +199,28 @@ class SyntheticTarget:
     async def slot(self, tokens: Sequence[int], sampling: Sampling, owner: str = "") -> ScriptedSlot:
         """A place for the request whose seed ``sampling`` carries."""
         said = self._pair.spoken(sampling.seed, self._starts.get(sampling.seed, 0))
-        return ScriptedSlot(self._pair.layers, said.truth, said.predict, yields=False)
+        return SyntheticSlot(self._pair, said)
 
     async def close(self) -> None:
         """Nothing to free."""
 
 
 class SyntheticDrafter:
-    """The pair's draft: it takes no time; ``PacedDrafter`` around it does. ``starts``: as of the target."""
+    """The pair's draft: it takes no time; ``PacedDrafter`` around it does. ``starts``: as of the target.
+
+    ``proposes``: it is asked for proposals, and names as many candidates as a model would: those beyond the pair's
+    choices share what probability these leave.
+    """
 
     def __init__(
-        self, pair: SpokenPair, *, max_nodes_per_step: int = 8, starts: Mapping[int, int] | None = None
+        self,
+        pair: SpokenPair,
+        *,
+        max_nodes_per_step: int = 8,
+        starts: Mapping[int, int] | None = None,
+        proposes: bool = False,
     ) -> None:
-        self._pair = pair
+        self._pair, self._proposes = pair, proposes
         self._starts = {} if starts is None else starts
         self._max_nodes_per_step = max_nodes_per_step
         self._said = pair.spoken(0, 0)
@@ -260,7 +241,22 @@ class SyntheticDrafter:
 
     async def draft(self, nodes: Sequence[Node], width: int) -> list[list[Guess]]:
         """The pair's choices at each node's position."""
+        if self._proposes:
+            return [self._candidates(node.position)[:width] for node in nodes]
         return [self._said.guesses(node.position, width) for node in nodes]
+
+    def _candidates(self, position: int) -> list[Guess]:
+        """The choices, and others up to the last but one before the truth, which no draft ever names."""
+        choices, truth, size = (
+            self._said.guesses(position, CANDIDATES),
+            self._said.truth(position),
+            self._pair.vocab_size,
+        )
+        named = {guess.token for guess in choices}
+        others = ((truth + 1 + more) % size for more in range(size - 2))
+        free = list(islice((token for token in others if token not in named), CANDIDATES - len(choices)))
+        left = 1.0 - sum(guess.probability for guess in choices)
+        return choices + [Guess(token, left / len(free)) for token in free if left > 0.0]
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Nothing to keep."""

@@ -55,7 +55,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find the best parameters of policies for a scenario; the same command again goes on where it ended."""
-    from foredraft.files import written_together
+    from foredraft.files import made_folder, written_together
     from foredraft_sim.tune.outcome import outcome_of, policy_files
     from foredraft_sim.tune.picture import picture_of
 
@@ -65,7 +65,7 @@ def tune(
     from foredraft_sim.tune.work import Job, run, work
 
     search = search_of(scenario, policy or [], objective or [], limit or [], seeds)
-    folder = _folder(out or Path(f"{scenario.stem}-tuned"))
+    folder = made_folder(out or Path(f"{scenario.stem}-tuned"))
     place = place_of(storage or str(folder / "study.db"), study or scenario.stem)
     most = min(trials, search.count() or trials)
     with opened(place) as kept:
@@ -148,14 +148,6 @@ def _refuse_repeats(name: str, values: Sequence[str]) -> None:
     for value in values:
         if list(values).count(value) > 1:
             raise ConfigError(f"{name} {value} is there twice; once is enough")
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {path}: cannot be made a folder: {error.strerror or error}") from error
-    return path
 
 
 def _worth(search: "Search", trials: int) -> int:

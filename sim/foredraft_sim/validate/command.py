@@ -29,7 +29,10 @@ def validate(
     draft: Annotated[str, typer.Option(help="The sessions' draft: folder, hub id, GGUF file or 'demo'.")] = "demo",
     threads: Annotated[int, typer.Option(help="The crowd's target's; with 1 it has a core to itself.", min=1)] = 1,
     force: Annotated[bool, typer.Option("--force", help="Go on where calls vary too much to be measured.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the page, the figures and the profiles.")] = Path(),
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for page, figures and profiles; 'validation' by default.", show_default=False),
+    ] = Path("validation"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Profile this machine, run real sessions, simulate the same, and compare.
@@ -39,8 +42,8 @@ def validate(
     measured with as many edges. Targets that are missed are named, and the exit code is 1. The whole takes about
     twenty minutes (paced: longer), the quick one six.
     """
-    from foredraft.errors import ConfigError, needs
-    from foredraft.files import written_together
+    from foredraft.errors import needs
+    from foredraft.files import made_folder, written_together
     from foredraft_sim.validate import run
     from foredraft_sim.validate.carried import of as carried_of
     from foredraft_sim.validate.carried import validate_carried
@@ -49,10 +52,9 @@ def validate(
     from foredraft_sim.validate.sessions import cores
 
     needs("torch", "matplotlib")
-    if not out.is_dir():
-        raise ConfigError(f"--out {str(out)!r} is no folder; make it first")
     if only not in ("", *_PARTS):
         raise UnknownNameError("part", only, _PARTS)
+    made_folder(out)
     found, crowd, carried = None, None, None
     with progress("validating") as show:
 

@@ -10,11 +10,8 @@ from chaos.fuzz.forms import JSON, MESSAGE, MESSAGES, framed, frames_of
 from chaos.fuzz.subject import UNSEEN, Subject
 from foredraft.cloud.service import CloudService
 from foredraft.edge.connections import Retry
-from foredraft.edge.session import EdgeSession
-from foredraft.engines.scripted import ScriptedDrafter
 from foredraft.errors import ForedraftError
 from foredraft.links.memory import MemoryLink, memory_link
-from foredraft.policies import make_policy
 from foredraft.protocol import messages
 from foredraft.protocol.anchor import ORIGIN
 from foredraft.protocol.messages import (
@@ -30,6 +27,8 @@ from foredraft.protocol.messages import (
     Message,
     Open,
     Predictions,
+    Propose,
+    Proposed,
     Read,
     Ready,
     Refused,
@@ -41,16 +40,17 @@ from foredraft.protocol.messages import (
     decode,
     encode,
     pack,
+    pack_weights,
     unpack,
+    unpack_weights,
 )
 from foredraft.protocol.ports import Link
-from foredraft.protocol.sampling import Sampling, StopRules
 from foredraft.text.chat_card import ChatCard, parse_chat_card
 from foredraft.text.chat_template import check_template
 from foredraft.text.tokenizer import Tokenizer
 from foredraft_sim.loop.event_loop import SimLoop
 from openai_api.test_official_clients import CARD
-from sessions.room import PROMPT, collect, perfect, text
+from sessions.room import PROMPT, collect, session_to, text
 
 MOST_S: Final = 120.0
 """Of simulated time; whatever an edge waits for, it does not wait longer."""
@@ -61,11 +61,15 @@ _TIP: Final = ORIGIN.after(PROMPT)
 _CHAIN: Final = Chain(_TIP.position, _TIP.hash, pack([clouds.truth(_TIP.position + n) for n in range(4)]))
 _STEER: Final = Steer(1, 2, 100, 0.01, 2, 3, (2, 4), 0.5, 8, 4, 5_000)
 _OPEN: Final = Open(1, pack(PROMPT), 3, 0.8, 40, 0.9, 7, _TEXT, (2, 256), ("stop", "é"), _STEER, (_CHAIN,))
+_PROPOSED: Final = Proposed(_TIP.position, _TIP.hash, _CHAIN.tokens, pack_weights([65535, 300, 2, 1]))
+_BELOW: Final = _TIP.after(unpack(_CHAIN.tokens))
+_LATER: Final = Proposed(_BELOW.position, _BELOW.hash, pack([5, 200]), pack_weights([65535, 2]))
 _DIGEST: Final = b"0123456789abcdef"
 _HELLO: Final = Hello(messages.PROTOCOL_VERSION, "")
 TO_CLOUD: Final[Sequence[Sequence[Message]]] = (
     (_HELLO, _OPEN, Grow(1, (_CHAIN, _CHAIN)), _STEER),
     (_HELLO, Score(1, 3), Constrain(1, "regex", "[a-z]+"), _OPEN, _HELLO, Steer(1, 9, alone_until=100)),
+    (_HELLO, Propose(1, (_PROPOSED,)), _OPEN, Propose(1, (_LATER, _PROPOSED)), Grow(1, (_CHAIN,)), Propose(1, ())),
     (_HELLO, Read(1, pack([*PROMPT, *range(8)]), 3, 0.8, 0, 1.0, 7), Close(1), _OPEN),
     (_HELLO, Show(1, (_DIGEST,)), Image(_DIGEST, 8, 0, b"1234"), Image(_DIGEST, 8, 4, b"5678"), _OPEN),
 )
@@ -74,7 +78,7 @@ _READY: Final = Ready(
 )
 _COMMIT: Final = Commit(1, 3, pack(text(2)), 2, 1, 0.1, 0.1, 0.1, "", 0.1, 3, 0.1, (100, 200))
 _FINISH: Final = Commit(1, 5, pack(text(_TEXT)[2:]), 0, 0, 0.0, 0.0, 0.0, "length")
-_TO_EDGE: Final[Sequence[Sequence[Message]]] = (
+TO_EDGE: Final[Sequence[Sequence[Message]]] = (
     (_READY, Hint(1, 3, 2, pack(text(3)), 0.9, 0.01), _COMMIT, _FINISH),
     (_READY, Scores(1, 3, (((5, -0.1), (6, -2.0)),) * 2), _COMMIT, Shown(1, (pack([9, 9]),)), _FINISH),
     (_READY, _COMMIT, Refused(1, messages.FULL, "no room", 0.1, _TIP.position, _TIP.hash), _FINISH),
@@ -85,12 +89,12 @@ _TO_EDGE: Final[Sequence[Sequence[Message]]] = (
 
 def subjects() -> list[Subject]:
     """The subjects that are messages, or files that a server hands out."""
-    single = [encode(one) for said in (*TO_CLOUD, *_TO_EDGE) for one in said]
+    single = [encode(one) for said in (*TO_CLOUD, *TO_EDGE) for one in said]
     card = ChatCard("m", "{{ messages }}", {"eos_token": "</s>"}, 0.7, 0.9, 40, "{{ tools }}")
     return [
         Subject("decoder", MESSAGE, single, _decode),
         Subject("cloud", MESSAGES, [_input(said) for said in TO_CLOUD], _serve),
-        Subject("edge", MESSAGES, [_input(said) for said in _TO_EDGE], _generate),
+        Subject("edge", MESSAGES, [_input(said) for said in TO_EDGE], _generate),
         Subject("card", JSON, [CARD.to_json(), card.to_json()], lambda data: check_template(parse_chat_card(data))),
         Subject("tokenizer", JSON, [clouds.TOKENIZER.json], _tokenize),
     ]
@@ -108,6 +112,9 @@ def _decode(data: bytes) -> None:
     for name in ("tokens", "data"):
         if isinstance(packed := getattr(message, name, None), bytes):
             assert packed == b"" or unpack(pack(unpack(packed))) == unpack(packed)
+    if isinstance(message, Propose):
+        for one in message.proposals:
+            assert pack_weights(unpack_weights(one.weights)) == one.weights
 
 
 def _tokenize(data: bytes) -> None:
@@ -141,7 +148,7 @@ def _serve(data: bytes) -> None:
 
 async def _said_to_a_cloud(frames: list[bytes]) -> None:
     """A service survives it, answers in the protocol, and has nothing left of it."""
-    target = clouds.target(context=64)
+    target = clouds.target(context=64, rejects=True)
     service = CloudService(target, new_detokenizer=clouds.TOKENIZER.stream, new_drafter=clouds.drafter)
     edge, cloud = memory_link(10_000)
     with _no_task_left():
@@ -184,16 +191,7 @@ async def _said_to_an_edge(frames: list[bytes]) -> None:
         clouds_ends.append(asyncio.create_task(cloud(other)))
         return edge
 
-    session = EdgeSession(
-        PROMPT,
-        connect=connect,
-        drafter=ScriptedDrafter(perfect),
-        policy=make_policy("seed"),
-        sampling=Sampling(),
-        rules=StopRules(_TEXT),
-        retry=Retry(attempts=1, first_s=0.0),
-        logprobs=2,
-    )
+    session = session_to(connect, "seed", _TEXT, retry=Retry(attempts=1, first_s=0.0), logprobs=2)
     with _no_task_left():
         try:
             async with asyncio.timeout(MOST_S):

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from foredraft.cloud.proposals import Proposals
 from foredraft.errors import ConfigError
+from foredraft.protocol.rejection import Trial
 from foredraft_sim.chaos.invariants import INVARIANTS, broken
 from foredraft_sim.chaos.live import seen_of
 from foredraft_sim.chaos.plan import FAULTS, PEERS, STORMY, Fault, plan_of, said
@@ -37,6 +40,21 @@ def test_most_of_their_texts_are_complete_nevertheless_and_the_others_end_in_man
 
 def test_whatever_may_go_wrong_goes_wrong_in_them() -> None:
     assert set().union(*(plan.kinds for plan in PLANS)) == {*FAULTS, *PEERS, STORMY}
+
+
+def test_hostile_peers_propose_and_their_texts_are_drawn_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    trials = Proposals.trials
+
+    def counted(self: Proposals, *rows: Sequence[int]) -> tuple[Trial, ...]:
+        found = trials(self, *rows)
+        drawn.append(sum(bool(trial.tokens) for trial in found))
+        return found
+
+    monkeypatch.setattr(Proposals, "trials", counted)
+    plan = next(plan for plan in PLANS if "wide" in plan.kinds)
+    assert broken(plan, seen_of(plan)) == []
+    assert max(drawn) > 1
 
 
 def test_a_plan_is_the_same_for_the_same_seed_and_another_for_another() -> None:

@@ -8,7 +8,7 @@ import pytest
 from foredraft.edge.estimates import Estimates
 from foredraft.edge.session_report import SessionReport
 from foredraft.edge.state import EdgeState
-from foredraft.protocol.sampling import StopRules
+from foredraft.protocol.sampling import REJECTION, StopRules
 from foredraft_sim.bench.policies.peers import PEERS, best_of, specs, suites, trials
 from foredraft_sim.bench.policies.setting import Setting, Times, try_policy
 from foredraft_sim.bench.policies.suites import ROBOT
@@ -34,6 +34,19 @@ def told(policy: str, setting: Setting = SHORT) -> SessionReport:
 @pytest.mark.parametrize("where", [SHORT, replace(SHORT, acceptance=0.95), replace(SHORT, acceptance=0.2)])
 def test_a_peers_text_is_the_targets(peer: str, where: Setting) -> None:
     assert finished(PEERS[peer], where).digest == finished("cloud", where).digest
+
+
+@pytest.mark.parametrize("peer", sorted(PEERS))
+def test_a_peer_by_rejection_sampling_has_the_same_luck_and_sends_more(peer: str) -> None:
+    noise, rejection = told(PEERS[peer]), told(PEERS[peer], replace(SHORT, rule="rejection"))
+    assert rejection.acceptance == REJECTION
+    assert rejection.tokens_per_pass == pytest.approx(noise.tokens_per_pass, rel=0.1)
+    assert rejection.bytes_up > 1.5 * noise.bytes_up
+
+
+def test_all_places_of_the_bench_take_the_rule() -> None:
+    asked = {trial.where for suite in suites(True, ("lan",), "rejection") for trial in suite.trials}
+    assert {where.rule for where in asked if isinstance(where, Setting)} == {"rejection"}
 
 
 @pytest.mark.parametrize("peer", ["specedge", "acespec", "saguaro"])

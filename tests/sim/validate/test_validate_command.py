@@ -314,11 +314,26 @@ def test_a_machine_too_noisy_is_refused_with_exit_code_2_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_is_said_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "validate", lambda *_, **__: pytest.fail("ran"))
-    result = CliRunner().invoke(app, ["validate", "--out", "/nowhere/at/all"])
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["validate", "--out", str(tmp_path / "file" / "folder")])
     assert result.exit_code == 2
-    assert "no folder" in result.output
+    assert "cannot be made a folder: Not a directory" in result.output
+
+
+def test_results_are_put_into_a_folder_of_their_own_unless_another_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "validate", lambda plan, *, force, tell: validation())
+    monkeypatch.chdir(tmp_path)
+    named = CliRunner().invoke(app, ["validate", "--quick", "--only", "sessions", "--out", "a/b"])
+    result = CliRunner().invoke(app, ["validate", "--quick", "--only", "sessions"])
+    assert (named.exit_code, result.exit_code) == (0, 0), result.output
+    assert f"wrote {Path('validation', 'validation.html')}" in result.output.splitlines()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "validation"}
+    found = {path.name for path in Path("validation").iterdir()}
+    assert {"validation.html", "validation.json"} < found == {path.name for path in Path("a/b").iterdir()}
 
 
 def test_profiles_that_were_fitted_keep_what_was_found_in_their_files() -> None:

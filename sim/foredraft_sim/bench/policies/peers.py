@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from foredraft.bench.result import Figure
+from foredraft.protocol.sampling import NOISE
 from foredraft_sim.bench.policies.command import Part, run_all, show_parts
 from foredraft_sim.bench.policies.decisions import ROBOT as ROBOTS_DEVICES
 from foredraft_sim.bench.policies.setting import Setting, Shipped
@@ -28,6 +29,7 @@ from foredraft_sim.bench.policies.suites import (
     share,
     spread,
 )
+from foredraft_sim.scenario.scenario_file import Rule
 from foredraft_sim.workers.option import Scheduler
 
 PEERS: Final = {
@@ -95,9 +97,9 @@ def point(name: str, says: str, places: Mapping[str, Setting], seeds: Sequence[i
     return Suite(name, says, trials(list(places.values()), seeds), judge)
 
 
-def grid(seeds: Sequence[int], axes: Sequence[Sequence[float]]) -> Suite:
+def grid(seeds: Sequence[int], axes: Sequence[Sequence[float]], rule: Rule = NOISE) -> Suite:
     """Every cell: who is first, and how far off ``auto`` is."""
-    cells = cells_of(axes, new_tokens=256)
+    cells = cells_of(axes, new_tokens=256, rule=rule)
 
     def judge(outcomes: Outcomes) -> tuple[list[Row], list[Figure]]:
         rows: list[Row] = []
@@ -124,19 +126,22 @@ def _missed(row: Row) -> str:
     return str(row["best_other"]) if row["auto_of_best"] > WITHIN else ""
 
 
-def suites(quick: bool, more_links: Sequence[str] = ()) -> list[Suite]:
-    """All of them; ``quick``: a few cells and links, to see that all is well. ``more_links``: for the robot, too."""
+def suites(quick: bool, more_links: Sequence[str] = (), rule: Rule = NOISE) -> list[Suite]:
+    """All of them; ``quick``: a few cells and links, to see that all is well. ``more_links``: for the robot, too.
+
+    ``rule``: by which drafts are accepted.
+    """
     links = LINKS[:2] if quick else LINKS
-    jetson = {line: Setting(Shipped("jetson-nano-vicuna-68m", "a100-llama2-7b", line)) for line in links}
+    jetson = {line: Setting(Shipped("jetson-nano-vicuna-68m", "a100-llama2-7b", line), rule=rule) for line in links}
     axes: Sequence[Sequence[float]] = QUICK if quick else (ROUND_TRIPS, ACCEPTANCES, STEPS)
     seeds: Sequence[int] = (1,) if quick else (1, 2)
-    over = {link: Setting(Shipped(*ROBOTS_DEVICES, link)) for link in more_links}
+    over = {link: Setting(Shipped(*ROBOTS_DEVICES, link), rule=rule) for link in more_links}
     robot_says = "the seed's robot: draft step 72 ms, pass 620 ms, round trip 120 ms (flat shapes ASSUMED); 256 tokens"
     return [
-        point("robot", robot_says, {"robot": Setting(ROBOT)}, range(1, 3 if quick else 9), 0.42),
+        point("robot", robot_says, {"robot": Setting(ROBOT, rule=rule)}, range(1, 3 if quick else 9), 0.42),
         point("jetson", "shipped profiles, Jetson Nano with an A100 (compiled); 256 tokens", jetson, seeds, None),
         *([point("links", "the seed's robot over these links; 256 tokens", over, seeds, None)] if over else []),
-        grid(seeds[:1], axes),
+        grid(seeds[:1], axes, rule),
     ]
 
 
@@ -146,6 +151,9 @@ def peers(
     link: Annotated[
         list[str] | None, typer.Option(help="Try the robot over this link, too: a link profile; may be repeated.")
     ] = None,
+    acceptance: Annotated[
+        Rule, typer.Option(help="By which rule drafts are accepted, as often by either; rejection sends more.")
+    ] = NOISE,
     processes: Annotated[int, typer.Option(help="How many at a time; 0 for one per core.", min=0)] = 0,
     scheduler: Scheduler = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -153,7 +161,7 @@ def peers(
     """Published schemes beside ours, on the same tokens, in simulated time."""
     from foredraft.errors import UnknownNameError
 
-    known = {suite.name: suite for suite in suites(quick, link or ())}
+    known = {suite.name: suite for suite in suites(quick, link or (), acceptance)}
     for name in only or ():
         if name not in known:
             raise UnknownNameError("part of the benchmark", name, known)

@@ -22,10 +22,19 @@ from foredraft.profiles import (
     seconds,
 )
 from foredraft.profiles.strict import convert, parse_toml, read_text
+from foredraft.protocol.sampling import NOISE
 from foredraft_sim.errors import ScenarioError
 from foredraft_sim.scenario.replications import replicate
 from foredraft_sim.scenario.scenario import Scenario
-from foredraft_sim.scenario.scenario_file import CloudTable, EdgeTable, Override, ScenarioFile, Workload
+from foredraft_sim.scenario.scenario_file import (
+    CloudTable,
+    EdgeTable,
+    Override,
+    Rule,
+    SamplingTable,
+    ScenarioFile,
+    Workload,
+)
 from foredraft_sim.tokens.synthetic import SyntheticPair
 
 REFERENCE_FILE = Path(__file__).with_name("reference_pair.toml")
@@ -110,12 +119,16 @@ class Shipped:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where a policy is tried. ``outage``: the link is out for 2 s after 1 s; "cut" also breaks it."""
+    """Where a policy is tried. ``outage``: the link is out for 2 s after 1 s; "cut" also breaks it.
+
+    ``acceptance``: how often the draft's first choice is accepted, by the rule ``rule`` (noise, rejection).
+    """
 
     place: Times | Shipped
     acceptance: float = 0.58
     new_tokens: int | tuple[int, ...] = 256
     outage: str = ""
+    rule: Rule = NOISE
 
     def scenario(self) -> Scenario:
         """The same as a scenario of the simulator."""
@@ -131,6 +144,7 @@ class Setting:
             link=Override(profile=""),
             pair="",
             workload=Workload(requests=requests, prompt_tokens=1, new_tokens=self.new_tokens),
+            sampling=SamplingTable(acceptance=self.rule),
         )
         pair = scaled_pair(self.acceptance)
         return Scenario(Path("bench policies"), file, self.place.draft(), self.place.target(), link, pair)

@@ -11,10 +11,12 @@ from typing import Any, Final
 from foredraft.bench.result import Figure
 from foredraft.edge.path_probability import expected_tokens
 from foredraft.observe.aggregate import percentile
+from foredraft.protocol.sampling import NOISE
 from foredraft_sim.bench.policies.drift import Drift
 from foredraft_sim.bench.policies.missed import decisions
 from foredraft_sim.bench.policies.setting import Setting, Shipped, Times, reference_pair, scaled_pair
 from foredraft_sim.bench.policies.suite import Outcomes, Row, Suite, Trial
+from foredraft_sim.scenario.scenario_file import Rule
 
 PASS_S: Final = 0.03
 ROUND_TRIPS: Final = (0.03, 0.1, 0.3, 0.6, 1.0, 3.0, 10.0)
@@ -206,12 +208,12 @@ def cost(seeds: Sequence[int], weights: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4
 
 
 def cells_of(
-    axes: Sequence[Sequence[float]], *, new_tokens: int | tuple[int, ...], outage: str = ""
+    axes: Sequence[Sequence[float]], *, new_tokens: int | tuple[int, ...], outage: str = "", rule: Rule = NOISE
 ) -> dict[tuple[float, float, float], Setting]:
     """The cells of a grid: (round trip over pass, acceptance, draft step over pass) and where that is."""
     return {
         (round_trip, acceptance, step): Setting(
-            Times(PASS_S, 8, step * PASS_S, round_trip * PASS_S), acceptance, new_tokens, outage
+            Times(PASS_S, 8, step * PASS_S, round_trip * PASS_S), acceptance, new_tokens, outage, rule
         )
         for round_trip, acceptance, step in product(*axes)
     }
