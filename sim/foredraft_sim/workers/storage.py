@@ -72,12 +72,12 @@ class Storage:
 
     def told(self) -> str:
         """How much is kept, of what was asked for so far."""
-        return f"{self._found + self._added} results are kept in {self._folder}"
+        return f"{self._found + self._added} result(s) are kept in {self._folder}"
 
     def summary(self) -> str:
         """How many results were found and how many came, in a line."""
         damaged = f" ({self._damaged} were damaged)" if self._damaged else ""
-        return f"{self._folder}: {self._found} results were there, {self._added} are new{damaged}"
+        return f"{self._folder}: {self._found} result(s) were there, {self._added} are new{damaged}"
 
 
 class Results:
