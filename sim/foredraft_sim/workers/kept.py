@@ -4,12 +4,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain, islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_type_hints
 
 import typer
 
 from foredraft_sim.errors import WorkersError
-from foredraft_sim.workers.storage import Results, Storage
+from foredraft_sim.workers.storage import Storage
 from foredraft_sim.workers.workers import Failure, Here, Workers
 
 _Shared = TypeVar("_Shared")
@@ -44,8 +44,8 @@ class Kept(Workers):
         self, function: Callable[[_Shared, _Task], _Result], shared: _Shared, tasks: Iterable[_Task]
     ) -> Generator[tuple[int, _Result | Failure]]:
         """What is there first, as far as nothing is missing; the rest among what comes. Also raises StorageError."""
-        results = self._storage.of(function, shared)
-        missing = _Missing(results, tasks)
+        kind = get_type_hints(function)["return"]
+        missing = _Missing(self._storage, self._storage.names(function, shared), kind, tasks)
         first = list(islice(missing, 1))
         yield from missing.found()
         try:
@@ -53,26 +53,26 @@ class Kept(Workers):
                 for at, result in done:
                     number, name = missing.asked[at]
                     if not isinstance(result, Failure):
-                        results.write(name, result)
+                        self._storage.write(name, result)
                     yield number, result
                     yield from missing.found()
         except WorkersError as error:
-            raise WorkersError(f"{error}; {results.told()}") from error
+            raise WorkersError(f"{error}; {self._storage.told()}") from error
         yield from missing.found()
 
 
 class _Missing(Iterator[_Task]):
     """Those tasks whose results are not there. ``asked``: of each its number, and its result's file."""
 
-    def __init__(self, results: Results, tasks: Iterable[_Task]) -> None:
-        self._results, self._tasks = results, enumerate(tasks)
+    def __init__(self, storage: Storage, name_of: Callable[[object], str], kind: Any, tasks: Iterable[_Task]) -> None:
+        self._storage, self._name_of, self._kind, self._tasks = storage, name_of, kind, enumerate(tasks)
         self._found: deque[tuple[int, Any]] = deque()
         self.asked: list[tuple[int, str]] = []
 
     def __next__(self) -> _Task:
         for number, task in self._tasks:
-            name = self._results.name(task)
-            result = self._results.read(name)
+            name = self._name_of(task)
+            result = self._storage.read(name, self._kind)
             if result is None:
                 self.asked.append((number, name))
                 return task

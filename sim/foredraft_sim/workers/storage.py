@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final
 
 import msgspec
 
@@ -41,13 +41,14 @@ class Storage:
         self._files = [_digest(file) for file in files]
         self._found = self._added = self._damaged = 0
 
-    def of(self, function: Callable[..., Any], shared: object) -> "Results":
-        """The results of a function with what its tasks share."""
+    def names(self, function: Callable[..., Any], shared: object) -> Callable[[object], str]:
+        """What the file of a task's result is called, by the task."""
         same = (build(), self._files, function.__module__, function.__qualname__, shared)
-        return Results(self, pickle.dumps(same), get_type_hints(function)["return"])
+        common = sha256(pickle.dumps(same)).digest()
+        return lambda task: sha256(common + pickle.dumps(task)).hexdigest() + ".result"
 
     def read(self, name: str, kind: Any) -> Any:
-        """A result; None where there is none, or a file that is none any more."""
+        """The result of this type in a file, never None; None where there is none, or none any more."""
         try:
             data = (self._folder / name).read_bytes()
             if sha256(data[_SUM_BYTES:]).digest() != data[:_SUM_BYTES]:
@@ -78,29 +79,6 @@ class Storage:
         """How many results were found and how many came, in a line."""
         damaged = f" ({self._damaged} were damaged)" if self._damaged else ""
         return f"{self._folder}: {self._found} result(s) were there, {self._added} are new{damaged}"
-
-
-class Results:
-    """Of one function with one shared value. ``same``: what they have in common; ``kind``: what each is, never None."""
-
-    def __init__(self, storage: Storage, same: bytes, kind: Any) -> None:
-        self._storage, self._same, self._kind = storage, sha256(same).digest(), kind
-
-    def name(self, task: object) -> str:
-        """The file of a task's result."""
-        return sha256(self._same + pickle.dumps(task)).hexdigest() + ".result"
-
-    def read(self, name: str) -> Any:
-        """The result in a file; None where there is none."""
-        return self._storage.read(name, self._kind)
-
-    def write(self, name: str, result: object) -> None:
-        """Keep a result. Raises StorageError."""
-        self._storage.write(name, result)
-
-    def told(self) -> str:
-        """How much is kept."""
-        return self._storage.told()
 
 
 def sources_of(policies: Iterable[str]) -> list[Path]:

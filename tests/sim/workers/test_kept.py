@@ -263,7 +263,7 @@ def test_of_a_policy_of_one_s_own_the_code_counts_and_that_beside_it(
     assert sources_of(policies) == [helper, mine]
 
     def name() -> str:
-        return Storage(folder, sources_of(policies)).of(noted, tmp_path).name(1)
+        return Storage(folder, sources_of(policies)).names(noted, tmp_path)(1)
 
     first = name()
     assert name() == first
@@ -288,9 +288,9 @@ storage = Storage(Path({str(tmp_path)!r}))
 for file in (*sorted(Path("examples/scenarios").glob("*.toml")), Path({str(tmp_path / "scenario.toml")!r})):
     read = read_scenario(file)
     fleets = [sized(one, 6) for _, one in better(read)]
-    print(storage.of(_islands_done, [read, *fleets]).name(_Part(0, "auto", 1, islands_of(read), False)))
-bench = storage.of(run_one, None)
-print(*(bench.name(trial) for suite in (*suites(True), *peers(True)) for trial in suite.trials))
+    print(storage.names(_islands_done, [read, *fleets])(_Part(0, "auto", 1, islands_of(read), False)))
+bench = storage.names(run_one, None)
+print(*(bench(trial) for suite in (*suites(True), *peers(True)) for trial in suite.trials))
 """
 
     def names(hash_seed: str) -> bytes:
@@ -361,7 +361,7 @@ def test_trials_of_the_benches_are_kept_and_files_of_links_count(tmp_path: Path,
     assert storage_for([], None) is None
     from foredraft_sim.bench.policies.suite import run_one
 
-    assert not (folder / changed.of(run_one, None).name(trial)).exists()
+    assert not (folder / changed.names(run_one, None)(trial)).exists()
 
 
 def test_a_link_whose_trace_is_not_there_is_said_in_a_line(tmp_path: Path, folder: Path) -> None:
