@@ -5,7 +5,8 @@ SimulationError(ForedraftError)
 ├── LivelockError   callbacks run on and on, and time stands still
 └── RealIOError     sockets, pipes, processes and signals, which have no place in simulated time
 
-StorageError(ForedraftError)  the storage of a study fails while it is used
+StorageError(ForedraftError)  where finished work is kept fails while it is used
+WorkersError(ForedraftError)  what runs the tasks dies, or is lost
 ScenarioError(ConfigError)  a scenario that is malformed, or that cannot be simulated to its end
 """
 
@@ -32,7 +33,11 @@ class RealIOError(SimulationError, NotImplementedError):
 
 
 class StorageError(ForedraftError):
-    """The storage of a study was there and is no longer, or does not do what it should."""
+    """Where finished work is kept was there and is no longer, or does not do what it should."""
+
+
+class WorkersError(ForedraftError):
+    """What runs the tasks dies, or is lost: nothing is wrong with what was asked."""
 
 
 class ScenarioError(ConfigError):

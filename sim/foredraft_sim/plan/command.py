@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from foredraft.progress import progress
-from foredraft_sim.workers.option import Scheduler
+from foredraft_sim.workers.option import Scheduler, StorageFolder
 
 if TYPE_CHECKING:
     from foredraft_sim.plan.capacity import Capacity
@@ -38,6 +38,7 @@ def plan(
     devices: Annotated[int, typer.Option(help="Find the cheapest servers for so many devices; 0: none.", min=0)] = 0,
     most: Annotated[int, typer.Option(help="Try fleets of at most so many devices.", min=1, max=100_000)] = 64,
     scheduler: Scheduler = "",
+    storage: StorageFolder = None,
     picture: Annotated[Path | None, typer.Option(help="Draw devices against price (SVG).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -45,10 +46,12 @@ def plan(
     from foredraft.files import written_together
     from foredraft_sim.plan.fleets import fleets
     from foredraft_sim.plan.picture import picture_of
+    from foredraft_sim.scenario.replications import storage_for
 
     wanted, objectives, policies = _question(scenario, slo, policy, traffic)
     servers = [wanted, *(_with_server(wanted, name) for name in server or ())]
-    with fleets(wanted, scheduler) as measure, progress("planning", count=True) as tell:
+    kept = storage_for(wanted, policies, storage)
+    with fleets(wanted, scheduler, kept) as measure, progress("planning", count=True) as tell:
         found = _capacities(servers, policies, objectives, most, measure, tell)
         said = _said(servers, found, objectives, devices)
         said["influences"] = _influences(wanted, found[wanted.target.name], objectives, measure)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from foredraft.progress import progress
-from foredraft_sim.workers.option import Scheduler
+from foredraft_sim.workers.option import Scheduler, StorageFolder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +30,7 @@ def simulate(
         int | None, typer.Option(help="Processes that simulate; by default one per core, if it pays.", min=1)
     ] = None,
     scheduler: Scheduler = "",
+    storage: StorageFolder = None,
     events: Annotated[Path | None, typer.Option(help="Write what happened, one JSON object per line.")] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write a Chrome trace of the first seed, for ui.perfetto.dev.")
@@ -45,7 +46,7 @@ def simulate(
     from foredraft.errors import ConfigError
     from foredraft.files import check_folders, written_together
     from foredraft.policies.policy_file import spec_of
-    from foredraft_sim.scenario.replications import replicate_all, workers_for
+    from foredraft_sim.scenario.replications import replicate_all, storage_for, workers_for
     from foredraft_sim.scenario.results import summarise
     from foredraft_sim.scenario.scenario import read_scenario
 
@@ -60,8 +61,9 @@ def simulate(
     if log and wanted.rejects:
         raise ConfigError("texts by rejection sampling are not recorded: leave --events, --trace and --record out")
     total = len(policies) * len(seeds)
+    kept = storage_for(wanted, policies, storage)
     with (
-        workers_for(wanted, total, processes, scheduler) as workers,
+        workers_for(wanted, total, processes, scheduler, kept) as workers,
         progress("simulating", count=True) as show_progress,
     ):
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from foredraft.errors import ConfigError, ForedraftError
@@ -21,6 +22,7 @@ from foredraft_sim.scenario.pairs import TokenSource, token_source
 from foredraft_sim.scenario.quiet import collected, rare_collections
 from foredraft_sim.scenario.scenario import Scenario
 from foredraft_sim.scenario.scenario_file import ModelPair
+from foredraft_sim.workers.storage import Storage, sources_of
 from foredraft_sim.workers.workers import Workers, cores, opened
 
 WORTH_TOKENS: Final = 4000
@@ -155,12 +157,26 @@ def _islands_done(scenarios: Sequence[Scenario], part: _Part) -> list[IslandDone
 
 
 def workers_for(
-    scenario: Scenario, jobs: int, processes: int | None = None, scheduler: str = ""
+    scenario: Scenario,
+    jobs: int,
+    processes: int | None = None,
+    scheduler: str = "",
+    storage: Storage | None = None,
 ) -> AbstractContextManager[Workers]:
     """Where so many replications run, as a user asked. Raises ConfigError, MissingExtraError."""
     if scheduler and isinstance(scenario.pair, ModelPair):
         raise ConfigError(f"--scheduler {scheduler}: real models run in this process; leave it out")
-    return opened(processes, scheduler, worthwhile_processes(scenario, jobs))
+    return opened(processes, scheduler, worthwhile_processes(scenario, jobs), storage)
+
+
+def storage_for(scenario: Scenario, policies: Sequence[str], folder: Path | None) -> Storage | None:
+    """Where replications with these policies are kept, if a user named a folder. Raises ConfigError."""
+    if folder is None:
+        return None
+    if isinstance(scenario.pair, ModelPair):
+        way = "leave it out, or record them once (--record), and simulate what was recorded"
+        raise ConfigError(f"--storage {folder}: it cannot tell whether real models are still the same; {way}")
+    return Storage(folder, sources_of(policies))
 
 
 def worthwhile_processes(scenario: Scenario, jobs: int) -> int:

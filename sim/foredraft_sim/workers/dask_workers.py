@@ -9,14 +9,15 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from itertools import count, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 import typer
 
-from foredraft.errors import ConfigError, ForedraftError, needs
-from foredraft_sim.workers.workers import AHEAD, Failure, Workers, build, call, told
+from foredraft.errors import ConfigError, needs
+from foredraft_sim.errors import WorkersError
+from foredraft_sim.workers.workers import AHEAD, Failure, Workers, build, call
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -125,25 +126,22 @@ class DaskWorkers(Workers):
             dashboard = "no dashboard"
         return f"Dask at {self._scheduler}: {self.count} worker(s), {dashboard}"
 
-    def map(
+    def as_done(
         self, function: Callable[[_Shared, _Task], _Result], shared: _Shared, tasks: Iterable[_Task]
-    ) -> Generator[_Result]:
+    ) -> Generator[tuple[int, _Result | Failure]]:
         """As workers become free; those that come later work, too. What is done is fetched at once."""
-        name, left, numbers = f"{function.__name__.strip('_')}-{uuid4().hex}", iter(tasks), count()
+        name, left = f"{function.__name__.strip('_')}-{uuid4().hex}", enumerate(tasks)
         kept = self._client.submit(_same, shared, key=f"shared-{uuid4().hex}")  # made again where its worker dies
         running: dict[int, Future[Any]] = {}
-        ready: dict[int, Any] = {}
-        for wanted in count():
-            for task, number in zip(islice(left, AHEAD - len(running) - len(ready)), numbers, strict=False):
+        while True:
+            for number, task in islice(left, AHEAD - len(running)):
                 running[number] = self._client.submit(_run, build(), function, kept, task, key=(name, number))
-            if wanted not in running | ready:
+            if not running:
                 return
-            while wanted not in ready:
-                ready |= self._fetched(running)
-            yield told(ready.pop(wanted))
+            yield from self._fetched(running).items()
 
     def _fetched(self, running: "dict[int, Future[Any]]") -> dict[int, Any]:
-        """All that is done, when anything is; it is running no longer."""
+        """All that is done, when anything is, and only then what failed; it is running no longer."""
         from distributed import KilledWorker, wait
 
         idle = 0
@@ -152,6 +150,7 @@ class DaskWorkers(Workers):
                 with self._client.as_current():
                     wait(list(running.values()), LOOK_S, "FIRST_COMPLETED")
                 done = {number: future for number, future in running.items() if future.done()}
+                done = {number: future for number, future in done.items() if future.status == "finished"} or done
                 found = self._client.gather(list(done.values()))
             except TimeoutError:
                 idle = 0 if self._takes_tasks() else idle + 1
@@ -176,8 +175,8 @@ class DaskWorkers(Workers):
             return False
         return any(one["status"] == "running" for one in workers)
 
-    def _failed(self, what: str, way: str) -> ForedraftError:
-        return ForedraftError(f"--scheduler {self._scheduler}: {what}; {way}, and run the same command again")
+    def _failed(self, what: str, way: str) -> WorkersError:
+        return WorkersError(f"--scheduler {self._scheduler}: {what}; {way}, and run the same command again")
 
 
 _MORE: Final = "give workers more memory (dask worker --memory-limit)"

@@ -3,18 +3,18 @@
 import multiprocessing
 import os
 import signal
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
+from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
 from typing import Any, TypeVar
 
-from foredraft.errors import ForedraftError
-from foredraft_sim.workers.workers import AHEAD, DEATHS, Workers, call, told
+from foredraft_sim.errors import WorkersError
+from foredraft_sim.workers.workers import AHEAD, DEATHS, Failure, Workers, call
 
 _Shared = TypeVar("_Shared")
 _Task = TypeVar("_Task")
@@ -39,47 +39,75 @@ class Processes(Workers):
     ) -> None:
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
-    def map(
+    def as_done(
         self, function: Callable[[_Shared, _Task], _Result], shared: _Shared, tasks: Iterable[_Task]
-    ) -> Generator[_Result]:
+    ) -> Generator[tuple[int, _Result | Failure]]:
         """As processes become free."""
-        run: Callable[[_Task], Any] = partial(call, function, shared)
-        left, deaths = iter(tasks), 0
-        running: deque[tuple[_Task, Future[Any]]] = deque()
+        running = _Running(partial(call, function, shared))
+        left = enumerate(tasks)
         try:
             while True:
-                running.extend((task, self._submit(run, task)) for task in islice(left, AHEAD - len(running)))
-                if not running:
+                for number, task in islice(left, AHEAD - len(running.tasks)):
+                    running.submit(self._pool, number, task)
+                if not running.tasks:
                     return
                 try:
-                    result = running[0][1].result()
+                    yield running.next_done()
                 except BrokenProcessPool:
-                    deaths += 1
-                    if deaths == DEATHS:
-                        raise ForedraftError(_DIED) from None
+                    if running.deaths() == DEATHS:
+                        raise WorkersError(_DIED) from None
                     self._pool.shutdown(wait=True)
                     self._pool = self._new_pool()
-                    again = [(task, one if _is_done(one) else self._submit(run, task)) for task, one in running]
-                    running = deque(again)
-                else:
-                    running.popleft()
-                    deaths = 0
-                    yield told(result)
+                    running.submit_again(self._pool)
         finally:
-            for _, future in running:
-                future.cancel()
+            running.cancel()
 
-    def _submit(self, run: Callable[[_Task], Any], task: _Task) -> "Future[Any]":
+
+class _Running:
+    """What a pool was given to do, by its number."""
+
+    def __init__(self, run: Callable[[Any], Any]) -> None:
+        self._run = run
+        self.tasks: dict[int, tuple[Any, Future[Any]]] = {}
+        self._done: SimpleQueue[tuple[int, Future[Any]]] = SimpleQueue()
+        self._oldest, self._deaths = -1, 0
+
+    def submit(self, pool: ProcessPoolExecutor, number: int, task: Any) -> None:
+        """One more task, or one of them again."""
+        future: Future[Any] = Future()
         try:
-            return self._pool.submit(run, task)
+            future = pool.submit(self._run, task)
         except BrokenProcessPool as error:  # it broke while nobody was waiting
-            failed: Future[Any] = Future()
-            failed.set_exception(error)
-            return failed
+            future.set_exception(error)
+        self.tasks[number] = task, future
+        future.add_done_callback(lambda ended: self._done.put((number, ended)))
 
+    def next_done(self) -> tuple[int, Any]:
+        """What is done next, in the order in which it was done. Raises BrokenProcessPool."""
+        while True:
+            number, future = self._done.get()
+            if self.tasks[number][1] is future:  # and not one of a pool that broke
+                result = future.result()
+                del self.tasks[number]
+                return number, result
 
-def _is_done(future: "Future[Any]") -> bool:
-    return future.done() and not future.cancelled() and future.exception() is None
+    def deaths(self) -> int:
+        """How often a process died, this time included, since the oldest task became the oldest."""
+        oldest = min(self.tasks)
+        self._deaths = self._deaths + 1 if oldest == self._oldest else 1
+        self._oldest = oldest
+        return self._deaths
+
+    def submit_again(self, pool: ProcessPoolExecutor) -> None:
+        """All tasks that were not done when their pool broke."""
+        for number, (task, future) in list(self.tasks.items()):
+            if future.cancelled() or future.exception() is not None:
+                self.submit(pool, number, task)
+
+    def cancel(self) -> None:
+        """What nobody wants any more."""
+        for _, future in self.tasks.values():
+            future.cancel()
 
 
 _DIED = f"processes died {DEATHS} times at the same tasks (out of memory?); go on with fewer, or simulate less at once"

@@ -8,17 +8,21 @@ import platform
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from foredraft import version
 from foredraft.errors import ConfigError, ForedraftError
+from foredraft.profiles.lookup import shipped_profiles
 from foredraft_sim.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from foredraft_sim.workers.storage import Storage
 
 _Shared = TypeVar("_Shared")
 _Task = TypeVar("_Task")
@@ -36,30 +40,53 @@ class Workers(ABC):
     count: int = 1
 
     @abstractmethod
+    def as_done(
+        self, function: Callable[[_Shared, _Task], _Result], shared: _Shared, tasks: Iterable[_Task]
+    ) -> "Generator[tuple[int, _Result | Failure]]":
+        """``function(shared, task)`` of each task as it is done, with its number, from 0. Tasks may have no end.
+
+        Raises WorkersError.
+        """
+
     def map(
         self, function: Callable[[_Shared, _Task], _Result], shared: _Shared, tasks: Iterable[_Task]
     ) -> Generator[_Result]:
-        """``function(shared, task)`` of each task, in their order. Raises ScenarioError: what a task raised on purpose.
+        """The same in the order of the tasks. Raises ScenarioError: what a task raised on purpose; WorkersError."""
+        ready: dict[int, _Result | Failure] = {}
+        wanted = 0
+        with closing(self.as_done(function, shared, tasks)) as done:
+            for number, result in done:
+                ready[number] = result
+                while wanted in ready:
+                    yield told(ready.pop(wanted))
+                    wanted += 1
 
-        Tasks may have no end. ForedraftError: the workers do not do what they should.
-        """
+    def here(self) -> "Workers":
+        """This process in their place, where there is too little to do."""
+        return Here()
 
 
 class Here(Workers):
     """This process."""
 
-    def map(
+    def as_done(
         self, function: Callable[[_Shared, _Task], _Result], shared: _Shared, tasks: Iterable[_Task]
-    ) -> Generator[_Result]:
-        """One after another."""
-        return (function(shared, task) for task in tasks)
+    ) -> "Generator[tuple[int, _Result | Failure]]":
+        """One after another; what a task raises is raised as it is."""
+        return ((number, function(shared, task)) for number, task in enumerate(tasks))
 
 
-def opened(processes: int | None, scheduler: str, worth: int) -> AbstractContextManager[Workers]:
+def opened(
+    processes: int | None, scheduler: str, worth: int, storage: "Storage | None" = None
+) -> AbstractContextManager[Workers]:
     """The workers that a user asked for, while the context lasts. Raises ConfigError, MissingExtraError.
 
-    ``worth``: how many processes pay, where the user says nothing.
+    ``worth``: how many processes pay, where the user says nothing. ``storage``: where what they finish is kept.
     """
+    if storage is not None:
+        from foredraft_sim.workers.kept import kept
+
+        return kept(opened(processes, scheduler, worth), storage)
     if scheduler:
         from foredraft_sim.workers.dask_workers import LOCAL, on_dask
 
@@ -108,10 +135,11 @@ def told(result: _Result | Failure) -> _Result:
 @cache
 def build() -> str:
     """What must be the same on both sides for results to be the same: versions, and what is really in the files."""
+    ours = Path(__file__).parents[1]
+    files = [file for package in (Path(version.__file__).parent, ours) for file in sorted(package.rglob("*.py"))]
     sources = sha256()
-    for package in (Path(version.__file__).parent, Path(__file__).parents[1]):
-        for file in sorted(package.rglob("*.py")):
-            sources.update(file.read_bytes())
+    for file in (*files, *sorted(ours.rglob("*.toml")), *shipped_profiles().values()):
+        sources.update(file.read_bytes())
     python = ".".join(map(str, sys.version_info[:2]))
     where = f"Python {python} ({platform.system()} {platform.machine()})"
     return f"Foredraft {version.__version__} (sources {sources.hexdigest()[:8]}) on {where}"

@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from foredraft.edge.state import EdgeState
@@ -13,6 +14,8 @@ from foredraft.policies.sync import SyncPolicy
 
 MARK = "FOREDRAFT_TEST_MARK"
 """In the environment: a file that says that a process was killed."""
+HOLD = "FOREDRAFT_TEST_HOLD"
+"""In the environment: a file; as long as it is there, those that are held go no further."""
 
 
 def once(mark: Path) -> None:
@@ -24,6 +27,26 @@ def once(mark: Path) -> None:
 
 def added(shared: int, task: int) -> int:
     return shared + task
+
+
+def noted(log: Path, task: int) -> float:
+    """Writes down that it ran."""
+    with log.open("a") as file:
+        file.write(f"{task}\n")
+    return task / 3
+
+
+def refused_at_two_but_noted(log: Path, task: int) -> float:
+    return noted(log, refused_at_two(None, task))
+
+
+def last_first(log: Path, task: int) -> int:
+    """The first task waits until the last one, the third, is done."""
+    while task == 0 and not log.exists():
+        Event().wait(0.01)
+    if task == 2:
+        log.touch()
+    return task
 
 
 def killed_once_at_two(mark: Path, task: int) -> int:
@@ -64,4 +87,16 @@ class KilledOnce(SyncPolicy):
     def step(self, state: EdgeState) -> Step | None:
         if state.position > 16:
             once(Path(os.environ[MARK]))
+        return SyncPolicy.step(self, state)
+
+
+@dataclass(frozen=True, slots=True)
+class Held(SyncPolicy):
+    """In the middle of a text it waits in its process until the file is gone."""
+
+    name: str = "held"
+
+    def step(self, state: EdgeState) -> Step | None:
+        while state.position > 16 and Path(os.environ[HOLD]).exists():
+            Event().wait(0.01)
         return SyncPolicy.step(self, state)

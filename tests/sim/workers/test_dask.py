@@ -2,9 +2,11 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from foredraft_sim.workers.dask_workers import DaskWorkers
 from foredraft_sim.workers.workers import Failure, Here, build, opened
 from sim.scenario.scenario_files import scenario, workload, write
 from sim.workers.clusters import scheduler, workers
-from sim.workers.tasks import MARK, added, killed_at_each_try, refused_at_two, set_status
+from sim.workers.tasks import HOLD, MARK, added, killed_at_each_try, refused_at_two, set_status
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.timeout(240)  # processes start slowly on a busy machine
@@ -168,6 +170,32 @@ def test_a_scheduler_without_workers_or_with_one_that_is_paused_or_that_ends_is_
             running.kill()
             with pytest.raises(ForedraftError, match=f"--scheduler {address}: its connection is lost; start it again"):
                 list(done)
+
+
+def test_of_a_scheduler_that_is_killed_half_way_what_was_finished_is_kept_and_the_rest_is_made_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, kept, file = tmp_path / "hold", tmp_path / "kept", write(tmp_path)
+    monkeypatch.setenv(HOLD, str(hold))
+    hold.touch()
+    policies = [word for policy in ("sim.workers.tasks:Held", "cloud", "sync") for word in ("--policy", policy)]
+    command = ["simulate", str(file), *policies, "--json"]
+
+    def kill_half_way(running: "subprocess.Popen[bytes]") -> None:
+        while len(list(kept.glob("*.result"))) < 4:
+            Event().wait(0.05)
+        running.kill()
+
+    with scheduler(tmp_path) as (address, running), workers(address, tmp_path, 3, FOREDRAFT_TEST_HOLD=str(hold)):
+        Thread(target=kill_half_way, args=(running,), daemon=True).start()
+        lost = CliRunner().invoke(app, [*command, "--scheduler", address, "--storage", str(kept)])
+        hold.unlink()
+    said = f"--scheduler {address}: its connection is lost; start it again, and run the same command again"
+    assert lost.exit_code == 1
+    assert lost.stderr.splitlines()[-1:] == [f"error: {said}; 4 result(s) are kept in {kept}"]
+    again = CliRunner().invoke(app, [*command, "--storage", str(kept)])
+    assert again.stderr.splitlines()[-1] == f"{kept}: 4 result(s) were there, 2 are new"
+    assert again.stdout == CliRunner().invoke(app, command).stdout
 
 
 @pytest.mark.parametrize(

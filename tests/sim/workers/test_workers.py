@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from foredraft.errors import ConfigError, ForedraftError
+from foredraft.profiles.lookup import shipped_profiles
+from foredraft_sim.workers import workers as workers_module
 from foredraft_sim.workers.processes import Processes
-from foredraft_sim.workers.workers import AHEAD, Here, Workers, opened
+from foredraft_sim.workers.workers import AHEAD, Here, Workers, build, opened
 from sim.workers.tasks import added, killed_at_each_try, killed_once_at_two, refused_at_two, whose
 
 
@@ -67,3 +69,12 @@ def test_as_many_processes_as_pay_where_nothing_is_said(tmp_path: Path) -> None:
 def test_a_scheduler_has_its_own_workers() -> None:
     with pytest.raises(ConfigError, match=r"--scheduler tcp://127.0.0.1:1 has its own workers: leave the number"):
         opened(2, "tcp://127.0.0.1:1", worth=1)
+
+
+def test_a_build_with_another_shipped_profile_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, shipped = build.__wrapped__(), shipped_profiles()
+    assert build.__wrapped__() == before
+    changed = tmp_path / "robot.toml"
+    changed.write_text(shipped["robot"].read_text() + "\n")
+    monkeypatch.setattr(workers_module, "shipped_profiles", lambda: shipped | {"robot": changed})
+    assert build.__wrapped__() != before

@@ -2,20 +2,21 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foredraft.progress import progress
-from foredraft_sim.workers.option import Scheduler
+from foredraft_sim.workers.option import Scheduler, StorageFolder
 from foredraft_sim.workers.workers import cores, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from foredraft.bench.result import Figure
-    from foredraft_sim.bench.policies.setting import Outcome
     from foredraft_sim.bench.policies.suite import Outcomes, Row, Trial
+    from foredraft_sim.workers.storage import Storage
 
 REAL = "real"
 """``foredraft bench real`` as a part of this: the one that is not simulated."""
@@ -50,6 +51,7 @@ def policies(
     seeds: Annotated[int, typer.Option(help="So many seeds in each part; 0: each part's own number.", min=0)] = 0,
     processes: Annotated[int, typer.Option(help="How many at a time; 0 for one per core.", min=0)] = 0,
     scheduler: Scheduler = "",
+    storage: StorageFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Every policy against streaming from the cloud, on the same tokens: in simulated time, and (real) on the clock."""
@@ -61,7 +63,8 @@ def policies(
         if name not in (*known, REAL):
             raise UnknownNameError("part of the benchmark", name, [*known, REAL])
     chosen = [suite for suite in known.values() if not only or suite.name in only]
-    outcomes = run_all([trial for suite in chosen for trial in suite.trials], processes, scheduler)
+    kept = storage_for(link or (), storage)
+    outcomes = run_all([trial for suite in chosen for trial in suite.trials], processes, scheduler, kept)
     parts = [Part(suite.name, suite.says, *suite.judge(outcomes), suite.missed) for suite in chosen]
     if not only or REAL in only:
         parts += _real(quick)
@@ -79,32 +82,27 @@ def show_parts(parts: "list[Part]", as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def run_all(trials: "list[Trial]", processes: int = 0, scheduler: str = "") -> "Outcomes":
+def storage_for(links: "Sequence[str]", folder: Path | None) -> "Storage | None":
+    """Where outcomes over these links are kept, if a user named a folder. Raises ConfigError, ProfileError."""
+    from foredraft_sim.bench.policies.setting import files_of_link
+    from foredraft_sim.workers.storage import Storage
+
+    return None if folder is None else Storage(folder, [file for link in links for file in files_of_link(link)])
+
+
+def run_all(
+    trials: "list[Trial]", processes: int = 0, scheduler: str = "", storage: "Storage | None" = None
+) -> "Outcomes":
     """What each of the trials comes to, in several processes, with a bar of progress on a terminal."""
+    from foredraft_sim.bench.policies.suite import run_one
+
     every = list(dict.fromkeys(trials))
     outcomes = {}
-    with opened(processes or None, scheduler, cores()) as workers, progress("sessions", count=True) as show:
-        for trial, outcome in zip(every, workers.map(_run_one, None, every), strict=True):
+    with opened(processes or None, scheduler, cores(), storage) as workers, progress("sessions", count=True) as show:
+        for trial, outcome in zip(every, workers.map(run_one, None, every), strict=True):
             outcomes[trial] = outcome
             show(len(outcomes), len(every), "")
     return outcomes
-
-
-def _run_one(shared: None, trial: "Trial") -> "Outcome":
-    return run_one(trial)
-
-
-def run_one(trial: "Trial") -> "Outcome":
-    """One trial, in whatever process."""
-    from foredraft_sim.bench.policies.decisions import Decisions, try_decisions
-    from foredraft_sim.bench.policies.drift import Drift, try_drift
-    from foredraft_sim.bench.policies.setting import try_policy
-
-    if isinstance(trial.where, Drift):
-        return try_drift(trial.where, trial.policy, trial.seed)
-    if isinstance(trial.where, Decisions):
-        return try_decisions(trial.where, trial.policy, trial.seed)
-    return try_policy(trial.where, trial.policy, trial.seed)
 
 
 def _real(quick: bool) -> "list[Part]":

@@ -214,5 +214,5 @@ async def _session(world: _World, new_tokens: int, estimates: Estimates | None) 
     took_s = ended_s - (world.changed_s or 0.0)
     report = session.report()
     figures = {"bytes_up": 0.0, "bytes_down": 0.0, "target_s": report.target_s, "draft_s": report.draft_s}
-    outcome = Outcome(took_s, FOLLOWING, report.passes, 0.0, **figures, energy_j=None, cost_usd=None)
+    outcome = Outcome(took_s, FOLLOWING, float(report.passes), 0.0, **figures, energy_j=None, cost_usd=None)
     return outcome, session.state.estimates

@@ -12,7 +12,7 @@ import typer
 
 from foredraft.bench.result import Figure
 from foredraft.protocol.sampling import NOISE
-from foredraft_sim.bench.policies.command import Part, run_all, show_parts
+from foredraft_sim.bench.policies.command import Part, run_all, show_parts, storage_for
 from foredraft_sim.bench.policies.decisions import ROBOT as ROBOTS_DEVICES
 from foredraft_sim.bench.policies.setting import Setting, Shipped
 from foredraft_sim.bench.policies.suite import Outcomes, Row, Suite, Trial
@@ -30,7 +30,7 @@ from foredraft_sim.bench.policies.suites import (
     spread,
 )
 from foredraft_sim.scenario.scenario_file import Rule
-from foredraft_sim.workers.option import Scheduler
+from foredraft_sim.workers.option import Scheduler, StorageFolder
 
 PEERS: Final = {
     "specedge": "foredraft_sim.peers.specedge:SpecEdge",
@@ -156,6 +156,7 @@ def peers(
     ] = NOISE,
     processes: Annotated[int, typer.Option(help="How many at a time; 0 for one per core.", min=0)] = 0,
     scheduler: Scheduler = "",
+    storage: StorageFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Published schemes beside ours, on the same tokens, in simulated time."""
@@ -166,5 +167,6 @@ def peers(
         if name not in known:
             raise UnknownNameError("part of the benchmark", name, known)
     chosen = [suite for suite in known.values() if not only or suite.name in only]
-    outcomes = run_all([trial for suite in chosen for trial in suite.trials], processes, scheduler)
+    kept = storage_for(link or (), storage)
+    outcomes = run_all([trial for suite in chosen for trial in suite.trials], processes, scheduler, kept)
     show_parts([Part(suite.name, suite.says, *suite.judge(outcomes), suite.missed) for suite in chosen], as_json)

@@ -96,6 +96,14 @@ def link_named(name: str) -> LinkProfile:
     return load_profile(Path(name) if name.endswith(".toml") else name, "link")
 
 
+def files_of_link(name: str) -> list[Path]:
+    """The files that tell of a link which is not a shipped one: its profile and the traces that this names."""
+    if not name.endswith(".toml"):
+        return []
+    link = link_named(name)
+    return [Path(name), *(Path(name).parent / way.trace for way in (link.up, link.down) if way.trace is not None)]
+
+
 @dataclass(frozen=True, slots=True)
 class Shipped:
     """Devices by the names of shipped profiles, and a link by its name or file."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from foredraft.bench.result import Figure
-from foredraft_sim.bench.policies.decisions import Decisions
-from foredraft_sim.bench.policies.drift import Drift
-from foredraft_sim.bench.policies.setting import Outcome, Setting
+from foredraft_sim.bench.policies.decisions import Decisions, try_decisions
+from foredraft_sim.bench.policies.drift import Drift, try_drift
+from foredraft_sim.bench.policies.setting import Outcome, Setting, try_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,15 @@ class Trial:
     where: Setting | Drift | Decisions
     policy: str
     seed: int
+
+
+def run_one(shared: None, trial: Trial) -> Outcome:
+    """What one trial comes to, in whatever process."""
+    if isinstance(trial.where, Drift):
+        return try_drift(trial.where, trial.policy, trial.seed)
+    if isinstance(trial.where, Decisions):
+        return try_decisions(trial.where, trial.policy, trial.seed)
+    return try_policy(trial.where, trial.policy, trial.seed)
 
 
 Outcomes = Mapping[Trial, Outcome]
