@@ -35,6 +35,17 @@ def test_a_mean_lies_between_the_least_and_the_greatest_sample(values: list[floa
     assert average.variance >= 0.0
 
 
+def test_the_clouds_word_for_what_a_pass_takes_holds_until_one_is_seen() -> None:
+    estimates = Estimates()
+    estimates.saw_pass(3, 2.0, 0.0, 1)
+    estimates.saw_pass(3, 2.0, 0.0, 1)
+    estimates.told_passes((1.0, 0.0, 5.0, 3.0))
+    assert estimates.snapshot().passes_s[:5] == (1.0, 0.0, 2.0, 3.0, 0.0)
+    for _ in range(3):
+        estimates.saw_pass(7, 4.0, 0.0, 1)
+    assert estimates.snapshot().passes_s[3] == 4.0
+
+
 @pytest.mark.parametrize("width", range(len(WIDTHS)))
 def test_a_pass_of_just_a_width_tells_of_that_width(width: int) -> None:
     assert width_class(WIDTHS[width]) == width

@@ -8,7 +8,7 @@ from foredraft.edge.local import Confirmed, LocalEvent, LocalText, Unverified, W
 from foredraft.profiles import Outage
 from policies.stage import ROBOT, Played, play
 
-OUT = (Outage(start_s=6.0, duration_s=5.0, cuts=True),)
+OUT = (Outage(start_s=3.0, duration_s=5.0, cuts=True),)
 
 
 def through_an_outage(policy: str, acceptance: float) -> tuple[Played, list[LocalEvent]]:

@@ -17,10 +17,10 @@ from foredraft.policies import make_policy
 from foredraft.policies.auto import (
     FIRST_NODES,
     MIN_SAMPLES,
-    PASSES_AHEAD,
     SECOND_NODES,
     AutoPolicy,
     choose,
+    most_at_cloud,
     pass_nodes,
     rounded_up,
     steps_worth_waiting,
@@ -261,8 +261,7 @@ class Watcher:
         self.shipped |= {node.anchor for leaf in wanted for node in leaf.path()}
         new = {node for leaf in wanted for node in leaf.path() if not node.sent}
         if isinstance(self.inner, AutoPolicy) and new:
-            there = sum(node.sent for node in state.tree.nodes())
-            assert there + len(new) <= PASSES_AHEAD * self.inner.choice(state).nodes
+            assert len(new) <= most_at_cloud(state.estimates.snapshot(), self.inner.choice(state).nodes)
         assert state.ready is None or len(state.tree) <= state.ready.max_nodes
         self.most_nodes = max(self.most_nodes, len(state.tree))
         return wanted
@@ -317,6 +316,29 @@ def test_a_chain_is_sent_when_it_is_as_long_as_the_cloud_waits_for() -> None:
         assert step is not None
         state.attach_guesses(step.nodes, [[Guess(10 + depth, 0.9)]], step.width)
         assert len(policy.ship(state)) == (depth if depth >= steps else 0)
+
+
+def test_what_was_sent_before_does_not_keep_back_what_is_likelier() -> None:
+    state, policy = knowing(), AutoPolicy()
+    most = most_at_cloud(state.estimates.snapshot(), policy.choice(state).nodes)
+    unlikely = state.attach_guesses([state.root], [[Guess(100 + n, 0.01) for n in range(most)]], most)
+    for node in unlikely:
+        node.sent = True
+    (likely,) = state.attach_guesses([unlikely[0]], [[Guess(9, 0.99)]], 1)
+    assert policy.ship(state) == []  # there are as many that are as likely, and they came first
+    (likely,) = state.attach_guesses([state.root], [[Guess(9, 0.5)]], 1)
+    assert policy.ship(state) == [likely]
+
+
+def test_told_what_passes_take_it_goes_as_wide_as_pays_without_trying() -> None:
+    state = EdgeState([1, 2, 3], StopRules(500))
+    state.connected(Ready(1, "m", "t", 2000, 1000, 8, (), 64, 31, 32, (), passes_s=(1.0, 1.0, 1.0, 1.0, 1.1, 9.0)))
+    for _ in range(MIN_SAMPLES):
+        state.estimates.round_trip_s.take(0.05)
+        state.estimates.draft_step_s.take(0.02)
+        state.estimates.saw_guesses([(0.9, True)])
+        state.estimates.saw_pass(0, 1.0, 0.0, 1)
+    assert AutoPolicy().choice(state).nodes == 15
 
 
 def test_a_drafter_that_has_no_more_ideas_sends_what_it_has() -> None:

@@ -7,10 +7,12 @@ believes. One pass of each width, or one wait, may overdraw the account; then th
 alone until the share has paid for it.
 
 A pass that was slow by chance would have been slow alone as well, and is no fault of speculation:
-no pass counts for more than twice what passes of its width typically take.
+one that took more than twice what is typical of its width counts as typical; where that is not known yet, as twice
+decoding alone.
 """
 
 import math
+from collections.abc import Sequence
 
 from foredraft.protocol.averages import ENOUGH, WIDTHS, Average, Typical, width_class
 
@@ -21,14 +23,14 @@ BY_CHANCE = 2.0
 
 
 class Ledger:
-    """One session's account."""
+    """One session's account. ``passes_s``: what passes take, by WIDTHS, as other sessions have seen it."""
 
     __slots__ = ("_alone_s", "_opened", "_passes_s", "_speculated", "_spent_s", "_tokens", "_typical_s")
 
-    def __init__(self) -> None:
+    def __init__(self, passes_s: Sequence[float] = ()) -> None:
         self._opened = False
         self._passes_s = [Typical() for _ in WIDTHS]
-        self._typical_s = [0.0] * len(WIDTHS)  # 0: not known yet
+        self._typical_s = [*passes_s, *[0.0] * (len(WIDTHS) - len(passes_s))]  # 0: not known yet
         self._alone_s = Average(0.1)
         self._tokens = 0
         self._speculated = 0  # tokens that came of passes with draft nodes
@@ -58,8 +60,9 @@ class Ledger:
         seen.take(pass_s)
         if len(seen.last) >= ENOUGH:
             self._typical_s[width] = seen.middle
-        typical_s = self._typical_s[width] or self._alone_s.mean
-        return min(pass_s, BY_CHANCE * typical_s) if typical_s else pass_s
+        if typical_s := self._typical_s[width]:
+            return typical_s if pass_s > BY_CHANCE * typical_s else pass_s
+        return min(pass_s, BY_CHANCE * self._alone_s.mean) if self._alone_s.samples else pass_s
 
     @property
     def empty(self) -> bool:

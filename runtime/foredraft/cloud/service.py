@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from foredraft.cloud.connection import Connection
 from foredraft.cloud.gallery import Gallery
+from foredraft.cloud.pass_times import PassTimes
 from foredraft.cloud.quota import Quota
 from foredraft.cloud.session import NewDetokenizer, Shared
 from foredraft.cloud.state import Limits
@@ -42,7 +43,8 @@ class CloudService:
         self.limits = limits or Limits()
         if new_drafter is not None:
             self.limits = replace(self.limits, cloud_drafts=target.card.max_pass_nodes)
-        self.shared = Shared(target, new_detokenizer, observer, new_drafter, new_grammar)
+        pass_times = PassTimes(target.card.passes_s)
+        self.shared = Shared(target, new_detokenizer, observer, pass_times, new_drafter, new_grammar)
         self.keys = keys or Keys.of("")
         self.quota = Quota()
         self.gallery = Gallery(eyes_of(target))
@@ -104,8 +106,8 @@ class CloudService:
         return key
 
     def card_for(self, key: Key) -> TargetCard:
-        """What is served to this key."""
-        card = self.shared.target.card
+        """What is served to this key, with what passes take by now."""
+        card = replace(self.shared.target.card, passes_s=self.shared.pass_times.typical_s)
         return replace(card, context=min(key.context, card.context)) if key.context else card
 
     def admit(self, hello: Hello) -> Ready:
@@ -131,4 +133,5 @@ class CloudService:
             cloud_drafts=self.limits.cloud_drafts,
             exact=card.exact,
             image_token=None if self.gallery.eyes is None else self.gallery.eyes.image_token,
+            passes_s=card.passes_s,
         )

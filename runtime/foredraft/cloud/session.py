@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from foredraft.cloud.drafter import CloudDrafter
+from foredraft.cloud.pass_times import PassTimes
 from foredraft.cloud.proposals import Proposals
 from foredraft.cloud.session_log import Tally
 from foredraft.cloud.state import TICK_S, CloudState, Extend, Go, StopSearch, Timing, Wait
@@ -53,6 +54,7 @@ class Shared:
     target: Target
     new_detokenizer: NewDetokenizer | None
     observer: Observer | None
+    pass_times: PassTimes
     new_drafter: NewDrafter | None = None
     new_grammar: NewGrammar | None = None
     counters: Counters = field(default_factory=Counters)
@@ -264,6 +266,7 @@ class CloudSession:
         self.tally.forced += max(0, len(new) - commit.accepted - 1)
         counters = self._shared.counters
         counters.passed(len(new), commit.drafted, commit.accepted, verdict.pass_s)
+        self._shared.pass_times.saw(commit.drafted, verdict.pass_s)
         self.tally.passed(commit.drafted, commit.accepted, len(self._hints), verdict.pass_s, verdict.queue_s)
         for layer, predicted in self._hints:
             counters.judge(layer, predicted, new)

@@ -117,7 +117,7 @@ class CloudState:
         self.due_s = _due_s(opened.steer, now_s)
         self._least_pass_s = card.pass_s or math.inf  # so far
         self.idle_since_s = now_s
-        self._ledger = Ledger()
+        self._ledger = Ledger(card.passes_s)
         self.finish = ""
         if self.tree.position >= self.end:
             self.finish = self._finish_at_end()

@@ -93,6 +93,12 @@ class Estimates:
         if drafted:
             self.drafted.take(drafted)
 
+    def told_passes(self, passes_s: Sequence[float]) -> None:
+        """The cloud's word for what passes take, by WIDTHS, 0 where it knows nothing: it serves until one is seen."""
+        for seen, pass_s in zip(self.passes_s, passes_s, strict=False):
+            if pass_s and not seen.last:
+                seen.last[:], seen.at = [pass_s] * ENOUGH, self.passes
+
     def saw_guesses(self, said: Sequence[tuple[float, bool]]) -> None:
         """Of a node whose child is known by now: each guess's probability, and whether it was right."""
         ranks = self.ranks

@@ -15,6 +15,7 @@ from foredraft.edge.estimates import BINS, Estimates
 from foredraft.errors import EstimatesError
 from foredraft.files import written_together
 from foredraft.profiles import DraftProfile, LinkProfile, TargetProfile, seconds
+from foredraft.profiles.compute import pass_times
 from foredraft.profiles.strict import convert, read_text
 from foredraft.protocol.averages import ENOUGH, KEPT, WIDTHS, Average, Rate, Typical
 
@@ -140,8 +141,7 @@ def estimates_from_profiles(
     if link is not None:
         _tell(estimates.round_trip_s, link.round_trip_s, link.up.jitter_s**2 + link.down.jitter_s**2)
     if target is not None:
-        most = target.target_pass.range.new_tokens[1]
-        taken_s = [seconds(target.target_pass, nodes + 1, _CONTEXT) if nodes < most else 0.0 for nodes in WIDTHS]
+        taken_s = pass_times(target.target_pass, WIDTHS, _CONTEXT)
         estimates.passes_s = [Typical([pass_s] * ENOUGH if pass_s else []) for pass_s in taken_s]
         _tell(estimates.round_s, taken_s[0])
         _tell(estimates.tokens, 1.0)

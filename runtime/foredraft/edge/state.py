@@ -157,6 +157,7 @@ class EdgeState:
         self._limit(ready)
         self._most_nodes = ready.max_nodes
         self.most_pass_nodes = ready.max_pass_nodes
+        self.estimates.told_passes(ready.passes_s)
         self._opened = False
         self._held.clear()
         self._hinted_tokens.clear()

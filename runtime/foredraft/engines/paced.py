@@ -16,8 +16,9 @@ from typing import Any
 from foredraft.engines.device import TICK_S, Device, Turn, Work
 from foredraft.engines.pace import Outside, Overruns, Pace, Residual
 from foredraft.errors import RefusedError
-from foredraft.profiles.compute import seconds
+from foredraft.profiles.compute import pass_times, seconds
 from foredraft.profiles.schema import DraftProfile, TargetProfile
+from foredraft.protocol.averages import WIDTHS
 from foredraft.protocol.messages import BUSY, INVALID
 from foredraft.protocol.ports import (
     BesideImages,
@@ -121,7 +122,8 @@ class PacedTarget:
         self._reserved_tokens = 0
         new_tokens, context = _TYPICAL_PASS
         pass_s = seconds(profile.target_pass, new_tokens, context)
-        self._card = replace(inner.card, pass_s=pass_s)
+        told_s = pass_times(profile.target_pass, WIDTHS, context)
+        self._card = replace(inner.card, pass_s=pass_s, passes_s=told_s)
 
     @property
     def card(self) -> TargetCard:

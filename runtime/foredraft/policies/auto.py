@@ -21,7 +21,7 @@ from foredraft.edge.path_probability import expected_tokens
 from foredraft.edge.state import EdgeState
 from foredraft.edge.step import Step, VerifyParams
 from foredraft.errors import ConfigError
-from foredraft.policies.frontier import unexpanded, unsent
+from foredraft.policies.frontier import likeliest, unexpanded
 from foredraft.policies.hints import probing, worth_asking
 from foredraft.policies.in_time import SURE, Left, Next, sureness, surest
 from foredraft.policies.parameters import Parameter
@@ -37,9 +37,12 @@ SECOND_NODES = 7
 the first cost next to nothing."""
 
 MOST_STEPS = 8
+DONE = 0.4
+"""Of the first step that is waited for: the edge never stops drafting, so it is in the middle of one."""
+
 SLACK = 1.25
-PASSES_AHEAD = 3
-"""How many passes' worth of nodes may be at the cloud."""
+PASSES_AHEAD = 2
+"""So many passes' worth of nodes may be at the cloud, besides those of the passes that a round trip takes."""
 
 LEAST_TOKENS = 1.1
 """Tokens per pass below which speculation is of no use: then hints are not asked for (they lengthen passes), and
@@ -90,7 +93,7 @@ class AutoPolicy:
     cost_weight: float = 0.0
     width: int = 3
     batch: int = 8
-    min_probability: float = 0.02
+    min_probability: float = 0.0075
     threshold: float = 0.1
     name: str = "auto"
 
@@ -146,11 +149,18 @@ class AutoPolicy:
         if self._resting(state):
             return ()
         choice = self.choice(state)
-        wanted, sent = unsent(state, self.min_probability)
+        best = likeliest(state, most_at_cloud(state.estimates.snapshot(), choice.nodes), self.min_probability)
+        wanted = [node for node in best if not node.sent]
         shallow = _depth(state) < min(choice.steps, state.useful_depth)
-        if not sent and choice.steps > 1 and shallow and unexpanded(state, 1, self.min_probability):
+        if len(wanted) == len(best) and choice.steps > 1 and shallow and unexpanded(state, 1, self.min_probability):
             return ()  # the cloud waits for a chain of so many, not for its first token
-        return wanted[: max(0, PASSES_AHEAD * choice.nodes - sent)]
+        return wanted
+
+
+def most_at_cloud(seen: Snapshot, nodes: int) -> int:
+    """How many nodes are worth sending, where a pass takes so many: the likeliest, whatever was sent before them."""
+    passes = seen.round_trip_s / seen.passes_s[0] if seen.passes_s[0] else 0.0
+    return int((PASSES_AHEAD + passes) * nodes)
 
 
 def token_worth_s(seen: Snapshot, cost_weight: float) -> float:
@@ -218,7 +228,7 @@ def steps_worth_waiting(seen: Snapshot, nodes: int, cost_weight: float) -> int:
     best_s, best = 0.0, 0
     for steps in range(1, MOST_STEPS + 1):
         tokens = expected_tokens(seen.ranks, nodes, steps)
-        wait_s = seen.round_trip_s + steps * seen.draft_step_s
+        wait_s = seen.round_trip_s + (steps - DONE) * seen.draft_step_s
         costs_s = wait_s + wider_s + cost_weight * (steps * seen.draft_step_s + wider_s)
         gain_s = (tokens - 1.0) * worth_s - costs_s
         if gain_s > best_s:

@@ -20,12 +20,16 @@ def unexpanded(state: EdgeState, most: int, min_probability: float) -> list[tupl
 
 def unsent(state: EdgeState, min_probability: float) -> tuple[list[Node], int]:
     """The nodes likely enough to be sent, likeliest first, and how many were sent already."""
-    sent = 0
-    wanted: list[tuple[float, int, Node]] = []
-    for order, (node, probability) in enumerate(state.path_probabilities):
-        if node.sent:
-            sent += 1
-        elif probability >= min_probability and node.parent is not None:
-            wanted.append((-probability, order, node))
-    wanted.sort(key=lambda entry: entry[:2])
-    return [node for _, _, node in wanted], sent
+    likely = likeliest(state, len(state.path_probabilities), min_probability)
+    return [node for node in likely if not node.sent], sum(node.sent for node, _ in state.path_probabilities)
+
+
+def likeliest(state: EdgeState, most: int, min_probability: float) -> list[Node]:
+    """The ``most`` likeliest nodes, sent or not, likeliest first, that are likely enough to be sent."""
+    entries = [
+        (-probability, order, node)
+        for order, (node, probability) in enumerate(state.path_probabilities)
+        if probability >= min_probability and node.parent is not None
+    ]
+    entries.sort(key=lambda entry: entry[:2])
+    return [node for _, _, node in entries[:most]]

@@ -22,6 +22,12 @@ def seconds(curve: Curve, new_tokens: int, context: int, batch: int = 1) -> floa
     return taken_s + curve.per_context_s * context + curve.per_sequence_s * (batch - 1)
 
 
+def pass_times(curve: Curve, nodes: Sequence[int], context: int) -> tuple[float, ...]:
+    """Seconds of passes with so many draft nodes each, at this context; 0 where that is out of the curve's range."""
+    most = curve.range.new_tokens[1]
+    return tuple(seconds(curve, count + 1, context) if count < most else 0.0 for count in nodes)
+
+
 @lru_cache(maxsize=64)
 def within(curve: Curve) -> "Within":
     """The curve within its declared range; devices of one kind share it."""

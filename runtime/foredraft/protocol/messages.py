@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from foredraft.errors import ProtocolError
 from foredraft.protocol.anchor import Anchor
+from foredraft.protocol.averages import WIDTHS
 
 PROTOCOL_VERSION: Final = 2
 MAX_MESSAGE_BYTES: Final = 1 << 20
@@ -78,6 +79,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
     nobody has to follow. ``cloud_drafts``: how deep a drafter in the cloud may fill the tree; 0 where there is none.
     ``exact``: whether texts depend on model, prompt, sampling and seed alone, to the bit; else up to ties.
     ``image_token``: the id that holds an image's place in a text; None where the model sees no images.
+    ``passes_s``: what passes with so many draft nodes (WIDTHS) took of late; 0 where that is not known.
     """
 
     version: Count
@@ -96,6 +98,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
     cloud_drafts: Count = 0
     exact: bool = False
     image_token: Count | None = None
+    passes_s: Annotated[tuple[Seconds, ...], Meta(max_length=len(WIDTHS))] = ()
 
 
 class Chain(msgspec.Struct, frozen=True, array_like=True, gc=False):

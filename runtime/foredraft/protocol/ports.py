@@ -195,7 +195,8 @@ class TargetCard:
     pass or prefill, so that one long prompt does not hold the device for long. ``pass_s`` is a
     typical pass of a few tokens where known, else 0. ``stop_tokens``: the model's own end marks.
     ``exact``: whether a text depends on model, prompt, sampling and seed alone, to the bit; else up to ties.
-    ``rejects``: whether a pass may have trials.
+    ``rejects``: whether a pass may have trials. ``passes_s``: what passes take, by WIDTHS
+    (``protocol.averages``), where that is known before the first; 0 where it is not.
     """
 
     model_digest: str
@@ -210,6 +211,7 @@ class TargetCard:
     stop_tokens: tuple[int, ...] = ()
     exact: bool = False
     rejects: bool = False
+    passes_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

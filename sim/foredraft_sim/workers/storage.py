@@ -10,6 +10,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,8 +45,8 @@ class Storage:
     def names(self, function: Callable[..., Any], shared: object) -> Callable[[object], str]:
         """What the file of a task's result is called, by the task."""
         same = (build(), self._files, function.__module__, function.__qualname__, shared)
-        common = sha256(pickle.dumps(same)).digest()
-        return lambda task: sha256(common + pickle.dumps(task)).hexdigest() + ".result"
+        common = sha256(_plain(same)).digest()
+        return lambda task: sha256(common + _plain(task)).hexdigest() + ".result"
 
     def read(self, name: str, kind: Any) -> Any:
         """The result of this type in a file, never None; None where there is none, or none any more."""
@@ -79,6 +80,15 @@ class Storage:
         """How many results were found and how many came, in a line."""
         damaged = f" ({self._damaged} were damaged)" if self._damaged else ""
         return f"{self._folder}: {self._found} result(s) were there, {self._added} are new{damaged}"
+
+
+def _plain(value: object) -> bytes:
+    """All that a value is made of. Without a memo, which tells which of its parts are one object: that is chance."""
+    data = BytesIO()
+    pickler = pickle.Pickler(data)
+    pickler.fast = True
+    pickler.dump(value)
+    return data.getvalue()
 
 
 def sources_of(policies: Iterable[str]) -> list[Path]:

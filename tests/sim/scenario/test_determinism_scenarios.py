@@ -60,8 +60,8 @@ def test_another_seed_is_another_log(tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "cloud": "d7613bad933dca42",
-    "sync": "e3c10e4e8449789b",
+    "cloud": "9fec9b7a1d2d2daa",
+    "sync": "f42bfff55c1996f0",
 }
 
 

@@ -149,7 +149,8 @@ def test_of_a_command_that_is_killed_what_was_finished_is_kept_and_the_same_comm
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     hold.touch()
     words = command(file, "--processes", 2, "--storage", folder)
-    with subprocess.Popen([sys.executable, "-m", "foredraft", *words], stdout=subprocess.DEVNULL) as running:
+    program = [sys.executable, "-P", "-m", "foredraft", *words]  # -P: its path is ours, so packages have the same files
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL) as running:
         while len(kept_in(folder)) < 4:
             assert running.poll() is None, "it ended by itself"
             Event().wait(0.05)
