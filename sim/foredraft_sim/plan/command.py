@@ -51,6 +51,7 @@ def plan(
     with fleets(wanted, scheduler) as measure, progress("planning", count=True) as tell:
         found = _capacities(servers, policies, objectives, most, measure, tell)
         said = _said(servers, found, objectives, devices)
+        tell(0, 1, "what would move the largest fleet most")
         said["influences"] = _influences(wanted, found[wanted.target.name], objectives, measure)
     if picture is not None:
         written_together({picture: picture_of(said).encode()})
