@@ -28,7 +28,7 @@ LEAST: Final = 100
 _PER_LEVEL: Final = 50
 _MIXED_IN: Final = 4.0
 _MIXED_INTO_A_ROW: Final = 30.0
-"""With 10, held-out texts were less likely; with 300, runs were lost, and ``auto`` was slower than replayed."""
+"""With 10, held-out texts were less likely; with 300, runs were lost, and ``auto`` took longer than replayed."""
 _MOST_OUTCOMES: Final = 150
 _DIGITS: Final = 3
 
