@@ -10,7 +10,7 @@ from foredraft.progress import progress
 
 if TYPE_CHECKING:
     from foredraft.observe.record.reading import Record
-    from foredraft_sim.fit.check import Checked
+    from foredraft_sim.fit.error import Checked
     from foredraft_sim.replay.replay import Changes
     from foredraft_sim.tokens.fitted import FittedPair
 
@@ -37,13 +37,17 @@ def fit_pair(
     link: Annotated[
         list[str] | None, typer.Option(help="Measure over this link, too: a profile; may be repeated.")
     ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out/--no-held-out", help="Measure it on texts without which a pair was fitted, too.")
+    ] = True,
     tokens: Annotated[int, typer.Option(help="Simulate so many for each; 0: measure no error.", min=0)] = 24_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a synthetic pair to records: topics, runs of right tokens, and how texts begin; and measure its error.
 
-    Each record is replayed, and as many texts of the pair are simulated on the same devices and links. Where the
-    time per token differs by more than 3%, that is named, and the exit code is 1; the file is written all the same.
+    Each record is replayed, and as many texts of the pair are simulated on the same devices and links; then the same
+    with pairs that were fitted to the other records alone. Where the time per token differs by more than 3%, that is
+    named, and the exit code is 1; the file is written all the same.
     """
     from foredraft.errors import ConfigError
     from foredraft.files import check_folders, written_together
@@ -60,10 +64,13 @@ def fit_pair(
     read = [read_record(path) for path in records or ()]
     changes = _changes(policy or _POLICIES, edge, cloud, link or ())
     pair = fit(read)
-    checked = _checked(pair, read, changes, tokens)
+    checked = _checked([(record, pair) for record in read], changes, tokens)
+    others, alone = _others(read) if held_out and tokens else ([], None)
+    if others:
+        checked += _checked(others, changes, tokens, held_out=True)
     notes = ["Written by foredraft fit-pair.", *(_line(one) for one in checked)]
     written_together({out: render(pair, notes).encode()})
-    _tell(_said(pair, checked, out), as_json=as_json)
+    _tell(_said(pair, checked, out) | {"not_held_out": alone}, as_json=as_json)
     if any(one.missed for one in checked):
         raise typer.Exit(1)
 
@@ -84,15 +91,27 @@ def _changes(policies: Sequence[str], edge: str, cloud: str, links: Sequence[str
     return [Changes(spec, draft, target, link=way) for way in ways for spec in specs]
 
 
+def _others(records: "Sequence[Record]") -> "tuple[list[tuple[Record, FittedPair]], str | None]":
+    """The records with pairs of the others; or none, and why."""
+    from foredraft.errors import RecordError
+    from foredraft_sim.fit.held_out import held_out
+
+    try:
+        return held_out(records), None
+    except RecordError as error:
+        return [], str(error)
+
+
 def _checked(
-    pair: "FittedPair", records: "Sequence[Record]", changes: "Sequence[Changes]", tokens: int
+    pairs: "Sequence[tuple[Record, FittedPair]]", changes: "Sequence[Changes]", tokens: int, *, held_out: bool = False
 ) -> "list[Checked]":
     from foredraft_sim.fit.check import check
 
     if not tokens:
         return []
-    with progress("measuring the error", count=True) as show:
-        return check(pair, records, changes, tokens=tokens, tell=show)
+    what = "measuring the error on held-out texts" if held_out else "measuring the error"
+    with progress(what, count=True) as show:
+        return check(pairs, changes, tokens=tokens, held_out=held_out, tell=show)
 
 
 def _published(out: Path, accepted: str, source: str, layers: int, *, as_json: bool) -> None:
@@ -128,9 +147,10 @@ def _said(pair: "FittedPair", checked: "Sequence[Checked]", out: Path) -> dict[s
 
 
 def _line(one: "Checked") -> str:
+    where = f"{one.policy} over {one.link}" + (", held out" if one.held_out else "")
     return (
-        f"{one.policy} over {one.link}: {one.replayed_s * 1e3:.2f} ms per token replayed, {one.simulated_s * 1e3:.2f} "
-        f"simulated ({one.off:+.1%} ±{one.half:.1%})"
+        f"{where}: {one.replayed_s * 1e3:.2f} ms per token replayed, {one.simulated_s * 1e3:.2f} simulated "
+        f"({one.off:+.1%} ±{one.half:.1%})"
     )
 
 
@@ -143,20 +163,28 @@ def _tell(said: dict[str, Any], *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from foredraft_sim.fit.check import MOST_OFF
+    from foredraft_sim.fit.error import MOST_OFF
 
     table = Table(title=said["source"], caption="time per token after the first; ±: half of a 95% confidence interval")
-    for title in ("policy", "link", "replayed, ms", "simulated, ms", "off", "tokens per pass", "simulated"):
-        table.add_column(title, justify="left" if title in ("policy", "link") else "right", no_wrap=True)
+    for title in ("policy", "link", "texts"):
+        table.add_column(title, no_wrap=True)
+    for title in ("replayed, ms", "simulated, ms", "off", "by group", "tokens per pass", "simulated"):
+        table.add_column(title, justify="right", no_wrap=True)
     for one in said["checked"]:
         times = [f"{one[name] * 1e3:.2f}" for name in ("replayed_s", "simulated_s")]
         passes = [f"{one[name]:.3f}" for name in ("replayed_tokens", "simulated_tokens")]
-        table.add_row(one["policy"], one["link"], *times, f"{one['off']:+.1%} ±{one['half']:.1%}", *passes)
+        texts = "held out" if one["held_out"] else "fitted to"
+        groups = f"{one['groups'][0]:+.1%} to {one['groups'][-1]:+.1%}" if one["held_out"] else ""
+        off = f"{one['off']:+.1%} ±{one['half']:.1%}"
+        table.add_row(one["policy"], one["link"], texts, *times, off, groups, *passes)
     console = Console(soft_wrap=True)
-    console.width = max(console.width, 120)
+    console.width = max(console.width, 152)
     console.print(table)
     shares = ", ".join(f"{one['share']:.0%} ({one['states']} states)" for one in said["topics"])
     console.print(f"topics: {shares}", highlight=False)
+    if said["not_held_out"]:
+        console.print(f"no texts were held out: {said['not_held_out']}", highlight=False)
     for line in said["missed"]:
         console.print(f"MISSED: more than {MOST_OFF:.0%} off: {line}", highlight=False)
-    console.print(f"wrote {said['out']}", highlight=False)
+    name = Path(said["out"]).name
+    console.print(f'wrote {said["out"]}; at the top of a scenario beside it: pair = "{name}"', highlight=False)

@@ -1,7 +1,8 @@
 """Fitting a pair to recorded sessions: topics, states, what follows what, and what is said in each.
 
-A state is how sure the draft was of its first choice, in a few levels that are as frequent as each other. What follows
-is counted by the state and by whether the draft was right there, with a little of what follows anywhere mixed in.
+A state is whether the draft was surer of its first choice than usual, and how early the exits had the token: what one
+position tells of the next. What follows is counted by the state and by whether the draft was right there, with some of
+what follows anywhere mixed in. Held-out texts were likelier so than with six levels of sureness and no exits.
 """
 
 from bisect import bisect_right
@@ -18,14 +19,16 @@ from foredraft_sim.fit.topics import topics_of
 from foredraft_sim.tokens.fitted import CHOICES, OTHER, RIGHT, Distribution, FittedPair, Outcome, Topic
 from foredraft_sim.tokens.recorded import Replays
 
-LEVELS: Final = 6
-"""So many states a topic has, where it has enough positions."""
+LEVELS: Final = 2
+"""So many levels of sureness a topic has, where it has enough positions; as frequent as each other."""
 HEAD: Final = 4
 """So many positions at the beginning of a text have a distribution of their own."""
 LEAST: Final = 100
 """Fewer positions in all are no traffic."""
 _PER_LEVEL: Final = 50
 _MIXED_IN: Final = 4.0
+_MIXED_INTO_A_ROW: Final = 30.0
+"""With 10, held-out texts were less likely; with 300, runs were lost, and ``auto`` took longer than replayed."""
 _MOST_OUTCOMES: Final = 150
 _DIGITS: Final = 3
 
@@ -89,13 +92,14 @@ def _topic(texts: Sequence[Text], of: int) -> Topic:
     """What these texts are like, of so many tokens in all."""
     outcomes = [one for text in texts for one in text if one is not None]
     edges = _edges(outcomes)
-    states = [[None if one is None else bisect_right(edges, _sure(one)) for one in text] for text in texts]
-    count = len(edges) + 1
+    numbers = {kind: number for number, kind in enumerate(sorted({_kind(one, edges) for one in outcomes}))}
+    states = [[None if one is None else numbers[_kind(one, edges)] for one in text] for text in texts]
+    count = len(numbers)
     usual = _shares(Counter(_known(state for text in states for state in text)), [1.0 / count] * count)
     wrong, right = (_rows(list(_followed(texts, states, rank_0)), usual) for rank_0 in (False, True))
     return Topic(
         share=sum(map(len, texts)) / of,
-        states=tuple(_kept([one for one in outcomes if bisect_right(edges, _sure(one)) == n]) for n in range(count)),
+        states=tuple(_kept([one for one in outcomes if _kind(one, edges) == kind]) for kind in numbers),
         after_wrong=wrong,
         after_right=right,
         head=tuple(
@@ -103,6 +107,12 @@ def _topic(texts: Sequence[Text], of: int) -> Topic:
             for index in range(HEAD)
         ),
     )
+
+
+def _kind(one: Outcome, edges: Sequence[float]) -> tuple[int, int]:
+    """What its state is known by: the level of sureness, and how many exits, from the deepest up, had the token."""
+    depth = next((n for n, (named, _) in enumerate(reversed(one.exits)) if named != RIGHT), len(one.exits))
+    return bisect_right(edges, _sure(one)), depth
 
 
 def _sure(one: Outcome) -> float:
@@ -134,15 +144,15 @@ def _rows(followed: Sequence[tuple[int, int]], usual: Distribution) -> tuple[Dis
     """By the state before, how often each came next."""
     anywhere = _shares(Counter(after for _, after in followed), usual)
     return tuple(
-        _shares(Counter(after for before, after in followed if before == state), anywhere)
+        _shares(Counter(after for before, after in followed if before == state), anywhere, _MIXED_INTO_A_ROW)
         for state in range(len(usual))
     )
 
 
-def _shares(counted: Counter[int], usual: Sequence[float]) -> Distribution:
-    """How probable each state is: as counted, with a little of what is usual."""
-    total = counted.total() + _MIXED_IN
-    return tuple((counted[state] + _MIXED_IN * share) / total for state, share in enumerate(usual))
+def _shares(counted: Counter[int], usual: Sequence[float], mixed_in: float = _MIXED_IN) -> Distribution:
+    """How probable each state is: as counted, with so many positions of what is usual mixed in."""
+    total = counted.total() + mixed_in
+    return tuple((counted[state] + mixed_in * share) / total for state, share in enumerate(usual))
 
 
 def _kept(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:

@@ -54,6 +54,7 @@ def plan(
     with fleets(wanted, scheduler, kept) as measure, progress("planning", count=True) as tell:
         found = _capacities(servers, policies, objectives, most, measure, tell)
         said = _said(servers, found, objectives, devices)
+        tell(0, 1, "what would move the largest fleet most")
         said["influences"] = _influences(wanted, found[wanted.target.name], objectives, measure)
     if picture is not None:
         written_together({picture: picture_of(said).encode()})
@@ -151,6 +152,7 @@ def _said(
     devices: int,
 ) -> dict[str, Any]:
     from foredraft_sim.plan.mix import Offer, cheapest
+    from foredraft_sim.scenario.results import inputs_of
 
     rows: list[dict[str, Any]] = []
     mixes: dict[str, Mix | None] = {}
@@ -171,6 +173,7 @@ def _said(
         "scenario": str(servers[0].path),
         "objectives": dict(objectives),
         "seeds": list(servers[0].seeds),
+        "inputs": [inputs_of(where) for where in servers],
         "rows": rows,
         "devices": devices,
         "mixes": {policy: None if mix is None else asdict(mix) for policy, mix in mixes.items()},
@@ -202,6 +205,8 @@ def _show(said: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from foredraft_sim.scenario.input_lines import input_lines
+
     wanted = ", ".join(f"{name} at most {most:g}" for name, most in said["objectives"].items())
     seeds = f"{len(said['seeds'])} seed(s); ± is half of a mean's 95% confidence interval"
     table = Table(title=f"The most devices with {wanted}", caption=seeds)
@@ -228,6 +233,8 @@ def _show(said: dict[str, Any]) -> None:
     for one in said["influences"]:
         ratios = ", ".join(f"{name} x{ratio:.2f}" for name, ratio in one["metrics_over_before"].items())
         console.print(f"{one['better']}: {ratios} ({one['policy']}, {one['devices']} devices)", highlight=False)
+    for line in dict.fromkeys(line for inputs in said["inputs"] for line in input_lines(inputs)):
+        console.print(line, highlight=False, markup=False)
 
 
 def _mix(mix: dict[str, Any] | None) -> str:

@@ -141,15 +141,16 @@ def show(summary: dict[str, Any]) -> None:
     """The figures for people."""
     from rich.console import Console
 
+    from foredraft_sim.scenario.input_lines import input_lines
+
     console = Console(soft_wrap=True)
     columns = len(summary["policies"])
     console.width = max(console.width, 26 + 21 * columns)
     console.print(table_of(summary))
     if summary["same_texts"] is False:
         console.print("The policies' texts DIFFER, which must never happen.", style="red")
-    for name in ("edge", "cloud", "link"):
-        console.print(_input_line(name, summary["inputs"][name]), highlight=False, markup=False)
-    console.print(f"pair: {_pair_line(summary['inputs']['pair'])}", highlight=False, markup=False)
+    for line in input_lines(summary["inputs"]):
+        console.print(line, highlight=False, markup=False)
     for note in summary["notes"]:
         console.print(note, highlight=False, markup=False, style="dim")
     warned = Console(stderr=True, soft_wrap=True)
@@ -197,29 +198,3 @@ def _cell(said: dict[str, Any], name: str, scale: float, form: str) -> str:
         return text
     half = (bounds[1] - bounds[0]) / 2 * scale
     return f"{text} ±{format(half, '.2g' if form.endswith('g') else form)}"
-
-
-def _input_line(name: str, said: dict[str, Any]) -> str:
-    line = f"{name}: {said['title']} ({said['profile']})"
-    if said["overridden"]:
-        line += f", OVERRIDDEN here: {said['overridden']}"
-    if said["provenance"].get("measured", 0) == 0:
-        line += ", nothing measured"
-    if said["assumed"]:
-        line += f"; ASSUMED: {', '.join(said['assumed'])}"
-    return line
-
-
-def _pair_line(pair: Any) -> str:
-    from foredraft_sim.scenario.scenario_file import RecordedPair
-    from foredraft_sim.tokens.synthetic import SyntheticPair
-
-    if isinstance(pair, dict):
-        shares = ", ".join(f"{share:.0%}" for share in pair["topics"])
-        return f"fitted to {pair['source'] or 'what its file does not say'}; topics: {shares}"
-    if isinstance(pair, SyntheticPair):
-        exits = ", ".join(f"layer {layer}: {share:g}" for layer, share in pair.exits)
-        return f"synthetic (ASSUMED), ranks {list(pair.ranks)}, exits right: {exits or 'none'}"
-    if isinstance(pair, RecordedPair):
-        return f"recorded, {pair.file}"
-    return f"real models, target {pair.target!r}, draft {pair.draft!r}"

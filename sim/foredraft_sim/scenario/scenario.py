@@ -209,7 +209,10 @@ def _pair(path: Path, pair: str | Pair) -> Pair:
     if pair == "demo":
         return ModelPair()
     if not pair.endswith(".toml"):
-        raise ScenarioError(f"{path}: pair = {pair!r}: neither 'demo' nor a .toml file with the keys of [pair]")
+        raise ScenarioError(
+            f"{path}: pair = {pair!r}: neither 'demo' nor a .toml file with the keys of [pair]; of records, foredraft "
+            'fit-pair writes one, and [pair] kind = "recorded" says their texts again'
+        )
     file = path.parent / pair
     plain = parse_toml(read_text(file, ScenarioError), file, ScenarioError)
     loaded: Pair = convert({"pair": plain}, _PairFile, file, ScenarioError).pair

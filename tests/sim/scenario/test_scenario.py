@@ -113,6 +113,12 @@ BAD = {
 }
 
 
+def test_a_record_in_the_place_of_a_pair_is_refused_with_both_ways_out(tmp_path: Path) -> None:
+    changes = ("[pair]\n" + PAIR, ""), ("seeds = [1, 2]", 'seeds = [1, 2]\npair = "session.rec"')
+    with pytest.raises(ScenarioError, match=r"'session\.rec': .*fit-pair writes one, and .*\"recorded\""):
+        scenario(tmp_path, *changes)
+
+
 @pytest.mark.parametrize(("change", "said"), BAD.values(), ids=BAD)
 def test_what_is_wrong_is_named_by_file_key_and_value(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     file = write(tmp_path, change)
