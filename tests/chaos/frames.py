@@ -195,7 +195,7 @@ async def measure(server: ServerProcess, frames: int, seed: int) -> int:
         await flood.run()
         assert await honest(server.url) == wanted, "another text"
         sizes.append(1024 * int(said_of(server.pid, "VmRSS").removesuffix(" kB")))
-        told = f"after {frames * (part + 1) // PARTS:,} frames, the last over {flood.connections:,} links"
+        told = f"after {frames * (part + 1) // PARTS:,} frames, the latest over {flood.connections:,} links"
         print(f"{told}: {sizes[-1] / 2**20:.1f} MB", flush=True)
     return sizes[-1] - sizes[0]
 
