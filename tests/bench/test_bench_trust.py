@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import tracemalloc
 
 import pytest
 from typer.testing import CliRunner
@@ -39,6 +40,23 @@ async def test_memory_of_both_ends_is_followed_and_a_short_run_says_that_it_is_o
     for end in ("server", "edge"):
         assert said[f"the {end} grows in an hour, EXTRAPOLATED from 0.05 minutes"].bound == steady.MOST_MB_PER_HOUR
         assert said[f"the {end} holds"].value > 10.0
+    assert said["texts that were written"].value > 0
+
+
+def test_what_is_noted_of_memory_takes_none_as_the_process_that_notes_it_is_measured() -> None:
+    samples = steady.Samples(3_600)
+    tracemalloc.start()
+    try:
+        for second in range(3_600):
+            samples.note(float(second), 400.0 + second, 60.0 + second)
+        assert tracemalloc.get_traced_memory()[0] < 1_000
+    finally:
+        tracemalloc.stop()
+    at_s, *held_mb = samples.judged()
+    assert (at_s[0], at_s[-1]) == (1_440.0, 3_599.0)  # the first two fifths are for getting warm
+    assert [held[-1] for held in held_mb] == [3_999.0, 3_659.0]
+    with pytest.raises(IndexError):
+        samples.note(3_600.0, 0.0, 0.0)
 
 
 def test_a_slope_is_told_by_the_hour() -> None:

@@ -24,8 +24,8 @@ from foredraft.protocol.messages import PROTOCOL_VERSION, Close, Hello, Message,
 from lossless.server_process import ServerProcess, said_of
 
 PEERS: Final = 8
-WARM: Final = 0.1
-"""The part of the frames after which the server's memory is looked at first: by then its pools are filled."""
+PARTS: Final = 10
+"""So often the server's memory is looked at; first after a tenth of the frames: by then its pools are filled."""
 
 MOST_GROWN_BYTES: Final = 8 << 20
 _POOL: Final = 20_000
@@ -186,16 +186,16 @@ async def honest(url: str) -> list[int]:
 
 
 async def measure(server: ServerProcess, frames: int, seed: int) -> int:
-    """What the server's memory has grown by in bytes, from a tenth of the frames on, both times with nobody there."""
+    """What the server's memory has grown by in bytes, from a tenth of the frames on, each time with nobody there."""
     pool = Pool.of(seed)
     wanted = await honest(server.url)
     sizes: list[int] = []
-    for part, share in enumerate((WARM, 0.45, 0.45)):
-        flood = Flood(server.url, round(frames * share), seed + part, pool)
+    for part in range(PARTS):
+        flood = Flood(server.url, frames * (part + 1) // PARTS - frames * part // PARTS, seed + part, pool)
         await flood.run()
         assert await honest(server.url) == wanted, "another text"
         sizes.append(1024 * int(said_of(server.pid, "VmRSS").removesuffix(" kB")))
-        told = f"{round(frames * share):,} frames over {flood.connections:,} links"
+        told = f"after {frames * (part + 1) // PARTS:,} frames, the latest over {flood.connections:,} links"
         print(f"{told}: {sizes[-1] / 2**20:.1f} MB", flush=True)
     return sizes[-1] - sizes[0]
 

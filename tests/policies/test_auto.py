@@ -1,5 +1,6 @@
 """``auto``: what it chooses, that it falls back, and what it never does."""
 
+import tracemalloc
 from dataclasses import replace
 from random import Random
 
@@ -356,3 +357,15 @@ def test_what_an_earlier_session_learned_serves_a_short_answer() -> None:
         for estimates in (None, learned)
     )
     assert knowing.e2e_s < fresh.e2e_s
+
+
+def test_what_is_remembered_of_choices_takes_less_than_a_megabyte_however_many_there_were() -> None:
+    choose.cache_clear()
+    tracemalloc.start()
+    try:
+        for number in range(2_000):
+            passes_s = tuple(1.0 + (number + width) * 1e-3 for width in range(len(WIDTHS)))
+            choose(seen(round_trip_s=0.1 + number * 1e-3, step_s=0.05 + number * 1e-6, passes_s=passes_s), 31, 0.0)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -6,7 +6,8 @@ a cloud that lacks it says so ("unseen"), and then it is.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 from foredraft.errors import ConfigError, ProtocolError, RefusedError
 from foredraft.images import EncodedImage
@@ -17,13 +18,38 @@ from foredraft.protocol.ports import Link
 Place = tuple[int, ...]
 """The tokens that an image's place in a text becomes."""
 
+Size = tuple[int, int]
+Name = TypeVar("Name")
+Known = TypeVar("Known")
+
+MOST_SIZES: Final = 64
+MOST_SENT: Final = 1024
+"""So many sizes and images are remembered: a camera that shows ten a second would fill any memory in the end."""
+
 
 class Shows:
-    """What an edge knows from earlier texts: what images of a size become here, and which ones the cloud has."""
+    """What an edge knows from earlier texts: what images of a size become here, and which ones the cloud has.
+
+    The latest alone: what was longest of no use is forgotten, and then asked, or sent, once more.
+    """
 
     def __init__(self) -> None:
-        self.place_of: dict[tuple[int, int], Place] = {}
-        self.sent: set[bytes] = set()
+        self.place_of: dict[Size, Place] = {}
+        self.sent: dict[bytes, None] = {}
+
+    def seen(self, place_of: Mapping[Size, Place], digests: Iterable[bytes]) -> None:
+        """The cloud has seen these images, and said what their places become."""
+        _remember(self.place_of, place_of, MOST_SIZES)
+        _remember(self.sent, dict.fromkeys(digests), MOST_SENT)
+
+
+def _remember(known: dict[Name, Known], latest: Mapping[Name, Known], most: int) -> None:
+    """The latest go to the end, and from the beginning goes what is too much."""
+    for name, value in latest.items():
+        known.pop(name, None)
+        known[name] = value
+    while len(known) > most:
+        del known[next(iter(known))]
 
 
 class Images:
@@ -37,19 +63,28 @@ class Images:
             raise ConfigError(f"the prompt has {places} places for images, and there are {len(images)} images")
         self.sent_bytes, self.took_s = 0, 0.0
         self._images, self._prompt, self._image_token, self._shows = images, prompt, image_token, shows
+        self._places: list[Place] | None = None
         self._began_s: float | None = None
 
     @property
     def placed(self) -> bool:
         """Whether it is known what their places become."""
-        return all(image.size in self._shows.place_of for image in self._images)
+        return self._known() is not None
+
+    def _known(self) -> list[Place] | None:
+        """What their places become; once known, this text keeps it, whatever the edge forgets."""
+        if self._places is None:
+            found = [place for image in self._images if (place := self._shows.place_of.get(image.size)) is not None]
+            self._places = found if len(found) == len(self._images) else None
+        return self._places
 
     @property
     def text(self) -> list[int]:
         """The prompt, each image's place as what it becomes; as it was given while that is not known."""
-        if not self.placed:
+        known = self._known()
+        if known is None:
             return list(self._prompt)
-        places = (self._shows.place_of[image.size] for image in self._images)
+        places = iter(known)
         return [token for given in self._prompt for token in (next(places) if given == self._image_token else (given,))]
 
     def messages(self, session: int) -> Iterator[Message]:
@@ -84,11 +119,12 @@ class Images:
         places = [tuple(messages.unpack(place)) for place in shown.places]
         if len(places) != len(self._images) or not all(places):
             raise ProtocolError(f"the cloud has seen {len(places)} images, and {len(self._images)} were shown")
-        before = self.text if self.placed else None
-        self._shows.place_of.update(zip((image.size for image in self._images), places, strict=True))
-        if before is not None and self.text != before:
+        before = self._known()
+        place_of = dict(zip((image.size for image in self._images), places, strict=True))
+        self._shows.seen(place_of, (image.digest for image in self._images))
+        if before is not None and places != before:
             raise ProtocolError("an image of this size had a place of another length before; begin the text anew")
-        self._shows.sent.update(image.digest for image in self._images)
+        self._places = places
         if self._began_s is not None:
             self.took_s = asyncio.get_running_loop().time() - self._began_s
 

@@ -30,6 +30,11 @@ def _installed() -> EntryPoints:
     return entry_points(group=GROUP)
 
 
+@cache  # at each load Python remembers one more name, up to thousands
+def _loaded(name: str) -> Any:
+    return _installed()[name].load()
+
+
 def policy_names() -> list[str]:
     """The names of the installed policies."""
     return sorted(_installed().names)
@@ -60,7 +65,7 @@ def policy_class(spec: str) -> tuple[Any, dict[str, Any]]:
     name, _, parameters = spec.partition(":")
     known = _installed()
     if name in known.names:
-        factory = known[name].load()
+        factory = _loaded(name)
     elif parameters:
         class_name, _, parameters = parameters.partition(":")
         factory = _load(name, class_name)
