@@ -99,7 +99,11 @@ def test_a_larger_price_never_costs_more_device_seconds_over_a_few_sessions() ->
 
 def test_nothing_is_waited_for_before_enough_was_seen() -> None:
     choice = choose(seen(samples=MIN_SAMPLES - 1), 31, 0.0)
-    assert (choice.steps, choice.patience_s, choice.nodes) == (0, 0.0, SECOND_NODES)
+    assert (choice.steps, choice.patience_s, choice.nodes) == (0, 0.0, 31)
+    narrow = seen(samples=MIN_SAMPLES - 1, passes_s=(1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    assert choose(narrow, 31, 0.0).nodes == SECOND_NODES
+    dear = seen(samples=MIN_SAMPLES - 1, passes_s=(1.0, 1.0, 1.0, 2.0, 0.0, 0.0, 0.0))
+    assert choose(dear, 31, 0.0).nodes == FIRST_NODES
     rising = seen(samples=MIN_SAMPLES - 1, passes_s=(1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2))
     assert choose(rising, 31, 0.0).nodes == FIRST_NODES
     nothing = seen(samples=MIN_SAMPLES - 1, passes_s=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))

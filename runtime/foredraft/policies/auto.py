@@ -33,8 +33,8 @@ MIN_SAMPLES = 6
 
 FIRST_NODES = 3
 SECOND_NODES = 7
-"""... and until then, and until passes of so many draft nodes were seen, they have so many; the second number where
-the first cost next to nothing."""
+"""... and until then, and until it is known what passes of so many draft nodes take, they have so many; the second
+number where the first cost next to nothing, and more where it is known that more do."""
 
 MOST_STEPS = 8
 DONE = 0.4
@@ -206,8 +206,7 @@ def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
     Only one width beyond those that enough is known of is tried at a time.
     """
     if seen.samples < MIN_SAMPLES or not seen.passes_s[0] or seen.widest < FIRST_NODES:
-        cheap = seen.widest >= FIRST_NODES and seen.pass_s(FIRST_NODES) <= UNSEEN * seen.passes_s[0]
-        return min(most, SECOND_NODES if cheap else FIRST_NODES)
+        return min(most, first_nodes(seen))
     nodes = 0
     worth_s = token_worth_s(seen, cost_weight)
     for wider in WIDTHS[1:]:
@@ -219,6 +218,15 @@ def pass_nodes(seen: Snapshot, most: int, cost_weight: float) -> int:
             break
         nodes = wider
     return nodes
+
+
+def first_nodes(seen: Snapshot) -> int:
+    """How many draft nodes a pass has before it is known what they bring: those that cost next to nothing."""
+    most_s = UNSEEN * seen.passes_s[0]
+    cheap = max(
+        (nodes for nodes, pass_s in zip(WIDTHS, seen.passes_s, strict=True) if 0.0 < pass_s <= most_s), default=0
+    )
+    return SECOND_NODES if cheap == seen.widest == FIRST_NODES else max(cheap, FIRST_NODES)
 
 
 def steps_worth_waiting(seen: Snapshot, nodes: int, cost_weight: float) -> int:
