@@ -57,7 +57,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hello, COUNT, st.text()),
     st.builds(
         Ready, COUNT, st.text(), st.text(), COUNT, COUNT, COUNT, COUNTS, COUNT, COUNT, st.integers(1, 2**63 - 1),
-        COUNTS, SECONDS, st.text(), COUNT,
+        COUNTS, SECONDS, st.text(), COUNT, passes_s=st.lists(SECONDS, max_size=7).map(tuple),
     ),
     st.builds(
         Open, COUNT, PACKED, COUNT, st.floats(allow_nan=False), COUNT, st.floats(allow_nan=False), COUNT, COUNT,

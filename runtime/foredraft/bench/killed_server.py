@@ -1,9 +1,10 @@
 """How long texts stand still when their server is killed: until all go on, from when it is back."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from foredraft.api.edge import Edge, connect
 from foredraft.api.generation import Generation
@@ -19,23 +20,23 @@ _PROMPT, _BEFORE, _ATTEMPTS = 64, 4, 60
 async def measure(sessions: int = 64) -> Result:
     """Texts at once over one edge, on the bundled target; it is killed in their midst. Raises ForedraftError."""
     clock = asyncio.get_running_loop().time
-    logging.getLogger("foredraft.edge").setLevel(logging.ERROR)  # each text tells of each try
-    async with server_process("--max-sessions", str(2 * sessions)) as server:
-        retry = Retry(attempts=_ATTEMPTS)
-        async with connect(server.url, draft="ngram", retry=retry) as edge:
-            texts = [_Text(edge, number, clock) for number in range(sessions)]
-            await asyncio.gather(*(text.more_than(_BEFORE - 1) for text in texts))
-            server.kill()
-            killed_s = clock()
-            await server.start()
-            back_s = clock()
-            cpu_s = server.cpu_s() + time.process_time()
-            known = [text.tokens for text in texts]
-            await asyncio.gather(*(text.more_than(tokens) for text, tokens in zip(texts, known, strict=True)))
-            cpu_s = server.cpu_s() + time.process_time() - cpu_s
-            waits_s = sorted(text.last_s - back_s for text in texts)
-            for text in texts:
-                await text.end()
+    with _tries_untold():
+        async with server_process("--max-sessions", str(2 * sessions)) as server:
+            retry = Retry(attempts=_ATTEMPTS)
+            async with connect(server.url, draft="ngram", retry=retry) as edge:
+                texts = [_Text(edge, number, clock) for number in range(sessions)]
+                await asyncio.gather(*(text.more_than(_BEFORE - 1) for text in texts))
+                server.kill()
+                killed_s = clock()
+                await server.start()
+                back_s = clock()
+                cpu_s = server.cpu_s() + time.process_time()
+                known = [text.tokens for text in texts]
+                await asyncio.gather(*(text.more_than(tokens) for text, tokens in zip(texts, known, strict=True)))
+                cpu_s = server.cpu_s() + time.process_time() - cpu_s
+                waits_s = sorted(text.last_s - back_s for text in texts)
+                for text in texts:
+                    await text.end()
     figures = (
         Figure("until all go on, from when the server is back", waits_s[-1], "s", MOST_S),
         Figure("until half of them do", waits_s[len(waits_s) // 2], "s"),
@@ -44,6 +45,18 @@ async def measure(sessions: int = 64) -> Result:
     )
     how = f"{sessions} texts over one edge, policy sync, killed with -9 after {_BEFORE} tokens of each or more"
     return Result("trust-killed", f"{how}; the edge's usual waits between tries", figures)
+
+
+@contextlib.contextmanager
+def _tries_untold() -> Iterator[None]:
+    """Each text would tell of each try to reach the server."""
+    told = logging.getLogger("foredraft.edge")
+    level = told.level
+    told.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        told.setLevel(level)
 
 
 class _Text:
