@@ -13,7 +13,7 @@ PACKAGES = {"foredraft": ROOT / "runtime" / "foredraft", "foredraft_sim": ROOT /
 SESSION_LOGIC = ("protocol", "edge", "cloud", "policies")
 FLOORS = {
     "foredraft": (
-        *("version", "errors", "files", "keys", "loop", "progress", "text", "robot"),
+        *("version", "errors", "files", "keys", "loop", "progress", "quieted", "text", "robot"),
         *("protocol", "images", "profiles", "links", "cloud", "edge", "policies"),
         *("engines", "exits", "demo_models", "observe", "server", "openai_api", "api", "calibration", "bench", "cli"),
     ),

@@ -1,16 +1,16 @@
 """How long texts stand still when their server is killed: until all go on, from when it is back."""
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from foredraft.api.edge import Edge, connect
 from foredraft.api.generation import Generation
 from foredraft.bench.result import Figure, Result
 from foredraft.bench.server_process import server_process
 from foredraft.edge.connections import Retry
+from foredraft.quieted import quieted
 
 MOST_S = 3.0
 _PROMPT, _BEFORE, _ATTEMPTS = 64, 4, 60
@@ -20,7 +20,7 @@ _PROMPT, _BEFORE, _ATTEMPTS = 64, 4, 60
 async def measure(sessions: int = 64) -> Result:
     """Texts at once over one edge, on the bundled target; it is killed in their midst. Raises ForedraftError."""
     clock = asyncio.get_running_loop().time
-    with _tries_untold():
+    with quieted(logging.ERROR, "foredraft.edge"):  # each text would tell of each try
         async with server_process("--max-sessions", str(2 * sessions)) as server:
             retry = Retry(attempts=_ATTEMPTS)
             async with connect(server.url, draft="ngram", retry=retry) as edge:
@@ -45,18 +45,6 @@ async def measure(sessions: int = 64) -> Result:
     )
     how = f"{sessions} texts over one edge, policy sync, killed with -9 after {_BEFORE} tokens of each or more"
     return Result("trust-killed", f"{how}; the edge's usual waits between tries", figures)
-
-
-@contextlib.contextmanager
-def _tries_untold() -> Iterator[None]:
-    """Each text would tell of each try to reach the server."""
-    told = logging.getLogger("foredraft.edge")
-    level = told.level
-    told.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        told.setLevel(level)
 
 
 class _Text:

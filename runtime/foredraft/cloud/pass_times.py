@@ -5,7 +5,7 @@ An edge is told when it connects, so that it need not find out by passes that ar
 
 from collections.abc import Sequence
 
-from foredraft.protocol.averages import Typical, width_class
+from foredraft.protocol.averages import Typical, rounded, width_class
 
 
 class PassTimes:
@@ -23,4 +23,4 @@ class PassTimes:
     @property
     def typical_s(self) -> tuple[float, ...]:
         """By WIDTHS, to two digits; 0 for those that no pass has had."""
-        return tuple(float(f"{seen.middle:.2g}") for seen in self._seen)
+        return tuple(rounded(seen.middle) for seen in self._seen)

@@ -107,8 +107,9 @@ class CloudService:
 
     def card_for(self, key: Key) -> TargetCard:
         """What is served to this key, with what passes take by now."""
-        card = replace(self.shared.target.card, passes_s=self.shared.pass_times.typical_s)
-        return replace(card, context=min(key.context, card.context)) if key.context else card
+        card = self.shared.target.card
+        context = min(key.context or card.context, card.context)
+        return replace(card, context=context, passes_s=self.shared.pass_times.typical_s)
 
     def admit(self, hello: Hello) -> Ready:
         """The answer to a handshake. Raises RefusedError."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from foredraft.protocol.averages import ENOUGH, WIDTHS, Average, Rate, Typical, width_class
+from foredraft.protocol.averages import ENOUGH, WIDTHS, Average, Rate, Typical, rounded, width_class
 
 UNSEEN = 1.1
 """What a pass of the next width is thought to take, before enough were seen: this many times as long."""
@@ -146,16 +146,16 @@ class Estimates:
 
     def _snapshot(self, guessed: int) -> Snapshot:
         return Snapshot(
-            round_trip_s=_rounded(self.round_trip_s.mean),
-            round_trip_spread_s=_rounded(self.round_trip_s.deviation),
-            draft_step_s=_rounded(self.draft_step_s.mean),
-            token_s=_rounded(self.round_s.mean / self.tokens.mean) if self.tokens.samples else 0.0,
-            tokens=_rounded(self.tokens.mean),
-            drafted=_rounded(self.drafted.mean),
+            round_trip_s=rounded(self.round_trip_s.mean),
+            round_trip_spread_s=rounded(self.round_trip_s.deviation),
+            draft_step_s=rounded(self.draft_step_s.mean),
+            token_s=rounded(self.round_s.mean / self.tokens.mean) if self.tokens.samples else 0.0,
+            tokens=rounded(self.tokens.mean),
+            drafted=rounded(self.drafted.mean),
             passes_s=tuple(self._known_s()),
             ranks=tuple(round(rank.mean * 50.0) / 50.0 for rank in self.ranks),
             samples=min(guessed, self.round_trip_s.samples, self.draft_step_s.samples),
-            token_spread_s=_rounded(self._token_spread_s()),
+            token_spread_s=rounded(self._token_spread_s()),
         )
 
     def _token_spread_s(self) -> float:
@@ -172,9 +172,9 @@ class Estimates:
         """
         alone, *wider = self.passes_s
         known_s = [
-            0.0 if len(seen.last) < ENOUGH or seen.stale(self.passes) else _rounded(seen.middle) for seen in wider
+            0.0 if len(seen.last) < ENOUGH or seen.stale(self.passes) else rounded(seen.middle) for seen in wider
         ]
-        return [min([_rounded(alone.middle), *filter(None, known_s)]) if alone.last else 0.0, *known_s]
+        return [min([rounded(alone.middle), *filter(None, known_s)]) if alone.last else 0.0, *known_s]
 
     def calibrated(self, probability: float) -> float:
         """How often a guess of which the drafter says this is right, as far as that is known."""
@@ -184,11 +184,6 @@ class Estimates:
 def new_bins() -> list[Rate]:
     """How often what was said with some confidence was right, by the confidence."""
     return [Rate() for _ in range(BINS)]
-
-
-def _rounded(value: float) -> float:
-    """To two digits."""
-    return float(f"{value:.2g}")
 
 
 def _bin(probability: float) -> int:

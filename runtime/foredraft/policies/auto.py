@@ -25,7 +25,7 @@ from foredraft.policies.frontier import likeliest, unexpanded
 from foredraft.policies.hints import probing, worth_asking
 from foredraft.policies.in_time import SURE, Left, Next, sureness, surest
 from foredraft.policies.parameters import Parameter
-from foredraft.protocol.averages import WIDTHS
+from foredraft.protocol.averages import WIDTHS, rounded
 from foredraft.protocol.tree import Node
 
 MIN_SAMPLES = 6
@@ -42,7 +42,7 @@ DONE = 0.4
 
 SLACK = 1.25
 PASSES_AHEAD = 2
-"""So many passes' worth of nodes may be at the cloud, besides those of the passes that a round trip takes."""
+"""So many passes' worth of nodes are worth sending, besides those of the passes that a round trip takes."""
 
 LEAST_TOKENS = 1.1
 """Tokens per pass below which speculation is of no use: then hints are not asked for (they lengthen passes), and
@@ -273,7 +273,7 @@ def _left(state: EdgeState) -> Left:
     tokens, length = state.end - state.position, state.estimates.length
     if length.samples >= MIN_LENGTHS:
         tokens = min(tokens, max(1, round(length.mean) - (state.position - state.start)))
-    return Left(tokens, float(f"{state.left_s:.2g}"))
+    return Left(tokens, rounded(state.left_s))
 
 
 def _most_nodes(state: EdgeState) -> int:

@@ -97,6 +97,11 @@ class Rate:
         return doubt * said + (1.0 - doubt) * self.mean
 
 
+def rounded(value: float) -> float:
+    """To two digits: what follows from it changes seldom."""
+    return float(f"{value:.2g}")
+
+
 def width_class(drafted: int) -> int:
     """Which of WIDTHS a pass of so many nodes tells of: the nearest by ratio.
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 import typer
 
 from foredraft.errors import ConfigError, needs
+from foredraft.quieted import quieted
 from foredraft_sim.errors import WorkersError
 from foredraft_sim.workers.workers import AHEAD, Failure, Workers, build, call
 
@@ -45,7 +46,8 @@ def on_dask(scheduler: str, processes: int) -> Iterator[Workers]:
     needs("distributed")
     from distributed import LocalCluster
 
-    with _quiet():
+    # What Dask logs of connections that break is in our errors; the second has a level of its own.
+    with quieted(logging.CRITICAL + 1, "distributed", "distributed.client"):
         if scheduler != LOCAL:
             with _connected(scheduler) as workers:
                 yield workers
@@ -57,20 +59,6 @@ def on_dask(scheduler: str, processes: int) -> Iterator[Workers]:
             _connected(ours.scheduler_address) as workers,
         ):
             yield workers
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What Dask logs of connections that break is in our errors."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]  # which has its own level
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @contextmanager
